@@ -1,0 +1,177 @@
+"""ConvAttention: what ESC puts in place of most self-attention.
+
+One large kernel, shared by the whole network, reaches far; one small kernel, made from each image,
+weighs by content. Only the first P channels are convolved; a 1x1 convolution mixes them back.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from escsr.model.config import ESCConfig, LargeKernel
+from escsr.shapes import FeatureMap
+
+DYNAMIC_KERNEL_SIZE = 3
+
+LargeKernelWeights: TypeAlias = tuple[Tensor, ...]
+"""("dense") one (P, P, K, K); ("decomposed") a (P, P, 1, 1) and a (P, 1, K, K)."""
+
+
+class ConvAttention(nn.Module):
+    """Convolve the first P channels with the shared large and the dynamic kernel.
+
+    ``a' = LK * a + DK * a`` for the first P channels ``a``, DK depthwise and made from the global
+    average of ``a``; the other channels pass through; then a 1x1 convolution mixes all of them.
+
+    Source: ESC, arXiv:2503.06671, section 3.2, equation 4; "decomposed" is ESC-FP's form.
+    """
+
+    def __init__(self, config: ESCConfig) -> None:
+        super().__init__()
+        self.pdim = config.pdim
+        self.convolve: Callable[[FeatureMap, LargeKernelWeights, Tensor], FeatureMap] = (
+            convolve_dense if config.large_kernel == "dense" else convolve_decomposed
+        )
+        self.dynamic_kernel = DynamicKernel(
+            config.pdim,
+            hidden_dim=config.hidden_dynamic_dim,
+            starts_at_zero=config.large_kernel == "dense",
+        )
+        self.aggregate = nn.Conv2d(config.dim, config.dim, 1)
+
+    def forward(self, features: FeatureMap, large_kernel: LargeKernelWeights) -> FeatureMap:
+        """Mix features: (B, C, H, W) -> (B, C, H, W); ``large_kernel`` from SharedLargeKernel."""
+        convolved, untouched = features[:, : self.pdim], features[:, self.pdim :]
+        attended = self.convolve(convolved, large_kernel, self.dynamic_kernel(convolved))
+        return self.aggregate(torch.cat((attended, untouched), dim=1))
+
+
+class DynamicKernel(nn.Module):
+    """Make one 3x3 depthwise kernel per channel and image from the image's own statistics."""
+
+    def __init__(self, pdim: int, *, hidden_dim: int, starts_at_zero: bool) -> None:
+        super().__init__()
+        self.to_hidden = nn.Conv2d(pdim, hidden_dim, 1)
+        self.to_kernel = nn.Conv2d(hidden_dim, pdim * DYNAMIC_KERNEL_SIZE**2, 1)
+        if starts_at_zero:
+            nn.init.zeros_(self.to_kernel.weight)
+            nn.init.zeros_(_bias(self.to_kernel))
+
+    def forward(self, features: FeatureMap) -> Tensor:
+        """(B, P, H, W) -> (B, P, 3, 3)."""
+        statistics = features.mean(dim=(-2, -1), keepdim=True)
+        kernel = self.to_kernel(F.gelu(self.to_hidden(statistics)))
+        size = DYNAMIC_KERNEL_SIZE
+        return kernel.reshape(-1, features.shape[1], size, size)
+
+
+class SharedLargeKernel(nn.Module):
+    """The one K x K kernel that every ConvAttention of a network uses."""
+
+    def __init__(self, pdim: int, kernel_size: int, kind: LargeKernel) -> None:
+        super().__init__()
+        if kind == "dense":
+            weights = (torch.empty(pdim, pdim, kernel_size, kernel_size),)
+            nn.init.orthogonal_(weights[0])
+        else:
+            weights = (
+                torch.empty(pdim, pdim, 1, 1),
+                torch.empty(pdim, 1, kernel_size, kernel_size),
+            )
+            nn.init.normal_(weights[0])
+            nn.init.orthogonal_(weights[1])
+        self.weights = nn.ParameterList(weights)
+        self.is_averaged = kind == "dense"
+
+    def forward(self) -> LargeKernelWeights:
+        """The weights as convolutions use them: dense ones averaged over the square's symmetries.
+
+        Source: ESC, arXiv:2503.06671, section 3.2 (geometric re-parameterisation).
+        """
+        if self.is_averaged:
+            return (average_over_symmetries(self.weights[0]),)
+        return tuple(self.weights)
+
+
+def average_over_symmetries(kernel: Tensor) -> Tensor:
+    """Average (…, K, K) over the 8 flips and rotations of the square."""
+    mirrored = kernel + kernel.flip(-1)
+    mirrored = mirrored + mirrored.flip(-2)
+    return (mirrored + mirrored.transpose(-2, -1)) / 8
+
+
+def convolve_dense(
+    features: FeatureMap, large_kernel: LargeKernelWeights, dynamic_kernel: Tensor
+) -> FeatureMap:
+    """``LK * a + DK * a`` with a dense large kernel.
+
+    Args:
+        features: (B, P, H, W).
+        large_kernel: one (P, P, K, K).
+        dynamic_kernel: (B, P, 3, 3), depthwise, one per image.
+    """
+    (dense,) = large_kernel
+    far = F.conv2d(features, dense, padding=dense.shape[-1] // 2)
+    return far + convolve_per_image(features, dynamic_kernel)
+
+
+def convolve_decomposed(
+    features: FeatureMap, large_kernel: LargeKernelWeights, dynamic_kernel: Tensor
+) -> FeatureMap:
+    """``(LKs + pad(DK)) * (LKc a)`` with ESC-FP's large kernel.
+
+    Args:
+        features: (B, P, H, W).
+        large_kernel: (P, P, 1, 1) and (P, 1, K, K).
+        dynamic_kernel: (B, P, 3, 3), made from the features before the 1x1.
+    """
+    channel_mixing, spatial = large_kernel
+    mixed = F.conv2d(features, channel_mixing)
+    far = F.conv2d(mixed, spatial, padding=spatial.shape[-1] // 2, groups=mixed.shape[1])
+    return far + convolve_per_image(mixed, dynamic_kernel)
+
+
+def convolve_per_image(features: FeatureMap, kernel: Tensor) -> FeatureMap:
+    """Depthwise 3x3 convolution with another kernel for every image.
+
+    One convolution of B*P groups; while a graph is exported, nine shifted multiply-adds, because
+    the number of groups of an exported convolution cannot follow the batch.
+
+    Args:
+        features: (B, P, H, W).
+        kernel: (B, P, 3, 3).
+    """
+    if _is_exporting():
+        return convolve_per_image_by_shifts(features, kernel)
+    batch, channels, height, width = features.shape
+    groups = batch * channels
+    stacked = features.reshape(1, groups, height, width)
+    weights = kernel.to(features.dtype).reshape(groups, 1, *kernel.shape[-2:])
+    convolved = F.conv2d(stacked, weights, padding=1, groups=groups)
+    return convolved.reshape(features.shape)
+
+
+def convolve_per_image_by_shifts(features: FeatureMap, kernel: Tensor) -> FeatureMap:
+    """The same as ``convolve_per_image``, as nine shifted multiply-adds."""
+    height, width = features.shape[-2:]
+    padded = F.pad(features, (1, 1, 1, 1))
+    total = torch.zeros_like(features)
+    for row in range(DYNAMIC_KERNEL_SIZE):
+        for column in range(DYNAMIC_KERNEL_SIZE):
+            shifted = padded[..., row : row + height, column : column + width]
+            total = total + shifted * kernel[:, :, row, column, None, None]
+    return total
+
+
+def _is_exporting() -> bool:
+    if hasattr(torch.compiler, "is_exporting"):
+        return torch.compiler.is_exporting()
+    return torch.compiler.is_compiling()  # torch 2.6 does not tell export from compile
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias

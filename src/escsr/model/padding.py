@@ -1,0 +1,50 @@
+"""Reflection of any length, by one index function that also exports."""
+
+import torch
+from torch import Tensor
+
+from escsr.shapes import FeatureMap
+
+
+def reflect_pad_to_multiple(features: FeatureMap, multiple: int) -> FeatureMap:
+    """Extend a map at the bottom and right by reflection until both sides are multiples.
+
+    Where a side is shorter than its padding the reflection repeats (a triangle wave), and a side
+    of 1 is replicated, so every H, W >= 1 works.
+
+    Args:
+        features: (B, C, H, W).
+        multiple: the window side, in pixels.
+    Returns:
+        (B, C, H', W') with H' and W' the next multiples of ``multiple``.
+    Differs: the reference fails where the padding is as long as the side
+    (tests/model/test_padding.py).
+    """
+    height, width = features.shape[-2:]
+    padded_height = (height + multiple - 1) // multiple * multiple
+    padded_width = (width + multiple - 1) // multiple * multiple
+    if padded_height == height and padded_width == width:
+        return features
+    rows = reflected_positions(_range(padded_height, features), height)
+    columns = reflected_positions(_range(padded_width, features), width)
+    return features.index_select(-2, rows).index_select(-1, columns)
+
+
+def reflected_positions(position: Tensor, length: int) -> Tensor:
+    """Fold positions beyond the end of an axis back into it, by repeated reflection.
+
+    Args:
+        position: any shape, int64, >= 0.
+        length: of the axis, >= 1.
+    Returns:
+        As ``position``: 0, 1, …, length-1 stay, then come length-2, …, 1, 0, 1, … .
+    """
+    last = length - 1
+    # A tensor, not a number: torch.export takes a symbolic length for 2 or more and would drop the
+    # clamp, which a length of 1 needs.
+    period = torch.full((), 2 * last, dtype=torch.int64, device=position.device).clamp(min=1)
+    return last - (position % period - last).abs()
+
+
+def _range(length: int, like: Tensor) -> Tensor:
+    return torch.arange(length, device=like.device)

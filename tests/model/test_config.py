@@ -1,0 +1,118 @@
+"""The configuration: every field is checked and says so."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from escsr.errors import ConfigurationError
+from escsr.model import VARIANTS, ESCConfig
+from tests.model.networks import small_config
+
+NOT_A_COUNT = [0, -1, 1.5, "4", None, True, math.nan]
+
+
+@pytest.mark.parametrize("value", NOT_A_COUNT, ids=repr)
+@pytest.mark.parametrize(
+    "field", ["scale", "dim", "pdim", "num_blocks", "window_size", "num_heads"]
+)
+def test_counts_are_integers_of_one_or_more(field, value):
+    """The message names the field, what came and what is allowed."""
+    with pytest.raises(ConfigurationError) as caught:
+        small_config(**{field: value})
+    assert f"{field} is {value!r}; it must be an integer of 1 or more" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "4", None, False], ids=repr)
+def test_the_number_of_conv_layers_is_an_integer_of_zero_or_more(value):
+    """A block may do without ConvAttention layers, but not with half of one."""
+    with pytest.raises(ConfigurationError) as caught:
+        small_config(num_conv_layers=value)
+    assert f"num_conv_layers is {value!r}; it must be an integer of 0" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(1, "integer of 3 or more"), (-13, "integer of 3"), (12, "odd"), (13.0, "integer")],
+)
+def test_the_large_kernel_is_odd_and_holds_the_small_one(value, words):
+    """A kernel needs a centre, and room for 3x3."""
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        small_config(large_kernel_size=value)
+    assert f"large_kernel_size is {value!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, -1.25, 0.1, math.inf, math.nan, "2", None, True], ids=repr)
+@pytest.mark.parametrize("field", ["expansion", "first_expansion"])
+def test_expansions_are_numbers_that_leave_a_channel(field, value):
+    """With 8 channels, a tenth leaves none."""
+    with pytest.raises(ConfigurationError) as caught:
+        small_config(**{field: value})
+    assert f"{field} is {value!r}; it must be a number of 1/8 or more" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"pdim": 9}, ["pdim is 9", "dim is 8"]),
+        ({"num_heads": 3}, ["num_heads is 3", "dim is 8", "divides"]),
+        ({"image_skip": "bilinear"}, ["image_skip is 'bilinear'", "nearest, bicubic"]),
+        ({"image_skip": None}, ["image_skip is None", "nearest, bicubic"]),
+        ({"large_kernel": "sparse"}, ["large_kernel is 'sparse'", "dense, decomposed"]),
+        ({"norm_in_conv_layers": "no"}, ["norm_in_conv_layers is 'no'", "true or false"]),
+        ({"norm_before_last_conv": 1}, ["norm_before_last_conv is 1", "true or false"]),
+    ],
+    ids=str,
+)
+def test_fields_that_do_not_fit_are_named(fields, words):
+    """The message names both sides of what does not fit, and what is allowed."""
+    with pytest.raises(ConfigurationError) as caught:
+        small_config(**fields)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_a_configuration_survives_json(config):
+    """to_dict holds plain values, and from_dict builds the same configuration from them."""
+    assert ESCConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_missing_names_take_their_defaults():
+    """from_dict fills in what is not given: the default is ESC x4."""
+    assert ESCConfig.from_dict({}) == VARIANTS["esc"]
+
+
+def test_unknown_names_are_refused():
+    """from_dict names what it does not know, and what it knows."""
+    with pytest.raises(ConfigurationError) as caught:
+        ESCConfig.from_dict({"scale": 2, "upscaling_factor": 2})
+    assert "upscaling_factor" in str(caught.value)
+    assert "Known are scale, dim" in str(caught.value)
+
+
+def test_a_configuration_cannot_be_changed():
+    """It is frozen and can be a key."""
+    config = small_config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.scale = 3
+    assert {config: 1}[small_config()] == 1
+
+
+def test_every_field_is_documented():
+    """Each field has its docstring in the source."""
+    lines = iter(ESCConfig.__doc__ and _source().splitlines())
+    fields = {field.name for field in dataclasses.fields(ESCConfig)}
+    for line in lines:
+        name = line.strip().partition(":")[0]
+        if name in fields:
+            assert next(lines).strip().startswith('"""'), name
+            fields.remove(name)
+    assert not fields
+
+
+def _source() -> str:
+    import inspect
+
+    return inspect.getsource(ESCConfig)
