@@ -1,0 +1,11 @@
+"""Judging a network by the field's protocol."""
+
+from escsr.evaluation.protocol import (
+    ImageQuality,
+    TestPair,
+    evaluate,
+    find_test_pairs,
+    mean_quality,
+)
+
+__all__ = ["ImageQuality", "TestPair", "evaluate", "find_test_pairs", "mean_quality"]

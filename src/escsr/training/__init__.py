@@ -1,0 +1,1 @@
+"""Training: a recipe, pairs of images, and the loop. Needs the extra ``escsr[train]``."""
