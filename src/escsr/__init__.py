@@ -1,0 +1,81 @@
+"""Efficient image super-resolution with ESC: public names only.
+
+The names that need torch are imported when they are first used, so that ``import escsr`` and
+``escsr --help`` answer at once.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from escsr.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DeviceMemoryError,
+    EscsrError,
+    ImageError,
+    ImageFormatError,
+    ImageReadError,
+    ImageSizeError,
+    ImageValueError,
+    ImageWriteError,
+    MissingExtraError,
+    OutputExistsError,
+    RecipeError,
+    TrainingError,
+    UnknownModelError,
+)
+from escsr.version import __version__
+
+if TYPE_CHECKING:
+    from escsr.inference.upscaler import Upscaler, upscale
+    from escsr.model import ESC, ESCConfig
+    from escsr.weights import bundled_models, inspect_checkpoint, load_model
+
+__all__ = [
+    "ESC",
+    "CheckpointError",
+    "ConfigurationError",
+    "DeviceMemoryError",
+    "ESCConfig",
+    "EscsrError",
+    "ImageError",
+    "ImageFormatError",
+    "ImageReadError",
+    "ImageSizeError",
+    "ImageValueError",
+    "ImageWriteError",
+    "MissingExtraError",
+    "OutputExistsError",
+    "RecipeError",
+    "TrainingError",
+    "UnknownModelError",
+    "Upscaler",
+    "__version__",
+    "bundled_models",
+    "inspect_checkpoint",
+    "load_model",
+    "upscale",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Upscaler", "upscale"):
+        from escsr.inference import upscaler
+
+        return upscaler.Upscaler if name == "Upscaler" else upscaler.upscale
+    if name in ("ESC", "ESCConfig"):
+        from escsr import model
+
+        return model.ESC if name == "ESC" else model.ESCConfig
+    if name in ("bundled_models", "inspect_checkpoint", "load_model"):
+        from escsr import weights
+
+        return {
+            "bundled_models": weights.bundled_models,
+            "inspect_checkpoint": weights.inspect_checkpoint,
+            "load_model": weights.load_model,
+        }[name]
+    raise AttributeError(f"module 'escsr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,36 @@
+"""What the program's exit status says, and how an error becomes one."""
+
+import typer
+from typer.core import TyperGroup
+
+from escsr.cli.interruption import interrupted_status
+from escsr.errors import ConfigurationError, EscsrError
+
+ALL_DONE = 0
+SOME_FAILED = 1
+USAGE = 2
+
+
+class CommandGroup(TyperGroup):
+    """The commands, of which any error of escsr is told in one line, without a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Run the command; an error of escsr gives one line on stderr and its exit status."""
+        try:
+            return super().invoke(ctx)
+        except EscsrError as error:
+            typer.echo(f"Error: {printable(error)}", err=True)
+            raise typer.Exit(status_of(error)) from error
+        except KeyboardInterrupt as interruption:
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(interrupted_status(interruption)) from interruption
+
+
+def status_of(error: EscsrError) -> int:
+    """The exit status when this error ends the program: wrong options, or work that failed."""
+    return USAGE if isinstance(error, ConfigurationError) else SOME_FAILED
+
+
+def printable(thing: object) -> str:
+    """The text of a path or an error, with what no terminal can show written as escapes."""
+    return str(thing).encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,64 @@
+"""Being asked to stop: SIGTERM and a closed terminal end a run as Ctrl-C does."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal other than Ctrl-C asked the program to stop; its number is the argument."""
+
+
+def interrupted_status(interruption: KeyboardInterrupt) -> int:
+    """The exit status as shells have it: 128 and the number of the signal."""
+    number = interruption.args[0] if isinstance(interruption, Terminated) else signal.SIGINT
+    return 128 + int(number)
+
+
+@contextmanager
+def stopping_cleanly() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise ``Terminated``, so that temporary files are removed.
+
+    A signal that is ignored (as under ``nohup``) or already taken care of stays as it is.
+    """
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _stop_signals():
+            if signal.getsignal(number) is signal.SIG_DFL:
+                previous[number] = signal.signal(number, _raise_terminated)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_flag() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C, SIGTERM and SIGHUP raise a flag, for work that ends by itself between steps.
+
+    Yields:
+        A function that says whether the program was asked to stop.
+    """
+    asked: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda received, _frame: asked.append(received))
+        for number in (signal.SIGINT, *_stop_signals())
+    }
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _stop_signals() -> tuple[signal.Signals, ...]:
+    # Windows has no SIGHUP.
+    hangup = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+    return (signal.SIGTERM, *hangup)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)

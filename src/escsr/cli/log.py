@@ -1,0 +1,29 @@
+"""The log of the package, shown on stderr when the user asks for it."""
+
+import logging
+import sys
+from typing import Annotated, TypeAlias
+
+import typer
+
+from escsr.cli.exit_status import printable
+
+VerboseOption: TypeAlias = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Show the log: device, precision, tiles, and why.")
+]
+
+
+class StderrHandler(logging.Handler):
+    """Writes each message to what stderr is at that moment, so that progress bars stay whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message as one line."""
+        print(printable(self.format(record)), file=sys.stderr, flush=True)
+
+
+def show_log() -> None:
+    """Show what the package logs: device, precision, tiles, and why."""
+    logger = logging.getLogger("escsr")
+    logger.setLevel(logging.DEBUG)
+    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
+        logger.addHandler(StderrHandler())

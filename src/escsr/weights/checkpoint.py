@@ -1,0 +1,143 @@
+"""A checkpoint that was read and recognised, ready to become a network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from escsr.errors import CheckpointError, ConfigurationError
+from escsr.model.attention_backends import AttentionBackend
+from escsr.model.config import ESCConfig
+from escsr.model.network import ESC
+from escsr.weights.checkpoint_file import CheckpointFile, Container, read_checkpoint
+from escsr.weights.fitting import Naming, build_network
+from escsr.weights.header import WeightsHeader, parse_header
+from escsr.weights.recognition import infer_config, is_named_as_ours, own_names
+from escsr.weights.store import check_tensors
+
+_TOLD_BY_SHAPES = (
+    "scale",
+    "dim",
+    "pdim",
+    "num_blocks",
+    "num_conv_layers",
+    "window_size",
+    "num_heads",
+    "large_kernel_size",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """The weights of one ESC, whoever wrote the file."""
+
+    path: Path
+    config: ESCConfig
+    state: dict[str, Tensor]
+    """By our names, dtypes as stored; may be mapped from the file."""
+    header: WeightsHeader | None
+    """None where the file is not one of ours."""
+    container: Container
+    naming: Naming
+    left_over: list[str]
+    """Names in the file that no ESC has; ``build_network`` refuses them."""
+    section: str
+    """Which state dict of a PyTorch checkpoint was taken; empty where there was only one."""
+
+    def build(self, *, attention_backend: AttentionBackend = "sdpa") -> ESC:
+        """The network: evaluation mode, float32, on the CPU.
+
+        Raises:
+            CheckpointError: the tensors do not fit it; says which and how.
+        """
+        try:
+            return build_network(
+                self.config,
+                self.state,
+                attention_backend=attention_backend,
+                left_over=self.left_over,
+                naming=self.naming,
+            )
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+
+
+def open_checkpoint(path: Path, **overrides: Any) -> Checkpoint:
+    """Read a file of weights and find out what network they are.
+
+    Args:
+        path: ``.safetensors``, ``.pth``, ``.pt`` or ``.ckpt``, ours or the reference's.
+        overrides: fields of ``ESCConfig`` that the file does not tell.
+    Raises:
+        CheckpointError: unreadable, damaged, malicious, or not the weights of an ESC.
+        ConfigurationError: an override is unknown, or contradicts the file.
+    """
+    file = read_checkpoint(path)
+    header = parse_header(path, file.metadata)
+    if header is not None:
+        check_tensors(path, file.tensors, header)
+    try:
+        return _recognise(path, file, header, overrides)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _recognise(
+    path: Path,
+    file: CheckpointFile,
+    header: WeightsHeader | None,
+    overrides: Mapping[str, Any],
+) -> Checkpoint:
+    inferred = infer_config(file.tensors)
+    if header is not None:
+        _require_agreement(header.config, inferred)
+    config = _overridden(header.config if header is not None else inferred, header, overrides)
+    left_over, state = own_names(file.tensors)
+    return Checkpoint(
+        path=path,
+        config=config,
+        state=state,
+        header=header,
+        container=file.container,
+        naming="ours" if is_named_as_ours(file.tensors) else "reference",
+        left_over=left_over,
+        section=file.section,
+    )
+
+
+def _require_agreement(stated: ESCConfig, inferred: ESCConfig) -> None:
+    stated_values, inferred_values = stated.to_dict(), inferred.to_dict()
+    for name in _TOLD_BY_SHAPES:
+        if stated_values[name] != inferred_values[name]:
+            raise CheckpointError(
+                f"The header says {name} {stated_values[name]}, the tensors say "
+                f"{inferred_values[name]}. The file was changed; download or copy it again."
+            )
+    widths = [
+        (int(config.dim * config.first_expansion), int(config.dim * config.expansion))
+        for config in (stated, inferred)
+    ]
+    if widths[0] != widths[1] and stated.num_conv_layers > 0:
+        raise CheckpointError(
+            f"The header says hidden widths {widths[0]}, the tensors say {widths[1]}. The file was "
+            "changed; download or copy it again."
+        )
+
+
+def _overridden(
+    config: ESCConfig, header: WeightsHeader | None, overrides: Mapping[str, Any]
+) -> ESCConfig:
+    known = config.to_dict()
+    for name, value in overrides.items():
+        if name not in known:
+            raise ConfigurationError(
+                f"Unknown option {name!r}; allowed are attention_backend, {', '.join(known)}."
+            )
+        if value != known[name] and (header is not None or name in _TOLD_BY_SHAPES):
+            raise ConfigurationError(
+                f"{name} was asked to be {value!r}, but the file says {known[name]!r}. Leave it "
+                "out: only what a file does not tell can be set."
+            )
+    return replace(config, **overrides)

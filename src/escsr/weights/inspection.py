@@ -1,0 +1,113 @@
+"""The checkpoint doctor: what a file of weights is, in figures and words."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from escsr.model.complexity import count_macs, count_parameters
+from escsr.model.config import ESCConfig
+from escsr.model.variants import VARIANTS
+from escsr.weights.checkpoint import Checkpoint, open_checkpoint
+from escsr.weights.fitting import empty_network
+from escsr.weights.header import WeightsHeader
+from escsr.weights.store import hash_tensors
+
+OUTPUT_WIDTH, OUTPUT_HEIGHT = 1280, 720
+"""Of the image that multiply-accumulates are counted for, in pixels, as in the field's tables."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointReport:
+    """What one file of weights is."""
+
+    path: Path
+    variant: str | None
+    """Name of the network; None where its configuration has none."""
+    config: ESCConfig
+    parameters: int
+    macs: int
+    """For an output of 1280x720 pixels."""
+    file_format: str
+    """Who wrote the file, in which container, and which state dict of it was taken."""
+    dtype: str
+    """Of the stored tensors; several are joined by a comma."""
+    sha256: str
+    """Of the tensors as stored, by our names."""
+    header: WeightsHeader | None
+    """Licence, training data, quality …; None where the file states none of it."""
+
+    @property
+    def scale(self) -> int:
+        """Upscaling factor per side."""
+        return self.config.scale
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        provenance = self.header.provenance if self.header is not None else None
+        return {
+            "path": str(self.path),
+            "variant": self.variant,
+            "scale": self.scale,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "config": self.config.to_dict(),
+            "file_format": self.file_format,
+            "dtype": self.dtype,
+            "sha256": self.sha256,
+            "licence": provenance.licence if provenance else None,
+            "training_data": provenance.training_data if provenance else None,
+            "date": provenance.date if provenance else None,
+            "recipe_name": provenance.recipe_name if provenance else None,
+            "source": provenance.source if provenance else None,
+            "quality": dict(provenance.quality) if provenance else {},
+            "package_version": self.header.package_version if self.header else None,
+        }
+
+
+def inspect_checkpoint(path: str | os.PathLike[str]) -> CheckpointReport:
+    """Say what a file of weights is, after checking that it can be loaded.
+
+    Raises:
+        CheckpointError: it cannot; says why and what to do.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    network = checkpoint.build()
+    return CheckpointReport(
+        path=checkpoint.path,
+        variant=variant_name(checkpoint.config),
+        config=checkpoint.config,
+        parameters=count_parameters(network),
+        macs=output_macs(checkpoint.config),
+        file_format=_file_format(checkpoint),
+        dtype=", ".join(
+            sorted({str(t.dtype).removeprefix("torch.") for t in checkpoint.state.values()})
+        ),
+        sha256=hash_tensors(checkpoint.state),
+        header=checkpoint.header,
+    )
+
+
+def variant_name(config: ESCConfig) -> str | None:
+    """The name of the network with this configuration at any scale; None where it has none."""
+    at_table_scale = {name: replace(named, scale=config.scale) for name, named in VARIANTS.items()}
+    return next((name for name, named in at_table_scale.items() if named == config), None)
+
+
+def output_macs(config: ESCConfig) -> int:
+    """Multiply-accumulates for an output of 1280x720 pixels."""
+    return count_macs(config, -(-OUTPUT_HEIGHT // config.scale), -(-OUTPUT_WIDTH // config.scale))
+
+
+def config_parameters(config: ESCConfig) -> int:
+    """Number of trainable values of a network with this configuration."""
+    return count_parameters(empty_network(config))
+
+
+def _file_format(checkpoint: Checkpoint) -> str:
+    container = "safetensors" if checkpoint.container == "safetensors" else "PyTorch"
+    if checkpoint.header is not None:
+        return f"escsr, {container}"
+    writer = "reference names" if checkpoint.naming == "reference" else "our names, no header"
+    section = f", state dict {checkpoint.section}" if checkpoint.section else ""
+    return f"{writer}, {container}{section}"

@@ -1,0 +1,102 @@
+"""From a name or a file to a network, in one call."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from escsr.errors import CheckpointError, ConfigurationError
+from escsr.model.attention_backends import AttentionBackend
+from escsr.model.network import ESC
+from escsr.model.variants import VARIANTS
+from escsr.weights.box import find_bundled
+from escsr.weights.checkpoint import open_checkpoint
+
+_CHECKPOINT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".bin"})
+_LARGEST_SCALE = 64
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str],
+    *,
+    scale: int | None = None,
+    attention_backend: AttentionBackend = "sdpa",
+    bundled_folder: Path | None = None,
+    **overrides: Any,
+) -> ESC:
+    """Load a trained network by its name in the box, or from a file.
+
+    The network takes ``(B, 3, H, W)`` RGB in [0, 1] and returns ``(B, 3, scale*H, scale*W)``, not
+    clamped.
+
+    Args:
+        name_or_path: a name that ``escsr models`` lists, such as ``esc-tiny`` or ``esc-tiny-x2``
+            (case does not matter), or the path of a checkpoint: ours, or the reference's as it is
+            (``.pth``, ``.pt``, ``.ckpt``, ``.safetensors``). To load a file that has the name of a
+            model, write ``./name``.
+        scale: upscaling factor per side. By name, None means x4 where the box has it, else its
+            largest; of a file, None means the file's own, and another one is an error.
+        attention_backend: how attention is computed, ``sdpa`` or ``naive``.
+        bundled_folder: to look names up in instead of the package's own box.
+        overrides: fields of ``ESCConfig`` that a reference checkpoint does not tell, such as
+            ``image_skip``.
+    Returns:
+        The network in evaluation mode, float32, on the CPU; ``.config`` and ``.scale`` describe it.
+    Raises:
+        UnknownModelError: no such name; the message lists the nearest.
+        CheckpointError: no weights of that name in the box, or the file cannot be used.
+        ConfigurationError: the scale or an override is not allowed.
+    """
+    _check_scale(scale)
+    if _is_path(name_or_path):
+        path = Path(name_or_path).expanduser()
+    else:
+        name, scale = _split_name(str(name_or_path), scale)
+        path = find_bundled(name, scale, bundled_folder)
+    checkpoint = open_checkpoint(path, **overrides)
+    if scale is not None and scale != checkpoint.config.scale:
+        raise CheckpointError(
+            f"{path} holds a x{checkpoint.config.scale} network, and x{scale} was asked for. Leave "
+            "the scale out, or, to train on from it, convert its last convolution on purpose: "
+            f"escsr.weights.convert_scale(load_model(path), scale={scale})."
+        )
+    return checkpoint.build(attention_backend=attention_backend)
+
+
+def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
+    if not isinstance(name_or_path, str):
+        return True
+    path = Path(name_or_path)
+    if _normalised(name_or_path) in VARIANTS:
+        return False
+    is_spelled_as_path = len(path.parts) != 1 or name_or_path.startswith((".", "~"))
+    return is_spelled_as_path or path.suffix.lower() in _CHECKPOINT_SUFFIXES or path.is_file()
+
+
+def _normalised(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace(" ", "-")
+
+
+def _split_name(text: str, scale: int | None) -> tuple[str, int | None]:
+    """``ESC_tiny-x4`` -> (``esc-tiny``, 4)."""
+    name = _normalised(text)
+    match = re.fullmatch(r"(.+?)-?x(\d{1,3})", name)
+    if match is None:
+        return name, scale
+    named_scale = int(match[2])
+    if scale is not None and scale != named_scale:
+        raise ConfigurationError(
+            f"The name {text!r} says x{named_scale} and scale says {scale}; give one of them."
+        )
+    return match[1], named_scale
+
+
+def _check_scale(scale: int | None) -> None:
+    if scale is None:
+        return
+    is_integer = isinstance(scale, int) and not isinstance(scale, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_integer or not 1 <= scale <= _LARGEST_SCALE:
+        raise ConfigurationError(
+            f"The scale is {scale!r}; a network's is an integer from 1 to {_LARGEST_SCALE}. For "
+            "other factors use escsr.Upscaler, which resizes the nearest network's result."
+        )

@@ -1,0 +1,181 @@
+"""Our own file of weights: one ``.safetensors`` that says everything about itself."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from escsr.errors import CheckpointError, ConfigurationError
+from escsr.model.network import ESC
+from escsr.version import __version__
+from escsr.weights.checkpoint_file import read_checkpoint, read_metadata
+from escsr.weights.fitting import build_network
+from escsr.weights.header import Provenance, WeightsHeader, header_metadata, parse_header
+from escsr.weights.official import to_reference
+
+__all__ = [
+    "Provenance",
+    "WeightsHeader",
+    "check_tensors",
+    "hash_tensors",
+    "load_weights",
+    "read_header",
+    "save_reference_weights",
+    "save_weights",
+]
+
+_STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    network: ESC,
+    *,
+    provenance: Provenance,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a network and everything about it to one file, whole or not at all.
+
+    Args:
+        path: of a ``.safetensors`` file; an old one is replaced.
+        network: on any device.
+        provenance: licence, training data and so on.
+        dtype: to store in: float32, float16 (half the size) or bfloat16; None keeps the network's.
+    Raises:
+        ConfigurationError: another dtype or suffix.
+        CheckpointError: NaN or Inf in the weights, or in them as ``dtype``; or writing failed.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".safetensors":
+        raise ConfigurationError(f"{target} must end in .safetensors, the format that is written.")
+    tensors = _storable(network.state_dict(), dtype)
+    header = WeightsHeader(
+        config=network.config,
+        provenance=provenance,
+        sha256=hash_tensors(tensors),
+        package_version=__version__,
+    )
+    _write_whole(target, safetensors.torch.save(tensors, header_metadata(header)))
+
+
+def save_reference_weights(path: str | os.PathLike[str], network: ESC) -> None:
+    """Write a network as the reference's code reads it: a ``.pth`` with ``params``, ``params_ema``.
+
+    Licence and provenance have no place in that file: give them beside it.
+
+    Raises:
+        CheckpointError: writing failed.
+    """
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in to_reference(network.state_dict()).items()
+    }
+    target = Path(path)
+    partial = _partial_name(target)
+    try:
+        torch.save({"params": state, "params_ema": state}, partial)
+        partial.replace(target)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{target} cannot be written: {error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(path: str | os.PathLike[str]) -> ESC:
+    """Read a network from one of our files, and from nothing else; see also ``load_model``.
+
+    Returns:
+        The network in float32 on the CPU, in evaluation mode.
+    Raises:
+        CheckpointError: not such a file, truncated, or changed since it was written.
+    """
+    source = Path(path)
+    file = read_checkpoint(source)
+    header = parse_header(source, file.metadata)
+    if header is None:
+        raise _not_ours(source)
+    check_tensors(source, file.tensors, header)
+    return build_network(header.config, file.tensors)
+
+
+def read_header(path: str | os.PathLike[str]) -> WeightsHeader:
+    """Read what a file says about itself, without its tensors.
+
+    Raises:
+        CheckpointError: not one of our files, or a header that is damaged.
+    """
+    source = Path(path)
+    header = parse_header(source, read_metadata(source))
+    if header is None:
+        raise _not_ours(source)
+    return header
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Tensor], header: WeightsHeader) -> None:
+    """Check that the tensors are those that the header was written for.
+
+    Raises:
+        CheckpointError: their hash is another one.
+    """
+    if hash_tensors(tensors) != header.sha256:
+        raise CheckpointError(
+            f"The tensors of {path} are not those that its header was written for (their sha256 "
+            "differs): the file is truncated or was changed. Download or copy it again."
+        )
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Sha256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _storable(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    if dtype is not None and dtype not in _STORED_DTYPES:
+        raise ConfigurationError(
+            f"Weights cannot be stored as {dtype}; allowed are "
+            f"{', '.join(str(allowed) for allowed in _STORED_DTYPES)}."
+        )
+    stored: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        stored[name] = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        if not torch.isfinite(stored[name]).all():
+            raise CheckpointError(
+                f"{name} holds NaN or Inf as {stored[name].dtype} (its largest value is "
+                f"{tensor.abs().max().item():g}). Save an earlier step, or as float32."
+            )
+    return stored
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = _partial_name(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _partial_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _not_ours(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} has no header of escsr. If it holds reference weights, load it with "
+        "escsr.load_model."
+    )

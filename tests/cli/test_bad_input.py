@@ -1,0 +1,166 @@
+"""What cannot be done: each says why, ends with its exit status, and leaves no half files."""
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Escsr, MakePicture
+from .test_upscale import names_in
+
+
+def no_image(path: Path, photo: bytes) -> None:
+    """Text under the name of a picture."""
+    path.write_text("This is not an image.")
+
+
+def empty(path: Path, photo: bytes) -> None:
+    """A file of 0 bytes."""
+    path.touch()
+
+
+def truncated(path: Path, photo: bytes) -> None:
+    """A picture of which the end is missing."""
+    path.write_bytes(photo[: len(photo) // 2])
+
+
+def folder_named_like_a_picture_below_a_file(path: Path, photo: bytes) -> None:
+    """A link to a path below a file, which nobody can read, not even root."""
+    path.symlink_to(path.parent / "good.png" / "below.png")
+
+
+@pytest.mark.parametrize(
+    "make_bad", [no_image, empty, truncated, folder_named_like_a_picture_below_a_file]
+)
+def test_a_bad_file_is_named_and_the_rest_goes_on(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path, make_bad
+) -> None:
+    """Exit status 1; the good ones are done; nothing is left of the bad one."""
+    photo = make_picture("in/good.png", width=40, height=40)
+    make_bad(tmp_path / "in/bad.png", photo.read_bytes())
+    make_picture("in/zebra.jpg")
+    result = upscale(tmp_path / "in", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "bad.png: FAILED: " in result.stderr
+    assert "2 done, 1 FAILED." in result.stderr
+    assert "Traceback" not in result.output
+    assert names_in(tmp_path / "out") == ["good.png", "zebra.jpg"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-s", "0"],
+        ["-s", "-2"],
+        ["-s", "1"],
+        ["-s", "nan"],
+        ["-s", "inf"],
+        ["-s", "1e9"],
+        ["-s", "four"],
+        ["--width", "0"],
+        ["--longest", "-5"],
+        ["-s", "2", "--width", "100"],
+        ["--tile", "-1"],
+        ["--tile", "big"],
+        ["--overlap", "-1"],
+        ["--device", "toaster"],
+        ["--precision", "float99"],
+        ["--memory", "lots"],
+        ["--format", "xyz"],
+        ["--quality", "0"],
+        ["--suffix", "../up"],
+        ["--max-megapixels", "nan"],
+        ["--overwrite", "--skip-existing"],
+        ["-o", "result.xyz"],
+        ["--no-such-option"],
+    ],
+)
+def test_an_option_that_cannot_be_is_a_usage_error_before_any_work(
+    upscale: Escsr, make_picture: MakePicture, options: list[str]
+) -> None:
+    """Exit status 2, one line that names it, and no file."""
+    photo = make_picture()
+    result = upscale(photo, *options)
+    assert result.exit_code == 2, result.output
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    assert names_in(photo.parent) == ["photo.png"]
+
+
+def test_an_unknown_model_shows_the_nearest_names(escsr: Escsr, make_picture: MakePicture) -> None:
+    """A slip of the finger is not a riddle."""
+    result = escsr("upscale", make_picture(), "-n", "esc-tyni")
+    assert result.exit_code == 2
+    assert "esc-tiny" in result.stderr
+
+
+def test_a_broken_checkpoint_ends_the_run_in_one_line(
+    escsr: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """There is no model to go on with."""
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\0" * 64)
+    result = escsr("upscale", make_picture(), "-n", broken)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert "broken.safetensors" in result.stderr
+
+
+def test_no_input_is_a_usage_error(upscale: Escsr, tmp_path: Path) -> None:
+    """Nothing named, nothing there, nothing in the folder, nothing matched."""
+    for arguments in ([], [tmp_path / "gone.png"], [tmp_path], [tmp_path / "*.png"]):
+        result = upscale(*arguments)
+        assert result.exit_code == 2
+        assert "No input" in result.stderr
+
+
+def test_an_output_that_cannot_be_made_is_refused(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """A folder below a file, a file below a file, and a folder where the file should go."""
+    photo = make_picture()
+    (tmp_path / "file").touch()
+    for output in (f"{tmp_path}/file/", tmp_path / "file/below/a.png"):
+        result = upscale(photo, "-o", output)
+        assert result.exit_code == 2
+        assert "is a file, not a folder" in result.stderr
+    (tmp_path / "photo_x2.png").mkdir()
+    result = upscale(photo, "--overwrite")
+    assert result.exit_code == 1
+    assert "photo_x2.png is a folder" in result.stderr
+    assert names_in(tmp_path) == ["file", "photo.png"]
+
+
+def test_a_format_that_cannot_hold_the_result_fails_before_the_work(
+    upscale: Escsr, make_picture: MakePicture
+) -> None:
+    """JPEG has no alpha; unasked, the input's own format is kept and holds it."""
+    photo = make_picture("alpha.png", channels=4)
+    result = upscale(photo, "--format", "jpg")
+    assert result.exit_code == 1
+    assert "JPEG" in result.stderr
+    assert names_in(photo.parent) == ["alpha.png"]
+    assert upscale(photo).exit_code == 0
+
+
+def test_an_absurd_size_is_refused_until_the_limit_is_raised(
+    upscale: Escsr, make_picture: MakePicture
+) -> None:
+    """The limit counts pixels of the input, and is told in the message."""
+    photo = make_picture(width=40, height=30)
+    result = upscale(photo, "--max-megapixels", "0.001")
+    assert result.exit_code == 1
+    assert "photo.png: FAILED: " in result.stdout + result.stderr
+    assert upscale(photo, "--max-megapixels", "0.0012").exit_code == 0
+
+
+def test_a_size_that_would_shrink_one_file_fails_that_file_alone(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """Whether a width enlarges depends on the file."""
+    make_picture("in/small.png", width=20)
+    make_picture("in/wide.png", width=60)
+    result = upscale(tmp_path / "in", "--width", "40", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "nothing to enlarge" in result.stderr
+    assert names_in(tmp_path / "out") == ["small.png"]

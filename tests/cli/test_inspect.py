@@ -1,0 +1,78 @@
+"""``escsr inspect``."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from escsr.cli.inspect import inspect_command
+from escsr.model import ESC, ESCConfig
+from escsr.weights import Provenance, save_weights
+from golden_files import read_golden
+
+app = typer.Typer()
+app.command()(inspect_command)
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    """A small network of ours; its licence has the look of rich's markup."""
+    path = tmp_path / "ours [x2].safetensors"
+    network = ESC(ESCConfig(scale=2, dim=8, pdim=2, num_blocks=1, window_size=4, num_heads=1))
+    save_weights(
+        path,
+        network,
+        provenance=Provenance(
+            licence="[MIT]",
+            training_data="two photographs",
+            date="2025-11-20",
+            quality={"Set5 PSNR-Y dB": 31.25},
+        ),
+    )
+    return path
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    """A reference checkpoint."""
+    path = tmp_path / "reference.pth"
+    torch.save({"params": read_golden("esc_tiny_x2").reference_state}, path)
+    return path
+
+
+def test_it_says_what_a_file_is(ours: Path, reference: Path) -> None:
+    """Several files, one after the other; text in a file is shown as it is."""
+    result = CliRunner().invoke(app, [str(ours), str(reference)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    for words in ("[x2]", "[MIT]", "two photographs", "Set5 PSNR-Y dB 31.25", "custom ESC"):
+        assert words in result.output
+    assert "not stated in the file; the official ESC checkpoints are MIT" in result.output
+
+
+def test_json_is_for_programs(ours: Path, reference: Path, tmp_path: Path) -> None:
+    """A list with one entry for each file, errors among them."""
+    missing = tmp_path / "missing.pth"
+    result = CliRunner().invoke(app, ["--json", str(ours), str(missing), str(reference)])
+    assert result.exit_code == 1
+    entries = {entry["path"]: entry for entry in json.loads(result.stdout)}
+    assert entries[str(ours)]["licence"] == "[MIT]"
+    assert entries[str(reference)]["config"]["dim"] == 32
+    assert "does not exist" in entries[str(missing)]["error"]
+
+
+def test_a_bad_file_does_not_hide_the_good_ones(ours: Path, tmp_path: Path) -> None:
+    """Exit status 1, the error on standard error, the rest on standard output."""
+    bad = tmp_path / "bad.pth"
+    bad.write_bytes(b"not weights")
+    result = CliRunner().invoke(app, [str(bad), str(ours)], env={"COLUMNS": "200"})
+    assert result.exit_code == 1
+    assert "two photographs" in result.stdout
+    assert f"error: {bad} is neither" in result.stderr
+
+
+def test_no_file_is_a_usage_error() -> None:
+    """Exit status 2."""
+    assert CliRunner().invoke(app, []).exit_code == 2

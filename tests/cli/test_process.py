@@ -1,0 +1,88 @@
+"""The command in a process of its own: interruption, the log, and what leaves through pipes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import MakePicture
+from .test_upscale import names_in
+
+Process = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def is_writing_second(out: Path) -> bool:
+    """Whether the first result is there and the second is being written."""
+    sizes = [path.stat().st_size for path in out.glob(".*") if path.exists()]
+    return (out / "a.png").exists() and any(sizes)
+
+
+def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until something happened; the process must not end before."""
+    deadline = time.monotonic() + 90
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened in 90 s"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends signals differently")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_no_half_files(
+    number: signal.Signals, weights: Path, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """What was finished stays, the unfinished file vanishes, and the summary says both."""
+    make_picture("in/a.png")
+    make_picture("in/b.png", width=2000, height=2000)
+    make_picture("in/c.png")
+    out = tmp_path / "out"
+    command = ["upscale", tmp_path / "in", "-o", out, "-n", weights, "--tile", "64"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "escsr", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: is_writing_second(out), process)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert names_in(out) == ["a.png"]
+    assert "a.png: done" in stdout
+    assert "Interrupted: 1 done, 2 not done." in stderr
+    assert "Traceback" not in stderr
+
+
+def test_the_log_says_device_precision_and_tiles(
+    escsr_process: Process, weights: Path, make_picture: MakePicture
+) -> None:
+    """``--verbose`` says how the work was done, on stderr."""
+    photo = make_picture()
+    told = escsr_process("upscale", photo, "-n", weights, "--tile", "16", "--device", "cpu", "-v")
+    assert told.returncode == 0
+    assert "on cpu in float32, 2 tiles of at most 16 pixels" in told.stderr
+
+
+def test_an_encoding_without_the_letters_of_a_name_ends_nothing(
+    weights: Path, make_picture: MakePicture
+) -> None:
+    """A terminal that knows Western letters alone shows escapes."""
+    photo = make_picture("写真.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "escsr", "upscale", str(photo), "-n", str(weights)],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"\\u5199\\u771f_x2.png: done" in done.stdout
+    assert photo.with_name("写真_x2.png").exists()

@@ -1,0 +1,265 @@
+"""``escsr upscale``: from files to larger files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from escsr.images.files import probe_image
+from escsr.weights import bundled_models
+
+from .conftest import Escsr, MakePicture
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image file."""
+    header = probe_image(path)
+    return header.width, header.height
+
+
+def names_in(folder: Path) -> list[str]:
+    """All files in a folder, hidden ones and those below it too."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_one_file_becomes_a_larger_file_beside_it(
+    upscale: Escsr, make_picture: MakePicture
+) -> None:
+    """Its name says the model's own factor, and one line says what was done."""
+    photo = make_picture("photo.jpg")
+    result = upscale(photo)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert size_of(photo.with_name("photo_x2.jpg")) == (48, 32)
+    assert "photo_x2.jpg: done, 24x16 -> 48x32" in result.stdout
+    assert names_in(photo.parent) == ["photo.jpg", "photo_x2.jpg"]
+
+
+def test_the_default_model_is_in_the_box(escsr: Escsr, make_picture: MakePicture) -> None:
+    """Without ``--model`` esc-tiny makes it four times larger."""
+    if not any(model.name == "esc-tiny" and model.scale == 4 for model in bundled_models()):
+        pytest.skip("the box holds no trained esc-tiny x4 yet")
+    photo = make_picture("photo.jpg")
+    assert escsr("upscale", photo).exit_code == 0
+    assert size_of(photo.with_name("photo_x4.jpg")) == (96, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "size"),
+    [
+        (["-s", "1.5"], "photo_x1.5.png", (36, 24)),
+        (["--scale", "3"], "photo_x3.png", (72, 48)),
+        (["--width", "60"], "photo_60x40.png", (60, 40)),
+        (["--height", "24"], "photo_36x24.png", (36, 24)),
+        (["--longest", "48"], "photo_48x32.png", (48, 32)),
+        (["--suffix", "-big"], "photo-big.png", (48, 32)),
+        (["--format", "webp"], "photo_x2.webp", (48, 32)),
+        (["--ext", "TIFF"], "photo_x2.tiff", (48, 32)),
+    ],
+)
+def test_size_name_and_format_are_as_asked(
+    upscale: Escsr,
+    make_picture: MakePicture,
+    options: list[str],
+    name: str,
+    size: tuple[int, int],
+) -> None:
+    """The size is in the name unless a suffix is given."""
+    photo = make_picture()
+    result = upscale(photo, *options)
+    assert result.exit_code == 0, result.output
+    assert size_of(photo.with_name(name)) == size
+
+
+def test_the_output_may_be_a_file_or_a_folder_that_is_made(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """A slash at the end or several inputs mean a folder, in which stems are kept."""
+    one, two = make_picture("one.png"), make_picture("two.jpg")
+    assert upscale(one, "-o", tmp_path / "new" / "result.webp").exit_code == 0
+    assert upscale(one, "-o", f"{tmp_path}/out/deep/").exit_code == 0
+    assert upscale("-i", one, "-i", two, "-o", tmp_path / "both").exit_code == 0
+    assert names_in(tmp_path) == [
+        "both/one.png",
+        "both/two.jpg",
+        "new/result.webp",
+        "one.png",
+        "out/deep/one.png",
+        "two.jpg",
+    ]
+
+
+def test_folders_are_searched_and_their_structure_kept(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """``--recursive`` goes down; what is no image by its name is left alone."""
+    make_picture("in/a.png")
+    make_picture("in/x/b.png")
+    (tmp_path / "in/notes.txt").write_text("no image")
+    out = tmp_path / "out"
+    assert upscale(tmp_path / "in", "-o", out).exit_code == 0
+    assert names_in(out) == ["a.png"]
+    assert upscale(tmp_path / "in", "-o", out, "-r", "--skip-existing").exit_code == 0
+    assert names_in(out) == ["a.png", "x/b.png"]
+
+
+def test_unicode_brackets_and_globs_work_together(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """A file of that very name wins over the pattern."""
+    make_picture("in/写真 é😀.png")
+    make_picture("in/scan[1].png")
+    make_picture("in/scan1.png")
+    out = tmp_path / "out"
+    assert upscale(tmp_path / "in/scan[1].png", "-o", f"{out}/").exit_code == 0
+    assert names_in(out) == ["scan[1].png"]
+    assert upscale(tmp_path / "in/*é*.png", "-o", f"{out}/").exit_code == 0
+    assert names_in(out) == ["scan[1].png", "写真 é😀.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_that_is_no_text_is_upscaled(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """Names of Unix are bytes; what is shown of them has escapes."""
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        make_picture().rename(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    result = upscale(tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)[0]["output"].endswith("caf\udce9_x2.png")
+    assert (tmp_path / os.fsdecode(b"caf\xe9_x2.png")).exists()
+
+
+def test_nothing_is_overwritten_unasked(upscale: Escsr, make_picture: MakePicture) -> None:
+    """An existing file is a failure that says what to do; skipping it is a success."""
+    photo = make_picture()
+    output = photo.with_name("photo_x2.png")
+    output.write_text("mine")
+    refused = upscale(photo)
+    assert refused.exit_code == 1
+    assert "exists already; use --overwrite or --skip-existing" in refused.stderr
+    skipped = upscale(photo, "--skip-existing")
+    assert skipped.exit_code == 0
+    assert output.read_text() == "mine"
+    assert upscale(photo, "--overwrite").exit_code == 0
+    assert size_of(output) == (48, 32)
+
+
+def test_a_second_run_on_a_folder_does_not_upscale_its_results(
+    upscale: Escsr, make_picture: MakePicture
+) -> None:
+    """What the first run wrote beside the inputs is known as such, and no input."""
+    folder = make_picture("in/photo.png").parent
+    assert upscale(folder).exit_code == 0
+    assert upscale(folder, "--skip-existing").exit_code == 0
+    assert upscale(folder, "--overwrite").exit_code == 0
+    assert names_in(folder) == ["photo.png", "photo_x2.png"]
+
+
+def test_the_input_is_never_the_output(upscale: Escsr, make_picture: MakePicture) -> None:
+    """Not even with ``--overwrite``; neither is another input."""
+    photo, other = make_picture("a.png"), make_picture("a_x2.png")
+    before = photo.read_bytes(), other.read_bytes()
+    for arguments in ([photo, "-o", photo], [photo, "--suffix", ""], [photo, "-o", photo.parent]):
+        result = upscale(*arguments, "--overwrite")
+        assert result.exit_code == 1
+        assert "inputs are never overwritten" in result.stderr
+    assert upscale(photo, other, "--overwrite").exit_code == 1
+    assert (photo.read_bytes(), other.read_bytes()) == before
+    assert names_in(photo.parent) == ["a.png", "a_x2.png", "a_x2_x2.png"]
+
+
+def test_two_inputs_for_one_output_are_refused_and_the_rest_goes_on(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """By another format, or by the same name in two folders; neither is written."""
+    make_picture("in/a.jpg")
+    make_picture("in/a.png")
+    make_picture("in/b.png")
+    result = upscale(tmp_path / "in", "--format", "png", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr.count("2 inputs would be written to") == 2
+    assert names_in(tmp_path / "out") == ["b.png"]
+    again = make_picture("in2/b.png")
+    result = upscale(tmp_path / "in/b.png", again, "-o", tmp_path / "out2")
+    assert result.exit_code == 1
+    assert not (tmp_path / "out2").exists()
+
+
+def test_a_format_that_is_only_read_becomes_png_and_it_is_said(
+    upscale: Escsr, tmp_path: Path
+) -> None:
+    """GIF has too few colours for the result."""
+    gif = tmp_path / "old.gif"
+    pixels = b"\x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0"
+    gif.write_bytes(b"GIF89a\x01\0\x01\0\x80\0\0\xff\xff\xff\0\0\0" + pixels + b"\x3b")
+    result = upscale(gif)
+    assert result.exit_code == 0, result.output
+    assert "written as PNG: escsr does not write .gif" in result.stdout
+    assert size_of(tmp_path / "old_x2.png") == (2, 2)
+
+
+def test_a_format_too_small_for_the_result_becomes_png_and_it_is_said(
+    upscale: Escsr, make_picture: MakePicture
+) -> None:
+    """WebP ends at 16,383 pixels; where it was asked for, that is a failure instead."""
+    strip = make_picture("strip.webp", width=8200, height=1)
+    assert upscale(strip, "--format", "webp").exit_code == 1
+    result = upscale(strip, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "strip_x2.png" in result.stdout
+    assert "16,383" in result.stdout
+
+
+def test_a_dry_run_says_what_would_be_written_and_writes_nothing(
+    upscale: Escsr, make_picture: MakePicture
+) -> None:
+    """Clashes and existing files are said as well, so that the real run holds no surprise."""
+    photo = make_picture("in/photo.jpg")
+    result = upscale(photo.parent, "-o", photo.parent.parent / "out", "--dry-run")
+    assert result.exit_code == 0
+    assert "photo.jpg: to do, 24x16 -> 48x32" in result.stdout
+    assert names_in(photo.parent.parent) == ["in/photo.jpg"]
+    assert not (photo.parent.parent / "out").exists()
+
+
+def test_json_is_all_of_stdout_and_names_every_input(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """Good, bad and missing inputs each have their object, in order."""
+    good = make_picture("good.png")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image at all")
+    result = upscale(good, bad, tmp_path / "gone.png", "--json", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    entries = json.loads(result.stdout)
+    assert [Path(entry["input"]).name for entry in entries] == ["good.png", "bad.png", "gone.png"]
+    assert [entry["status"] for entry in entries] == ["done", "failed", "failed"]
+    first = entries[0]
+    assert first["output"] == str(tmp_path / "out/good.png")
+    assert (first["output_width"], first["output_height"]) == (48, 32)
+    assert (first["input_width"], first["input_height"]) == (24, 16)
+    assert first["seconds"] > 0
+    assert first["error"] is None
+    assert first["device"] == "cpu" or first["device"].startswith(("cuda", "mps"))
+    assert "no such file" in entries[2]["error"]
+
+
+def test_tiles_overlap_memory_and_quality_reach_the_work(
+    upscale: Escsr, make_picture: MakePicture
+) -> None:
+    """The number of tiles tells that they were cut; the size of the file, the quality."""
+    photo = make_picture("photo.jpg", width=64, height=48)
+    options = ["-t", "16", "--overlap", "0", "--memory", "2GB", "--device", "cpu", "--json"]
+    result = upscale(photo, *options, "--quality", "100")
+    entry = json.loads(result.stdout)[0]
+    assert (entry["num_tiles"], entry["precision"]) == (12, "float32")
+    fine = Path(entry["output"]).stat().st_size
+    result = upscale(photo, "--tile", "0", "--quality", "10", "--overwrite", "--json")
+    entry = json.loads(result.stdout)[0]
+    assert entry["num_tiles"] == 1
+    assert Path(entry["output"]).stat().st_size < fine

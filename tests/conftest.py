@@ -1,0 +1,24 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Where the numbers recorded from the reference implementation lie."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real images; a test that needs it is skipped where there is none."""
+    name = os.environ.get("ESCSR_DATA")
+    if not name:
+        pytest.skip("ESCSR_DATA is not set; it names the folder of training and test images")
+    folder = Path(name)
+    if not folder.is_dir():
+        pytest.skip(f"ESCSR_DATA names {folder}, which is not a folder")
+    return folder

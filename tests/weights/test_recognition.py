@@ -1,0 +1,147 @@
+"""Hyper-parameters from names and shapes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from escsr.errors import CheckpointError
+from escsr.model import VARIANTS, ESCConfig, variant
+from escsr.weights import infer_config, to_reference
+from escsr.weights.fitting import empty_network
+from golden_files import LARGE_GOLDEN, SMALL_GOLDEN, read_golden
+
+
+@pytest.mark.parametrize("name", [*SMALL_GOLDEN, *LARGE_GOLDEN])
+def test_every_hyper_parameter_of_a_reference_checkpoint_is_found(name: str) -> None:
+    """The recorded arguments are found again from the weights alone."""
+    golden = read_golden(name)
+    assert infer_config(golden.reference_state) == golden.config
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_variant_is_recognised_at_every_scale(name: str, scale: int) -> None:
+    """By our names and by the reference's."""
+    config = variant(name, scale=scale)
+    state = empty_network(config).state_dict()
+    assert infer_config(state) == config
+    assert infer_config(to_reference(state)) == config
+
+
+@given(
+    scale=st.integers(1, 6),
+    num_heads=st.integers(1, 3),
+    head_dim=st.integers(1, 9),
+    pdim_share=st.floats(0, 1),
+    window_size=st.integers(1, 9),
+    large_kernel_size=st.sampled_from([3, 5, 13]),
+    num_conv_layers=st.integers(0, 2),
+    norms=st.tuples(st.booleans(), st.booleans()),
+    decomposed=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_network_is_recognised(
+    scale: int,
+    num_heads: int,
+    head_dim: int,
+    pdim_share: float,
+    window_size: int,
+    large_kernel_size: int,
+    num_conv_layers: int,
+    norms: tuple[bool, bool],
+    decomposed: bool,
+) -> None:
+    """Whatever the sizes; a norm inside ConvAttn layers needs such a layer to be seen."""
+    dim = num_heads * head_dim
+    config = ESCConfig(
+        scale=scale,
+        dim=dim,
+        pdim=max(1, int(pdim_share * dim)),
+        num_blocks=1,
+        num_conv_layers=num_conv_layers,
+        window_size=window_size,
+        num_heads=num_heads,
+        large_kernel_size=large_kernel_size,
+        first_expansion=1.25,
+        norm_in_conv_layers=norms[0] and num_conv_layers > 0,
+        norm_before_last_conv=norms[1],
+        large_kernel="decomposed" if decomposed else "dense",
+        image_skip="bicubic" if decomposed else "nearest",
+    )
+    assert infer_config(to_reference(empty_network(config).state_dict())) == config
+
+
+@given(dim=st.integers(1, 200), hidden=st.integers(1, 600))
+@settings(max_examples=50, deadline=None)
+def test_an_expansion_gives_back_the_width_it_was_read_from(dim: int, hidden: int) -> None:
+    """Also where no published factor fits and the quotient rounds down."""
+    config = ESCConfig(scale=1, dim=dim, pdim=1, num_blocks=1, num_conv_layers=1, num_heads=1)
+    state = empty_network(config).state_dict()
+    for name in ("blocks.0", "blocks.0.conv_layers.0"):
+        state[f"{name}.feed_forward.expand.weight"] = torch.empty(hidden, dim, 1, 1, device="meta")
+    inferred = infer_config(state)
+    assert int(inferred.expansion * dim) == int(inferred.first_expansion * dim) == hidden
+
+
+def test_a_foreign_state_dict_is_described() -> None:
+    """What was found, how many, and what an ESC would need."""
+    state = {f"body.{i}.weight": torch.zeros(64, 3, 3, 3) for i in range(5)}
+    with pytest.raises(CheckpointError) as caught:
+        infer_config(state)
+    message = str(caught.value)
+    assert "5 tensors were found (body.0.weight 64x3x3x3, " in message
+    assert "missing are proj.weight, plk_filter, " in message
+
+
+@pytest.mark.parametrize(
+    ("relative", "name"),
+    [
+        ("skip.0.weight", "ESC-Real,"),
+        ("to_img.MetaUpsample", "ESC-Real-M,"),
+        ("upsampler.up_conv.weight", "ESC-RIB,"),
+        ("imnet.layers.0.weight", "ESC+LTE,"),
+    ],
+)
+def test_a_relative_of_esc_is_called_by_its_name(relative: str, name: str) -> None:
+    """A user who gives ESC-Real's weights learns that, not a list of names."""
+    state = {"plk_filter": torch.zeros(16, 16, 13, 13), relative: torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="weights of ") as caught:
+        infer_config(state)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "shape", "words"),
+    [
+        ("to_img.weight", (13, 32, 3, 3), "3 \\* scale"),
+        ("to_img.weight", (15, 32, 3, 3), "square number"),
+        ("to_img.weight", (12,), "4 dimensions"),
+        ("blocks.0.attn.relative_position_bias", (4, 960), "square number"),
+        ("blocks.0.attn.relative_position_bias", (3, 961), "num_heads"),
+        ("plk_filter", (8, 8, 12, 12), "odd"),
+        ("plk_filter", (0, 8, 13, 13), "none empty"),
+    ],
+)
+def test_a_shape_that_no_esc_has_is_refused(
+    tensor: str, shape: tuple[int, ...], words: str
+) -> None:
+    """Each with the number that cannot be."""
+    state = dict(read_golden("esc_tiny_x2").reference_state)
+    state[tensor] = torch.zeros(shape)
+    with pytest.raises(CheckpointError, match=words):
+        infer_config(state)
+
+
+def test_two_rivals_are_refused_as_no_esc(data_folder: Path) -> None:
+    """Real checkpoints of other networks, where they are at hand."""
+    from escsr.weights import load_model
+
+    rivals = sorted((data_folder.parent / "rivals").glob("*.pth"))
+    if not rivals:
+        pytest.skip("there are no rivals' weights beside the folder of ESCSR_DATA")
+    for path in rivals:
+        with pytest.raises(CheckpointError, match="Not an ESC"):
+            load_model(path)
