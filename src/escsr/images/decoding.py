@@ -1,0 +1,240 @@
+"""Open image files with libvips and decode them, refusing whatever would come out wrong."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyvips
+
+from escsr.errors import ImageReadError, ImageSizeError
+from escsr.images.exif import count_tiff_pictures
+from escsr.images.formats import (
+    READABLE_SUFFIXES,
+    FormatName,
+    count_sequence_frames,
+    read_png_facts,
+    recognise,
+)
+from escsr.images.metadata import VipsImage, integer_field
+from escsr.images.tiff_tags import TagFormatError
+
+logger = logging.getLogger(__name__)
+
+Pixels: TypeAlias = npt.NDArray[Any]
+"""(H, W, C) uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+
+_KINDS = frozenset({"b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "cmyk"})
+"""libvips' names of the encodings that are read."""
+
+_HARMLESS_JPEG_WARNINGS = ("extraneous bytes before marker", "Unknown Adobe color transform")
+"""libjpeg's warnings that cost no pixel; every other one means grey or torn rows."""
+
+
+def open_image(path: Path, max_pixels: int) -> tuple[FormatName, VipsImage]:
+    """Open a file and check that it is one image of a kind that is read.
+
+    Args:
+        path: of the file.
+        max_pixels: larger images are refused.
+    Returns:
+        Its format, and the libvips image, no pixel decoded yet, for one pass from top to bottom.
+    Raises:
+        ImageReadError: missing, unreadable, no image, several images, or of another kind.
+        ImageSizeError: more than ``max_pixels``.
+    """
+    form = _recognised(path)
+    _check_frames(path, form, max_pixels)
+    try:
+        image = _load(path, form, fail_on="error")
+    except pyvips.Error as error:
+        raise _unreadable(path, form, error) from error
+    pages = integer_field(image, "n-pages", default=1)
+    if pages > 1 and form != "TIFF":
+        raise _several(path, form, pages)
+    _check_size(path, image.width, image.height, max_pixels)
+    _check_kind(path, image)
+    return form, image
+
+
+def decode_upright(path: Path, form: FormatName, image: VipsImage) -> Pixels:
+    """Decode an opened image, whole and upright; CMYK becomes sRGB.
+
+    Raises:
+        ImageReadError: the file is truncated or damaged.
+    """
+    try:
+        pixels = _decode_jpeg(path, image) if form == "JPEG" else _to_array(image)
+    except pyvips.Error as error:
+        raise _unreadable(path, form, error) from error
+    if form == "AVIF" and pixels.dtype == np.uint16:
+        # libvips shifts 10 and 12 bits up and leaves zeros below: white would not be white.
+        pixels |= pixels >> np.uint16(integer_field(image, "bits-per-sample", default=16))
+    return _upright(pixels, orientation_of(image))
+
+
+def orientation_of(image: VipsImage) -> int:
+    """Return the EXIF orientation that is still to be applied, 1 to 8."""
+    orientation = integer_field(image, "orientation", default=1)
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def cmyk_to_srgb(image: VipsImage) -> VipsImage:
+    """Convert CMYK through its profile, or a usual one, to sRGB; other images stay as they are."""
+    if image.interpretation != "cmyk":
+        return image
+    return image.icc_transform(
+        "srgb",
+        embedded=True,
+        input_profile="cmyk",
+        intent="relative",
+        black_point_compensation=True,
+        depth=16 if image.format == "ushort" else 8,
+    )
+
+
+def _recognised(path: Path) -> FormatName:
+    try:
+        with path.open("rb") as stream:
+            opening = stream.read(32)
+    except OSError as error:
+        raise ImageReadError(
+            f"{path} cannot be read: {error.strerror or error}. Check the name and permissions."
+        ) from error
+    if not opening:
+        raise ImageReadError(f"{path} is empty (0 bytes); copy or export it again.")
+    form = recognise(opening)
+    if form is None:
+        raise ImageReadError(
+            f"{path} is not an image that escsr can read: it begins with {opening[:8]!r}. "
+            f"Readable are {', '.join(sorted(READABLE_SUFFIXES))}, by content."
+        )
+    return form
+
+
+def _check_frames(path: Path, form: FormatName, max_pixels: int) -> None:
+    """Count frames where libvips does not: APNG, AVIF sequences, and TIFF's previews."""
+    frames = 1
+    with path.open("rb") as stream:
+        if form == "PNG" and (facts := read_png_facts(stream)) is not None:
+            frames = facts.frames
+            _check_size(path, facts.width, facts.height, max_pixels)
+        elif form == "AVIF":
+            frames = count_sequence_frames(stream)
+        elif form == "TIFF":
+            try:
+                frames = count_tiff_pictures(stream)
+            except TagFormatError as error:
+                raise ImageReadError(
+                    f"{path} is a damaged or truncated TIFF file ({error}); get it again."
+                ) from error
+    if frames > 1:
+        raise _several(path, form, frames)
+
+
+def _load(path: Path, form: FormatName, *, fail_on: str) -> VipsImage:
+    # A source takes the name as it is; libvips' file loaders would parse "photo[1].jpg", and
+    # would answer from their cache after the file has changed.
+    source = pyvips.Source.new_from_file(os.fsencode(path))  # pyright: ignore[reportArgumentType]
+    match form:
+        case "JPEG":
+            return pyvips.Image.jpegload_source(source, access="sequential", fail_on=fail_on)
+        case "PNG":
+            return pyvips.Image.pngload_source(source, access="sequential", fail_on=fail_on)
+        case "WebP":
+            return pyvips.Image.webpload_source(source, access="sequential", fail_on=fail_on)
+        case "TIFF":
+            return pyvips.Image.tiffload_source(source, access="sequential", fail_on=fail_on)
+        case "AVIF":
+            return pyvips.Image.heifload_source(source, access="sequential", fail_on=fail_on)
+        case "GIF":
+            # nsgif paints what it has of a damaged frame and merely warns.
+            return pyvips.Image.gifload_source(source, access="sequential", fail_on="warning")
+
+
+def _decode_jpeg(path: Path, image: VipsImage) -> Pixels:
+    """Decode a JPEG so strictly that missing data is an error and not grey rows."""
+    try:
+        return _to_array(_load(path, "JPEG", fail_on="warning"))
+    except pyvips.Error as error:
+        if not any(harmless in str(error) for harmless in _HARMLESS_JPEG_WARNINGS):
+            raise
+        logger.warning("%s has a flaw that costs no pixel: %s", path, _first_line(error))
+    return _to_array(image)
+
+
+def _to_array(image: VipsImage) -> Pixels:
+    image = cmyk_to_srgb(image)
+    dtype = np.uint8 if image.format == "uchar" else np.uint16
+    values = np.frombuffer(image.write_to_memory(), dtype=dtype)
+    return values.reshape(image.height, image.width, image.bands)
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    match orientation:
+        case 2:
+            turned = pixels[:, ::-1]
+        case 3:
+            turned = pixels[::-1, ::-1]
+        case 4:
+            turned = pixels[::-1]
+        case 5:
+            turned = pixels.swapaxes(0, 1)
+        case 6:
+            turned = np.rot90(pixels, -1)
+        case 7:
+            turned = pixels[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            turned = np.rot90(pixels)
+        case _:
+            return pixels
+    return np.ascontiguousarray(turned)
+
+
+def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageSizeError(
+            f"{path} claims {width}x{height} pixels, {width * height / 1e6:,.0f} megapixels; the "
+            f"limit is {max_pixels / 1e6:,.0f}. If the file can be trusted, raise max_pixels."
+        )
+
+
+def _check_kind(path: Path, image: VipsImage) -> None:
+    if image.format not in ("uchar", "ushort"):
+        raise ImageReadError(
+            f"{path} stores its pixels as {image.format}; escsr reads 8 and 16-bit unsigned "
+            "integers. Tone-map or convert it to 16 bits first."
+        )
+    if image.interpretation not in _KINDS:
+        raise ImageReadError(
+            f"{path} is encoded as {image.interpretation}; escsr reads grey, RGB and CMYK. "
+            "Convert it to RGB first."
+        )
+    allowed = (4, 5) if image.interpretation == "cmyk" else (1, 2, 3, 4)
+    if image.bands not in allowed:
+        raise ImageReadError(
+            f"{path} has {image.bands} channels ({image.interpretation}); escsr reads grey, RGB "
+            "and CMYK, each with at most one channel of opacity. Remove the others first."
+        )
+
+
+def _several(path: Path, form: FormatName, frames: int) -> ImageReadError:
+    return ImageReadError(
+        f"{path} holds {frames} frames or pages ({form}); escsr reads single images, and would "
+        "have to drop the others. Save the one you want as a file of its own."
+    )
+
+
+def _unreadable(path: Path, form: FormatName, error: pyvips.Error) -> ImageReadError:
+    return ImageReadError(
+        f"{path} is a {form} file that is truncated, damaged or of a kind this libvips cannot "
+        f"decode: {_first_line(error)}. Get the file again, or convert it."
+    )
+
+
+def _first_line(error: pyvips.Error) -> str:
+    """Return what libvips said, without pyvips' own first line where there is more."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1] if len(lines) > 1 else (lines[0] if lines else "no reason given")

@@ -1,0 +1,122 @@
+"""Read image files: pixels as they should be seen, and everything the file says beside them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from escsr.images.decoding import (
+    Pixels,
+    cmyk_to_srgb,
+    decode_upright,
+    open_image,
+    orientation_of,
+)
+from escsr.images.exif import exif_of_tiff
+from escsr.images.formats import READABLE_SUFFIXES, WRITABLE_SUFFIXES, FormatName
+from escsr.images.metadata import ImageMetadata, read_metadata
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "READABLE_SUFFIXES",
+    "WRITABLE_SUFFIXES",
+    "ImageHeader",
+    "ImageMetadata",
+    "Pixels",
+    "SourceImage",
+    "probe_image",
+    "read_image",
+]
+
+DEFAULT_MAX_PIXELS = 1 << 28
+"""Largest image read unless asked: 268 megapixels (16384 x 16384), 0.8 GB as 8-bit RGB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """An image file in memory."""
+
+    pixels: Pixels
+    """(H, W, C) uint8 or uint16, upright, alpha straight (not premultiplied)."""
+    metadata: ImageMetadata
+    """What the file says beside its pixels."""
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def bit_depth(self) -> int:
+        """8 or 16 bits per channel."""
+        return 8 * self.pixels.dtype.itemsize
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel is opacity."""
+        return self.pixels.shape[2] in (2, 4)
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether there is one channel of colour."""
+        return self.pixels.shape[2] in (1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """What reading an image would give, told without decoding its pixels."""
+
+    width: int
+    """In pixels, upright."""
+    height: int
+    """In pixels, upright."""
+    channels: int
+    """1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+    bit_depth: int
+    """8 or 16 bits per channel."""
+    format: FormatName
+    """What the file is, whatever its suffix says."""
+
+
+def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> SourceImage:
+    """Read an image file whole.
+
+    EXIF orientation is applied. CMYK is converted through its profile (or a usual one) to sRGB;
+    every other encoding is kept, with its profile. 10 and 12-bit AVIF become 16-bit.
+
+    Args:
+        path: a JPEG, PNG, WebP, TIFF, AVIF or GIF file; what counts is its content.
+        max_pixels: larger images are refused before they are decoded.
+    Raises:
+        ImageReadError: missing, unreadable, empty, truncated, damaged, no image, animated or of
+            several pages, or of a kind that is not read (floating point, CIELAB, …).
+        ImageSizeError: more than ``max_pixels``.
+    """
+    path = Path(path)
+    form, image = open_image(path, max_pixels)
+    tiff_exif = None
+    if form == "TIFF":
+        with path.open("rb") as stream:
+            tiff_exif = exif_of_tiff(stream)
+    metadata = read_metadata(cmyk_to_srgb(image), tiff_exif=tiff_exif)
+    return SourceImage(pixels=decode_upright(path, form, image), metadata=metadata)
+
+
+def probe_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageHeader:
+    """Tell the size and kind of an image file without decoding its pixels.
+
+    Damage further in the file is not noticed. Args and errors as in :func:`read_image`.
+    """
+    form, image = open_image(Path(path), max_pixels)
+    turned = orientation_of(image) >= 5
+    cmyk = image.interpretation == "cmyk"
+    return ImageHeader(
+        width=image.height if turned else image.width,
+        height=image.width if turned else image.height,
+        channels=image.bands - 1 if cmyk else image.bands,
+        bit_depth=8 if image.format == "uchar" else 16,
+        format=form,
+    )

@@ -1,0 +1,226 @@
+"""The file formats: what each can hold, and how to recognise it.
+
+One literal table, ``FORMATS``. Nothing here decodes pixels.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from escsr.errors import ImageFormatError
+
+FormatName = Literal["JPEG", "PNG", "WebP", "TIFF", "AVIF", "GIF"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFormat:
+    """What one file format can hold."""
+
+    name: FormatName
+    """Its name in messages."""
+    suffixes: tuple[str, ...]
+    """Lower-case file suffixes; the first is the usual one."""
+    writable: bool
+    """Whether escsr writes it."""
+    max_side_pixels: int
+    """The longest side that its encoder accepts."""
+    max_bit_depth: int
+    """Bits per channel that survive a round trip."""
+    holds_alpha: bool
+    """Whether it stores opacity."""
+    holds_grey: bool
+    """Whether it stores a single channel; otherwise grey is written as equal R, G and B."""
+    streams: bool
+    """Whether rows are encoded as they come; otherwise the encoder holds the whole result."""
+
+
+FORMATS: tuple[ImageFormat, ...] = (
+    ImageFormat(
+        name="JPEG",
+        suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
+        writable=True,
+        max_side_pixels=65_500,  # the format ends at 65,535, libjpeg's encoder at 65,500
+        max_bit_depth=8,
+        holds_alpha=False,
+        holds_grey=True,
+        streams=True,
+    ),
+    ImageFormat(
+        name="PNG",
+        suffixes=(".png",),
+        writable=True,
+        max_side_pixels=10_000_000,  # libvips' limit; the format ends at 2**31 - 1
+        max_bit_depth=16,
+        holds_alpha=True,
+        holds_grey=True,
+        streams=True,
+    ),
+    ImageFormat(
+        name="WebP",
+        suffixes=(".webp",),
+        writable=True,
+        max_side_pixels=16_383,
+        max_bit_depth=8,
+        holds_alpha=True,
+        holds_grey=False,
+        streams=False,
+    ),
+    ImageFormat(
+        name="TIFF",
+        suffixes=(".tif", ".tiff"),
+        writable=True,
+        max_side_pixels=10_000_000,  # libvips' limit; the format ends at 2**32 - 1
+        max_bit_depth=16,
+        holds_alpha=True,
+        holds_grey=True,
+        streams=True,
+    ),
+    ImageFormat(
+        name="AVIF",
+        suffixes=(".avif", ".heic", ".heif"),
+        writable=True,
+        max_side_pixels=16_384,  # libvips' limit, which is libheif's default
+        max_bit_depth=12,  # a 16-bit result keeps its upper 12 bits
+        holds_alpha=True,
+        holds_grey=False,
+        streams=False,
+    ),
+    ImageFormat(
+        name="GIF",
+        suffixes=(".gif",),
+        writable=False,
+        max_side_pixels=65_535,
+        max_bit_depth=8,
+        holds_alpha=True,
+        holds_grey=False,
+        streams=False,
+    ),
+)
+
+_READ_ONLY_SUFFIXES = frozenset({".heic", ".heif"})
+"""Read where the installed libvips has an HEVC decoder (the bundled one has none)."""
+
+READABLE_SUFFIXES = frozenset(suffix for form in FORMATS for suffix in form.suffixes)
+"""Lower-case suffixes of the files that ``read_image`` tries."""
+
+WRITABLE_SUFFIXES = (
+    frozenset(suffix for form in FORMATS if form.writable for suffix in form.suffixes)
+    - _READ_ONLY_SUFFIXES
+)
+"""Lower-case suffixes of the files that ``ImageWriter`` writes."""
+
+
+def format_for_writing(path: Path) -> ImageFormat:
+    """Choose the output format by the suffix of ``path``.
+
+    Raises:
+        ImageFormatError: the suffix is missing, unknown, or of a format that is only read.
+    """
+    suffix = path.suffix.lower()
+    for form in FORMATS:
+        if suffix in form.suffixes and suffix in WRITABLE_SUFFIXES:
+            return form
+    raise ImageFormatError(
+        f"{path} has the suffix {suffix!r}, which escsr cannot write; use one of "
+        f"{', '.join(sorted(WRITABLE_SUFFIXES))}."
+    )
+
+
+def recognise(opening: bytes) -> FormatName | None:
+    """Name the format of a file by its first 32 bytes, whatever its suffix says."""
+    if opening.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if opening.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if opening[:4] == b"RIFF" and opening[8:12] == b"WEBP":
+        return "WebP"
+    if opening[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if opening[4:8] == b"ftyp" and re.search(rb"avif|avis|mif1|msf1|hei|hev", opening[8:32]):
+        return "AVIF"
+    if opening[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PngFacts:
+    """What the chunks of a PNG say before its pixels."""
+
+    width: int
+    """In pixels, as claimed."""
+    height: int
+    """In pixels, as claimed."""
+    frames: int
+    """1, or the number of frames of an animation (APNG)."""
+
+
+def read_png_facts(stream: BinaryIO) -> PngFacts | None:
+    """Read a PNG's size and number of frames, which libvips' reader does not tell.
+
+    Args:
+        stream: opened at its start.
+    Returns:
+        None where the file ends before its header.
+    """
+    width = height = 0
+    frames = 1
+    for kind, payload in _png_chunks(stream):
+        if kind == b"IHDR" and len(payload) >= 8:
+            width, height = struct.unpack(">II", payload[:8])
+        if kind == b"acTL" and len(payload) >= 4:
+            (frames,) = struct.unpack(">I", payload[:4])
+        if kind == b"IDAT":
+            break
+    return PngFacts(width=width, height=height, frames=max(frames, 1)) if width else None
+
+
+def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        start = stream.tell()
+        yield kind, stream.read(min(length, 8))
+        stream.seek(start + length + 4)
+
+
+def count_sequence_frames(stream: BinaryIO) -> int:
+    """Count the frames of an AVIF or HEIF image sequence.
+
+    Args:
+        stream: opened at its start.
+    Returns:
+        1 for a still image, whatever thumbnails or gain maps it carries; else the number of
+        samples of its longest track, or 2 where the track does not tell.
+    """
+    movie = _find_box(stream, b"moov")
+    if movie is None:
+        return 1
+    # stsz: version and flags (4), common sample size (4), number of samples (4)
+    counts = [
+        struct.unpack(">I", match.group(1))[0]
+        for match in re.finditer(rb"stsz.{8}(.{4})", movie, re.DOTALL)
+    ]
+    still = counts and max(counts) == 1
+    return 1 if still else max([2, *counts])
+
+
+_LARGEST_MOVIE_BOX = 1 << 24
+
+
+def _find_box(stream: BinaryIO, wanted: bytes) -> bytes | None:
+    stream.seek(0)
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        body = 8
+        if length == 1:
+            length, body = struct.unpack(">Q", stream.read(8).rjust(8, b"\0"))[0], 16
+        if kind == wanted:
+            return stream.read(min(max(length - body, 0), _LARGEST_MOVIE_BOX))
+        if length < body:
+            return None
+        stream.seek(length - body, 1)
+    return None

@@ -1,0 +1,192 @@
+"""The tag directories of TIFF files and of EXIF blocks, which are small TIFF files.
+
+libvips neither reads nor writes EXIF in TIFF, and does not say which pages of a TIFF are mere
+previews of the first; both are answered here.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_UNIT_BYTES = {
+    **{1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4},
+    **{16: 8, 17: 8, 18: 8},  # BigTIFF's
+}
+"""Bytes of what is swapped as one between byte orders, by field type."""
+
+_RATIONALS = (5, 10)
+"""Field types that hold two units per value."""
+
+_MAX_DIRECTORIES = 10_000
+_MAX_ENTRIES = 4_096
+_MAX_PAYLOAD_BYTES = 1 << 26
+"""A broken or hostile file must not make us read more than this."""
+
+
+class TagFormatError(ValueError):
+    """The bytes are no TIFF structure, or a broken one; callers turn it into their own answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """One entry of a directory."""
+
+    kind: int
+    """Field type, as TIFF numbers them: 2 text, 3 uint16, 4 uint32, 5 rational, 7 bytes, …"""
+    count: int
+    """Number of values."""
+    payload: bytes
+    """The values in little-endian order."""
+
+    def first_integer(self) -> int:
+        """Return the first value of an integer field."""
+        return int.from_bytes(self.payload[: _UNIT_BYTES[self.kind]], "little")
+
+
+Directory = dict[int, Tag]
+"""Entries by tag number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagLayout:
+    """How a file writes its directories: byte order, and 32 or 64-bit offsets (BigTIFF)."""
+
+    order: str
+    """``<`` or ``>``."""
+    big: bool
+    """Whether offsets have 64 bits."""
+    first_at: int
+    """Where the offset of the first directory stands, in bytes from the start."""
+
+    @property
+    def offset(self) -> str:
+        """The struct code of an offset."""
+        return self.order + ("Q" if self.big else "I")
+
+    @property
+    def offset_bytes(self) -> int:
+        """Bytes of an offset, which are also the bytes of a value that needs none."""
+        return 8 if self.big else 4
+
+    @property
+    def entry_count(self) -> str:
+        """The struct code of the number of entries."""
+        return self.order + ("Q" if self.big else "H")
+
+
+def read_layout(stream: BinaryIO) -> TagLayout:
+    """Read the header of a TIFF structure that begins at offset 0 of ``stream``.
+
+    Raises:
+        TagFormatError: it is none.
+    """
+    stream.seek(0)
+    head = stream.read(4)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    version = struct.unpack(order + "H", head[2:])[0] if order and len(head) == 4 else 0
+    if order is None or version not in (42, 43):
+        raise TagFormatError("no TIFF header")
+    return TagLayout(order=order, big=version == 43, first_at=8 if version == 43 else 4)
+
+
+def read_offset(stream: BinaryIO, layout: TagLayout, position: int) -> int:
+    """Read the offset that stands at ``position``."""
+    stream.seek(position)
+    return _take(stream, layout.offset)
+
+
+def read_directory(stream: BinaryIO, layout: TagLayout, offset: int) -> tuple[Directory, int]:
+    """Read the directory at ``offset``.
+
+    Returns:
+        Its entries (those of unknown type or absurd size left out), and the offset at which the
+        offset of the next directory stands.
+    Raises:
+        TagFormatError: the file ends within it, or it has more than 4096 entries.
+    """
+    stream.seek(offset)
+    count = _take(stream, layout.entry_count)
+    if count > _MAX_ENTRIES:
+        raise TagFormatError(f"a directory of {count} entries")
+    start = stream.tell()
+    step = 4 + 2 * layout.offset_bytes
+    directory: Directory = {}
+    for index in range(count):
+        stream.seek(start + index * step)
+        number, kind = _take(stream, layout.order + "H"), _take(stream, layout.order + "H")
+        values = _take(stream, layout.offset)
+        length = values * _UNIT_BYTES.get(kind, 0) * (2 if kind in _RATIONALS else 1)
+        if not 0 < length <= _MAX_PAYLOAD_BYTES:
+            continue
+        if length > layout.offset_bytes:
+            stream.seek(_take(stream, layout.offset))
+        payload = stream.read(length)
+        if len(payload) == length:
+            native = _swapped(payload, kind, layout.order)
+            directory[number] = Tag(kind=kind, count=values, payload=native)
+    return directory, start + count * step
+
+
+def read_all_directories(stream: BinaryIO) -> list[Directory]:
+    """Read the chain of a TIFF's directories, one per page.
+
+    Raises:
+        TagFormatError: the chain is broken, endless, or longer than 10,000.
+    """
+    layout = read_layout(stream)
+    offset = read_offset(stream, layout, layout.first_at)
+    seen: set[int] = set()
+    directories: list[Directory] = []
+    while offset:
+        if offset in seen or len(seen) >= _MAX_DIRECTORIES:
+            raise TagFormatError("an endless chain of directories")
+        seen.add(offset)
+        directory, next_at = read_directory(stream, layout, offset)
+        directories.append(directory)
+        offset = read_offset(stream, layout, next_at)
+    return directories
+
+
+def serialise(
+    directory: Mapping[int, Tag], layout: TagLayout, offset: int, *, next_offset: int = 0
+) -> bytes:
+    """Write a directory and its values as the bytes that will stand at ``offset``.
+
+    Args:
+        directory: entries by tag number.
+        layout: of the file that will hold it.
+        offset: even position in that file, in bytes.
+        next_offset: of the directory that follows, 0 for none.
+    """
+    width = layout.offset_bytes
+    head = struct.calcsize(layout.entry_count)
+    values_at = offset + head + len(directory) * (4 + 2 * width) + width
+    entries, values = bytearray(struct.pack(layout.entry_count, len(directory))), bytearray()
+    for number, tag in sorted(directory.items()):
+        payload = _swapped(tag.payload, tag.kind, layout.order)
+        field = payload.ljust(width, b"\0")
+        if len(payload) > width:
+            field = struct.pack(layout.offset, values_at + len(values))
+            values += payload.ljust(len(payload) + len(payload) % 2, b"\0")
+        entries += struct.pack(layout.order + "HH", number, tag.kind)
+        entries += struct.pack(layout.offset, tag.count) + field
+    return bytes(entries + struct.pack(layout.offset, next_offset) + values)
+
+
+def _take(stream: BinaryIO, code: str) -> int:
+    size = struct.calcsize(code)
+    data = stream.read(size)
+    if len(data) < size:
+        raise TagFormatError("the file ends within a directory")
+    return int(struct.unpack(code, data)[0])
+
+
+def _swapped(payload: bytes, kind: int, order: str) -> bytes:
+    """Convert between the file's byte order and little-endian; its own inverse."""
+    unit = _UNIT_BYTES[kind]
+    if order == "<" or unit == 1:
+        return payload
+    code = {2: "H", 4: "I", 8: "Q"}[unit]
+    count = len(payload) // unit
+    return struct.pack(f"<{count}{code}", *struct.unpack(f">{count}{code}", payload))

@@ -1,0 +1,147 @@
+"""PSNR and SSIM, against recorded numbers, hand-worked values and the field's bicubic figures."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from escsr.errors import ImageSizeError, ImageValueError
+from escsr.images.files import read_image
+from escsr.images.metrics import psnr_db, psnr_y_db, round_to_8_bit, ssim, ssim_y
+from escsr.images.resize import resize_bicubic_uint8
+
+
+def _tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].double() / 255
+
+
+def _rgb(path: Path, multiple: int) -> np.ndarray:
+    pixels = read_image(path).pixels
+    height, width = (side - side % multiple for side in pixels.shape[:2])
+    pixels = pixels[:height, :width]
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def test_metrics_equal_the_recorded_reference(golden_folder: Path) -> None:
+    """PSNR and SSIM of six pairs, on RGB and on Y, are the recorded ones."""
+    recorded = np.load(golden_folder / "metrics_and_resize.npz")
+    entries = json.loads(recorded["metrics_json"].tobytes())
+    assert len(entries) == 6
+    for entry in entries:
+        a, b = (
+            _tensor(recorded[f"pair{entry['pair']}_{side}_rgb"])
+            for side in ("reference", "distorted")
+        )
+        border = entry["crop_border"]
+        assert psnr_db(a, b, border_pixels=border).item() == pytest.approx(entry["psnr_rgb"])
+        assert ssim(a, b, border_pixels=border).item() == pytest.approx(entry["ssim_rgb"])
+        # The recording computed Y in float32: 7e-7 dB and 4e-9 of it are its rounding.
+        psnr_y = psnr_y_db(a, b, border_pixels=border).item()
+        assert psnr_y == pytest.approx(entry["psnr_y"], abs=2e-6)
+        assert ssim_y(a, b, border_pixels=border).item() == pytest.approx(entry["ssim_y"], abs=1e-8)
+
+
+def test_psnr_is_what_hand_and_pencil_give() -> None:
+    """A difference of 0.1 everywhere is 20 dB; of 1 in one pixel of four, 6.02 dB."""
+    a = torch.full((1, 3, 8, 8), 0.5, dtype=torch.float64)
+    assert psnr_db(a, a + 0.1).item() == pytest.approx(20.0)
+    b = torch.zeros(1, 1, 2, 2)
+    c = b.clone()
+    c[..., 0, 0] = 1.0
+    assert psnr_db(b, c).item() == pytest.approx(10 * math.log10(4))
+    assert psnr_db(a, a).item() == math.inf
+
+
+def test_luma_psnr_weighs_channels_as_bt601() -> None:
+    """Red off by 0.1 moves Y by 65.481 * 0.1 / 255."""
+    a = torch.full((1, 3, 4, 4), 0.5, dtype=torch.float64)
+    b = a.clone()
+    b[:, 0] += 0.1
+    assert psnr_y_db(a, b).item() == pytest.approx(-20 * math.log10(6.5481 / 255))
+
+
+def test_ssim_of_two_constants_is_the_luminance_term() -> None:
+    """Without structure, SSIM is (2ab + C1) / (a² + b² + C1)."""
+    a, b = torch.full((1, 1, 16, 16), 0.2).double(), torch.full((1, 1, 16, 16), 0.6).double()
+    c1 = 0.01**2
+    expected = (2 * 0.2 * 0.6 + c1) / (0.2**2 + 0.6**2 + c1)
+    # float32 0.2 and 0.6 are off by 1e-8.
+    assert ssim(a, b).item() == pytest.approx(expected, abs=1e-6)
+    assert ssim(a, a).item() == pytest.approx(1.0)
+
+
+def test_metrics_answer_per_image_of_a_batch() -> None:
+    """A batch gives each image's own number."""
+    generator = torch.Generator().manual_seed(3)
+    a, b = (torch.rand(3, 3, 20, 24, generator=generator) for _ in range(2))
+    for metric in (psnr_db, psnr_y_db, ssim, ssim_y):
+        single = torch.cat([metric(a[i : i + 1], b[i : i + 1]) for i in range(3)])
+        assert torch.allclose(metric(a, b), single, atol=1e-12, rtol=0)
+
+
+def test_border_is_cropped() -> None:
+    """Errors within the border do not count."""
+    a = torch.zeros(1, 3, 20, 20)
+    b = a.clone()
+    b[..., :4, :] = 1
+    assert psnr_db(a, b, border_pixels=4).item() == math.inf
+    assert psnr_db(a, b, border_pixels=3).item() < 20
+
+
+def test_rounding_to_8_bit_is_half_up_and_clamped() -> None:
+    """-1, 0.5 / 255, 0.49 / 255 and 2 become 0, 1, 0 and 255."""
+    values = torch.tensor([-1.0, 0.5 / 255, 0.49 / 255, 2.0], dtype=torch.float64)
+    assert (round_to_8_bit(values) * 255).tolist() == [0.0, 1.0, 0.0, 255.0]
+
+
+def test_images_that_cannot_be_compared_are_refused() -> None:
+    """Shapes, dtypes and borders are checked before anything is computed."""
+    a = torch.zeros(1, 3, 12, 12)
+    with pytest.raises(ImageValueError, match="one shape"):
+        psnr_db(a, torch.zeros(1, 3, 12, 13))
+    with pytest.raises(ImageValueError, match="floating point"):
+        psnr_db(a.byte(), a.byte())
+    with pytest.raises(ImageValueError, match="Luma needs"):
+        psnr_y_db(a[:, :1], a[:, :1])
+    with pytest.raises(ImageSizeError, match="11x11"):
+        ssim(a, a, border_pixels=1)
+    with pytest.raises(ImageSizeError, match="1x1"):
+        psnr_db(a, a, border_pixels=6)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "scale", "published_db"),
+    [
+        ("Set5", 2, 33.67),
+        ("Set5", 3, 30.40),
+        ("Set5", 4, 28.43),
+        ("Set14", 2, 30.32),
+        ("Set14", 3, 27.63),
+        ("Set14", 4, 26.09),
+    ],
+)
+def test_bicubic_reaches_the_fields_figures(
+    data_folder: Path, dataset: str, scale: int, published_db: float
+) -> None:
+    """Upscaling LR images by bicubic gives the known Y-PSNR, so the protocol is the field's."""
+    found = []
+    for path in sorted((data_folder / f"test/{dataset}/HR").iterdir()):
+        (lr_path,) = (data_folder / f"test/{dataset}/LR_bicubic/X{scale}").glob(f"{path.stem}*")
+        hr, sr = _rgb(path, scale), resize_bicubic_uint8(_rgb(lr_path, 1), scale=scale)
+        found.append(psnr_y_db(_tensor(sr), _tensor(hr), border_pixels=scale).item())
+    # The published figures are rounded, and packages differ in the last digit.
+    assert np.mean(found) == pytest.approx(published_db, abs=0.02)
+
+
+def test_bicubic_reaches_the_fields_figure_on_b100(data_folder: Path) -> None:
+    """B100 x4 gives the known 25.96 dB over all 100 images."""
+    found = []
+    for path in sorted((data_folder / "test/B100/HR_jpg").iterdir()):
+        (lr_path,) = (data_folder / "test/B100/LR_bicubic/X4").glob(f"{path.stem}*")
+        hr, sr = _rgb(path, 4), resize_bicubic_uint8(_rgb(lr_path, 1), scale=4)
+        found.append(psnr_y_db(_tensor(sr), _tensor(hr), border_pixels=4).item())
+    assert len(found) == 100
+    assert np.mean(found) == pytest.approx(25.96, abs=0.02)
