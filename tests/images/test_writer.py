@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +229,18 @@ def test_many_writers_leave_no_threads(picture, tmp_path: Path) -> None:
     for index in range(10):
         write_image(tmp_path / f"{index}.png", picture())
     assert not [t for t in threading.enumerate() if t.name == "escsr-writer"]
+
+
+def test_an_interruption_while_the_writer_opens_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C before the block is entered: __exit__ never runs, so opening must clean up itself."""
+
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    writer = ImageWriter(tmp_path / "x.png", width=8, height=8, channels=3, bit_depth=8)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), writer:
+        pass
+    assert list(tmp_path.iterdir()) == []

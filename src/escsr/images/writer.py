@@ -103,8 +103,14 @@ class ImageWriter:
             self._stream = self._temporary.open("x+b", buffering=0)
         except OSError as error:
             raise self._explained(error) from error
-        self._target = FileTarget(self._stream)
-        self._worker.start()
+        try:
+            self._target = FileTarget(self._stream)
+            self._worker.start()
+        except BaseException:
+            # Ctrl-C may come here, and a block that was not entered is not left through __exit__.
+            with contextlib.suppress(AttributeError, RuntimeError):
+                self._discard()
+            raise
         return self
 
     def write_rows(self, rows: Pixels) -> None:
