@@ -1,0 +1,144 @@
+"""Which device, which precision, how much memory, and what running out of it looks like."""
+
+import os
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from escsr.errors import ConfigurationError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+_OUT_OF_MEMORY_PHRASES = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+)
+"""What the allocators of CUDA and MPS, of the CPU on Linux, on Windows, and oneDNN say."""
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Resolve "auto" (CUDA, else MPS, else CPU) and refuse a device that is not there.
+
+    Raises:
+        ConfigurationError: no such kind of device, or none of it at hand.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"The device is {device!r}; allowed are auto, cpu, cuda, cuda:0, …, and mps."
+        ) from error
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise ConfigurationError(
+            f"The device is {device!r}; allowed are auto, cpu, cuda, cuda:0, …, and mps."
+        )
+    _require_present(chosen)
+    return chosen
+
+
+def choose_dtype(precision: Precision, device: torch.device, *, eight_bit: bool) -> torch.dtype:
+    """Resolve "auto": half precision where it pays and does not show, else float32.
+
+    It pays on CUDA from compute capability 7.0. float16 rather than bfloat16, whose 8 significant
+    bits would show in an 8-bit result; what overflows is run again in float32. A result of 16 bits
+    or floating point needs more than either has.
+
+    Args:
+        precision: as asked for.
+        device: where the network runs.
+        eight_bit: whether the result has 8 bits per channel.
+    Raises:
+        ConfigurationError: no such precision.
+    """
+    require_precision(precision)
+    if precision != "auto":
+        return _DTYPES[precision]
+    if device.type == "cuda" and eight_bit and torch.cuda.get_device_capability(device) >= (7, 0):
+        return torch.float16
+    return torch.float32
+
+
+def require_precision(precision: str) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        ConfigurationError: no such precision.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigurationError(
+            f"The precision is {precision!r}; allowed are {', '.join(get_args(Precision))}."
+        )
+
+
+def available_memory_bytes(device: torch.device) -> int | None:
+    """Memory that can still be had on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    limits = [amount for amount in (_free_of_system(), _free_of_group()) if amount is not None]
+    return min(limits) if limits else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on whatever device."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(p in text for p in _OUT_OF_MEMORY_PHRASES)
+
+
+def release_cached_memory(device: torch.device) -> None:
+    """Give blocks that torch keeps for reuse back to the device: smaller ones are wanted next."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def _require_present(device: torch.device) -> None:
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigurationError(
+            "The device mps was asked for, but there is no Apple GPU here; use auto or cpu."
+        )
+    if device.type != "cuda":
+        return
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise ConfigurationError(
+            f"The device {device} was asked for, but torch finds {count} CUDA devices here. Use "
+            "auto or cpu, or install the driver and a CUDA build of torch."
+        )
+
+
+def _free_of_system() -> int | None:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return None
+
+
+def _free_of_group() -> int | None:
+    """What the container's control group (version 2) still allows; None without a limit."""
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    try:
+        return max(0, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):  # no such group, or the limit is the word "max"
+        return None

@@ -1,0 +1,145 @@
+"""The one public door for images in memory: what may come in, and how it goes out again."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from escsr.errors import ImageSizeError, ImageValueError
+from escsr.inference.planes import PixelPlanes, Pixels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+_ARRAY_DTYPES = ("uint8", "uint16", "float32", "float64")
+_TENSOR_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_PICTURE_MODES = ("1", "L", "LA", "RGB", "RGBA", "P", "I;16", "I;16L", "I;16B", "I;16N")
+
+_RANGE_SLACK = 1e-3
+"""Floating point may pass 0 and 1 by this much, as sums and resizing leave it; it is clamped."""
+
+
+def pixels_of_array(array: npt.NDArray[Any]) -> Pixels:
+    """Check an array and give it three axes.
+
+    Args:
+        array: (H, W) or (H, W, C), C from 1 to 4; uint8, uint16, or float32/float64 in [0, 1].
+    Returns:
+        (H, W, C) uint8, uint16 or float32; a view where nothing had to change.
+    Raises:
+        ImageValueError: another dtype, shape or range, or NaN.
+        ImageSizeError: no pixels.
+    """
+    if array.dtype.name not in _ARRAY_DTYPES:
+        raise ImageValueError(
+            f"The array is {array.dtype.name}; allowed are {', '.join(_ARRAY_DTYPES)} (floating "
+            "point in [0, 1]). Convert it with astype."
+        )
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+        raise ImageValueError(
+            f"The array has the shape {array.shape}; allowed are (H, W) grey and (H, W, C) with "
+            "C = 1 grey, 2 grey and alpha, 3 RGB or 4 RGBA. For (C, H, W) move the channels last: "
+            "array.transpose(1, 2, 0)."
+        )
+    _require_pixels(array.shape[0], array.shape[1])
+    pixels = array.reshape(*array.shape[:2], -1)
+    if pixels.dtype.kind == "u":
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    _require_range(float(pixels.min()), float(pixels.max()), bool(np.isfinite(pixels).all()))
+    return pixels.astype(np.float32, copy=False).clip(0, 1)
+
+
+def array_like(result: Pixels, original: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give a result the axes and dtype of the array that came in."""
+    shaped = result[..., 0] if original.ndim == 2 else result
+    return shaped.astype(original.dtype, copy=False)
+
+
+def pixels_of_picture(picture: "Picture") -> Pixels:
+    """Take the pixels of a PIL image.
+
+    Args:
+        picture: of mode L, LA, RGB, RGBA or I;16; palettes and 1-bit images are converted.
+    Raises:
+        ImageValueError: another mode.
+        ImageSizeError: no pixels.
+    """
+    if picture.mode not in _PICTURE_MODES:
+        raise ImageValueError(
+            f"The PIL image has the mode {picture.mode}; allowed are {', '.join(_PICTURE_MODES)}. "
+            'Convert it first, for instance with image.convert("RGB").'
+        )
+    _require_pixels(picture.height, picture.width)
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    elif picture.mode == "P":
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    return pixels_of_array(np.asarray(picture))
+
+
+def picture_like(result: Pixels, original: "Picture") -> "Picture":
+    """Make a PIL image of a result: same mode (palettes become RGB or RGBA), same ``info``."""
+    from PIL import Image
+
+    grey = result.shape[2] == 1
+    picture = Image.fromarray(np.ascontiguousarray(result[..., 0] if grey else result))
+    # The palette's transparent entry means nothing in the result, which has alpha instead.
+    kept = {name: value for name, value in original.info.items() if name != "transparency"}
+    picture.info.update(kept)
+    return picture
+
+
+def require_tensor(image: Tensor) -> None:
+    """Refuse a tensor that is not a batch of RGB images.
+
+    Raises:
+        ImageValueError: not (B, 3, H, W), not floating point, not in [0, 1], or NaN.
+        ImageSizeError: no pixels.
+    """
+    if image.dtype not in _TENSOR_DTYPES:
+        raise ImageValueError(
+            f"The tensor is {image.dtype}; a batch of images is floating point in [0, 1]. Divide "
+            "8-bit values by 255, or pass a numpy array."
+        )
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ImageValueError(
+            f"The tensor has the shape {tuple(image.shape)}; allowed is (B, 3, H, W). Add the "
+            "batch dimension with image[None], and give grey as three equal channels."
+        )
+    _require_pixels(image.shape[2], image.shape[3])
+    if image.shape[0] == 0:
+        raise ImageSizeError("The batch holds no image; give at least one.")
+    lowest, highest = torch.aminmax(image.detach())
+    _require_range(float(lowest), float(highest), bool(torch.isfinite(image).all()))
+
+
+def planes_of_tensor(image: Tensor) -> PixelPlanes:
+    """Lay a checked batch out for tiles: its images side by side in the channels."""
+    flat = image.detach().float().clamp(0, 1).flatten(0, 1)
+    return PixelPlanes(pixels=flat.permute(1, 2, 0).cpu().numpy(), layout="batch")
+
+
+def batch_of_pixels(pixels: Pixels) -> Tensor:
+    """Undo ``planes_of_tensor``: (H, W, 3B) -> (B, 3, H, W)."""
+    height, width = pixels.shape[:2]
+    return torch.as_tensor(pixels).permute(2, 0, 1).reshape(-1, 3, height, width)
+
+
+def _require_pixels(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise ImageSizeError(f"The image is {width}x{height} pixels; both sides need at least 1.")
+
+
+def _require_range(lowest: float, highest: float, is_finite: bool) -> None:
+    if not is_finite:
+        raise ImageValueError(
+            "The image holds NaN or infinite values; replace them first, for instance with "
+            "numpy.nan_to_num."
+        )
+    if lowest < -_RANGE_SLACK or highest > 1 + _RANGE_SLACK:
+        raise ImageValueError(
+            f"The image's values reach from {lowest:g} to {highest:g}; floating point is in "
+            "[0, 1]. Divide 8-bit values by 255, or pass them as uint8; clip what overshoots."
+        )

@@ -1,0 +1,122 @@
+"""One network on one device: folded, in the precision asked for, and watched for NaN."""
+
+import copy
+import logging
+import threading
+
+import torch
+from torch import nn
+
+from escsr.errors import CheckpointError
+from escsr.inference.folding import fold
+from escsr.model.attention_backends import AttentionBackend
+from escsr.model.config import ESCConfig
+from escsr.model.network import ESC
+from escsr.shapes import ImageBatch
+
+__all__ = ["Engine", "fold"]
+
+logger = logging.getLogger("escsr")
+
+
+class Engine:
+    """Runs one network; may be used from several threads.
+
+    Folded copies are made once per precision, when first needed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        scale: int,
+        device: torch.device,
+        attention_backend: AttentionBackend | None = None,
+    ) -> None:
+        """Prepare a network; it is copied, and neither moved nor changed.
+
+        Args:
+            network: (B, 3, H, W) -> (B, 3, scale*H, scale*W).
+            scale: its factor.
+            device: where to run it.
+            attention_backend: replaces the network's own choice.
+        """
+        self.scale = scale
+        self.device = device
+        self.config = _config_within(network)
+        # Apple's back-end has had wrong results with channels_last.
+        self._memory_format = (
+            torch.contiguous_format if device.type == "mps" else torch.channels_last
+        )
+        self._folded = fold(network, attention_backend=attention_backend).float()
+        self._networks: dict[torch.dtype, nn.Module] = {}
+        self._lock = threading.Lock()
+        self._told_of_fallback = False
+
+    def run(self, lr_image: ImageBatch, dtype: torch.dtype) -> ImageBatch:
+        """Enlarge a batch.
+
+        A result with NaN or Inf, which half precision can give, is made again in float32.
+
+        Args:
+            lr_image: (B, 3, H, W) floating point in [0, 1], on any device.
+            dtype: precision to work in.
+        Returns:
+            (B, 3, scale*H, scale*W) float32 on the engine's device, not clamped.
+        Raises:
+            CheckpointError: NaN or Inf in float32 too.
+        """
+        result = self._forward(lr_image, dtype)
+        if bool(torch.isfinite(result).all()):
+            return result
+        if dtype != torch.float32:
+            self._tell_of_fallback(dtype)
+            result = self._forward(lr_image, torch.float32)
+            if bool(torch.isfinite(result).all()):
+                return result
+        raise CheckpointError(
+            "The network gives NaN or infinite values in float32 too, so its weights are broken. "
+            "Download or convert the checkpoint again, or choose another model."
+        )
+
+    def images_at_once(self, num_images: int) -> int:
+        """How many images of a batch go through the network together.
+
+        One on a CPU: both kernels of ConvAttention merge into one then, and memory is saved.
+        """
+        return 1 if self.device.type == "cpu" else num_images
+
+    @torch.inference_mode()
+    def _forward(self, lr_image: ImageBatch, dtype: torch.dtype) -> ImageBatch:
+        network = self._network(dtype)
+        moved = lr_image.to(self.device, dtype).contiguous(memory_format=self._memory_format)
+        at_once = self.images_at_once(moved.shape[0])
+        parts = (moved[i : i + at_once] for i in range(0, moved.shape[0], at_once))
+        results = [network(part).float() for part in parts]
+        return results[0] if len(results) == 1 else torch.cat(results)
+
+    def _network(self, dtype: torch.dtype) -> nn.Module:
+        with self._lock:
+            if dtype not in self._networks:
+                moved = copy.deepcopy(self._folded).to(self.device, dtype)
+                # It reaches only tensors of four dimensions: the kernels. (Torch's stub lacks it.)
+                moved.to(memory_format=self._memory_format)  # pyright: ignore[reportCallIssue]
+                self._networks[dtype] = moved
+            return self._networks[dtype]
+
+    def _tell_of_fallback(self, dtype: torch.dtype) -> None:
+        with self._lock:
+            told, self._told_of_fallback = self._told_of_fallback, True
+        if not told:
+            logger.warning(
+                "The network gave NaN or infinite values in %s; such tiles run again in float32.",
+                str(dtype).removeprefix("torch."),
+            )
+
+
+def _config_within(network: nn.Module) -> ESCConfig | None:
+    """The configuration of the ESC in a module; None where it holds none."""
+    for module in network.modules():
+        if isinstance(module, ESC):
+            return module.config
+    return None

@@ -1,0 +1,222 @@
+"""Plan and run the passes that make a larger image: the part that files and arrays share."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import mul
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from escsr.inference.devices import (
+    Precision,
+    available_memory_bytes,
+    choose_dtype,
+    is_out_of_memory,
+    release_cached_memory,
+)
+from escsr.inference.engine import Engine
+from escsr.inference.geometry import Enlargement, SizeWish, plan_enlargement
+from escsr.inference.memory import TileChoice, TilePlan, Workload, network_cost, plan_tiles
+from escsr.inference.models import ModelShelf
+from escsr.inference.planes import PixelPlanes, Pixels
+from escsr.inference.streaming import enlarge_in_bands
+from escsr.shapes import ImageBatch
+
+OnProgress = Callable[[float], None]
+"""Called with the fraction of the work that is done; never falls, and ends at 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkSettings:
+    """How an Upscaler works, whatever the image."""
+
+    precision: Precision
+    """As asked for."""
+    tile: TileChoice
+    """Side of a tile in LR pixels, "auto", or "whole"."""
+    overlap_pixels: int | None
+    """Least overlap of tiles in LR pixels; None is a window, and at least 32."""
+    memory_limit_bytes: int | None
+    """Bound on the estimate of what is held at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkPlan:
+    """Everything settled before the first tile."""
+
+    enlargement: Enlargement
+    """Passes and sizes."""
+    tiles: tuple[TilePlan, ...]
+    """One plan per pass."""
+    dtype: torch.dtype
+    """Precision of the networks."""
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of all passes."""
+        return sum(plan.num_tiles for plan in self.tiles)
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Estimate for the hungriest pass."""
+        return max(plan.peak_memory_bytes for plan in self.tiles)
+
+
+class Enlarger:
+    """Networks and settings; holds nothing that a call changes, but the networks it has loaded."""
+
+    def __init__(
+        self, shelf: ModelShelf, settings: WorkSettings, *, default_scale: float | None
+    ) -> None:
+        self.shelf = shelf
+        self.settings = settings
+        self._default_scale = default_scale
+
+    def plan_size(self, width: int, height: int, wish: SizeWish) -> Enlargement:
+        """The passes and the final size for a source of one size; loads nothing."""
+        if wish == SizeWish() and self._default_scale is not None:
+            wish = SizeWish(scale=self._default_scale)
+        return plan_enlargement(
+            width,
+            height,
+            wish,
+            scales=self.shelf.scales,
+            default_scale=self.shelf.default_scale,
+        )
+
+    def plan(
+        self, source: PixelPlanes, enlargement: Enlargement, *, result_is_held: bool
+    ) -> WorkPlan:
+        """Settle the tiles of each pass.
+
+        Args:
+            source: the image.
+            enlargement: from ``plan_size``.
+            result_is_held: whether the last pass's result stays in memory too.
+        Raises:
+            DeviceMemoryError: the memory limit cannot be kept.
+        """
+        itemsize = source.pixels.dtype.itemsize
+        pixel_bytes = source.channels * itemsize
+        grown = (1, *accumulate(enlargement.passes, mul))
+        tiles: list[TilePlan] = []
+        for index, scale in enumerate(enlargement.passes):
+            width, height = source.width * grown[index], source.height * grown[index]
+            is_last = index == len(enlargement.passes) - 1
+            held = source.pixels.nbytes if index > 0 else 0
+            if result_is_held or not is_last:
+                held += width * height * scale**2 * pixel_bytes
+            engine = self.shelf.engine(scale)
+            workload = Workload(
+                width=width,
+                height=height,
+                channels=source.channels,
+                bytes_per_sample=itemsize,
+                num_images=source.num_images,
+                images_at_once=engine.images_at_once(source.num_images),
+                held_bytes=held,
+            )
+            tiles.append(self._plan_tiles(workload, engine))
+        dtype = self._dtype(eight_bit=itemsize == 1)
+        return WorkPlan(enlargement=enlargement, tiles=tuple(tiles), dtype=dtype)
+
+    def stream(
+        self, source: PixelPlanes, plan: WorkPlan, on_progress: OnProgress | None = None
+    ) -> Iterator[Pixels]:
+        """Run the passes; the last one's rows are yielded as they become final.
+
+        Yields:
+            (rows, network width, C); not yet shrunk to the target size.
+        """
+        work = [source.width * source.height]
+        for scale in plan.enlargement.passes[:-1]:
+            work.append(work[-1] * scale**2)
+        meter = _ProgressMeter(sum(work), on_progress)
+        for index, (scale, tiles) in enumerate(
+            zip(plan.enlargement.passes, plan.tiles, strict=True)
+        ):
+            engine = self.shelf.engine(scale)
+            rows = enlarge_in_bands(
+                source,
+                lambda batch, engine=engine: engine.run(batch, plan.dtype).cpu(),
+                scale=scale,
+                grid=tiles.grid,
+                on_pixels_done=meter.add,
+                on_memory_error=lambda: release_cached_memory(self.shelf.device),
+            )
+            if index == len(plan.tiles) - 1:
+                yield from rows
+            else:
+                source = replace(source, pixels=assemble(rows, source, scale))
+        meter.finish()
+
+    def run_whole(self, image: ImageBatch, plan: WorkPlan) -> Tensor | None:
+        """Run all passes over a batch in one piece, on the device and without copies.
+
+        Returns:
+            The result, float32; None where the plan has tiles or memory ran out, so that the work
+            must go by ``stream``.
+        """
+        if plan.num_tiles > len(plan.tiles):
+            return None
+        try:
+            for scale in plan.enlargement.passes:
+                image = self.shelf.engine(scale).run(image, plan.dtype).clamp(0, 1)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return image
+        release_cached_memory(self.shelf.device)
+        return None
+
+    def _plan_tiles(self, workload: Workload, engine: Engine) -> TilePlan:
+        cost = network_cost(
+            engine.config, scale=engine.scale, attention_backend=self.shelf.attention_backend
+        )
+        return plan_tiles(
+            workload,
+            cost,
+            tile=self.settings.tile,
+            overlap_pixels=self.settings.overlap_pixels,
+            available_bytes=available_memory_bytes(self.shelf.device),
+            memory_limit_bytes=self.settings.memory_limit_bytes,
+        )
+
+    def _dtype(self, *, eight_bit: bool) -> torch.dtype:
+        return choose_dtype(self.settings.precision, self.shelf.device, eight_bit=eight_bit)
+
+
+def assemble(rows: Iterator[Pixels], source: PixelPlanes, scale: int) -> Pixels:
+    """Collect rows into one array: (scale*H, scale*W, C) of the source's dtype."""
+    shape = (source.height * scale, source.width * scale, source.channels)
+    result = np.empty(shape, source.pixels.dtype)
+    top = 0
+    for band in rows:
+        result[top : top + band.shape[0]] = band
+        top += band.shape[0]
+    return result
+
+
+class _ProgressMeter:
+    """Turns finished LR pixels into a fraction that never falls."""
+
+    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
+        self._total = total
+        self._done = 0
+        self._on_progress = on_progress
+
+    def add(self, pixels: int) -> None:
+        # A band that runs again after an out-of-memory error is counted twice; 1 is kept for the
+        # end.
+        self._done += pixels
+        self._tell(min(self._done / self._total, 0.999))
+
+    def finish(self) -> None:
+        self._tell(1.0)
+
+    def _tell(self, fraction: float) -> None:
+        if self._on_progress is not None:
+            self._on_progress(fraction)

@@ -1,0 +1,247 @@
+"""Plan tiles before the first one runs, from what a network is known to need.
+
+The bound: the source, two bands of the result in its own dtype, two blend zones in float32, and
+the work of one tile. A result that is returned rather than written to a file is held whole.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from escsr.errors import ConfigurationError, DeviceMemoryError
+from escsr.inference.tiling import TileGrid
+from escsr.model.attention_backends import AttentionBackend
+from escsr.model.config import ESCConfig
+
+logger = logging.getLogger("escsr")
+
+TileChoice = Literal["auto", "whole"] | int | None
+"""Side of a tile in LR pixels; "auto" chooses; "whole" or None runs the image in one piece."""
+
+_MIB = 2**20
+_FLOAT_BYTES = 4
+_LARGEST_AUTO_TILE_PIXELS = 512
+_AUTO_BUDGET_BYTES = 1024 * _MIB
+"""Work beyond this is cut into tiles although it might fit: larger tiles are hardly faster."""
+_AUTO_SHARE = 0.25
+"""Share of the memory at hand that "auto" takes at most."""
+
+_LEAST_AUTO_OVERLAP_PIXELS = 32
+"""In trials with half-trained weights of esc-tiny, 32 pixels brought tiles some 10 dB nearer to the
+whole image than one window of 16, at a few per cent more work; ``benchmarks/measure_tiling.py``
+measures it."""
+
+_FIXED_BYTES = 64 * _MIB
+_SLACK = 1.15
+_FOREIGN_FLOATS_PER_PIXEL = 1024
+_FOREIGN_WINDOW_SIZE = 32
+"""For a network that is not an ESC and so tells neither: a generous guess."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkCost:
+    """What a network needs beside its weights."""
+
+    scale: int
+    """Its factor."""
+    window_size: int
+    """Grid on which tiles must start, in LR pixels."""
+    bytes_per_pixel: int
+    """Peak working memory per LR pixel of a tile."""
+    fixed_bytes: int = _FIXED_BYTES
+    """What any tile needs, however small."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TilePlan:
+    """How one pass over an image is cut, and what it will need."""
+
+    grid: TileGrid
+    """How the image is cut."""
+    num_tiles: int
+    """Tiles to run."""
+    peak_memory_bytes: int
+    """Estimate of everything held at once, beside the program itself."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the image runs in one piece."""
+        return self.num_tiles == 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """One pass over one image, as far as memory is concerned."""
+
+    width: int
+    """Of the source, in pixels."""
+    height: int
+    """Of the source, in pixels."""
+    channels: int = 3
+    """Channels of source and result."""
+    bytes_per_sample: int = 1
+    """1, 2 or 4, of source and result."""
+    num_images: int = 1
+    """Images the network sees per tile (2 with alpha, B for a batch)."""
+    images_at_once: int = 1
+    """Of these, how many are in the network at the same time."""
+    held_bytes: int = 0
+    """What is held beside it all the time: the result, an earlier image."""
+
+
+def network_cost(
+    config: ESCConfig | None, *, scale: int, attention_backend: AttentionBackend | None = None
+) -> NetworkCost:
+    """Estimate a network's working memory from its configuration.
+
+    The live feature maps at the three widest points (attention, feed-forward, reconstruction) are
+    counted; ``tests/inference/test_memory.py`` compares with a measured process.
+
+    Args:
+        config: None for a network that is not an ESC.
+        scale: its factor.
+        attention_backend: "naive" stores the scores.
+    """
+    if config is None:
+        floats, window = _FOREIGN_FLOATS_PER_PIXEL, _FOREIGN_WINDOW_SIZE
+    else:
+        window = config.window_size
+        attention = 12 * config.dim
+        if attention_backend == "naive":
+            attention += 3 * config.num_heads * window**2
+        widest = int(config.dim * max(config.expansion, config.first_expansion))
+        floats = max(attention, 4 * config.dim + 4 * widest, 2 * config.dim + 12 * scale**2)
+    return NetworkCost(
+        scale=scale, window_size=window, bytes_per_pixel=math.ceil(floats * _FLOAT_BYTES * _SLACK)
+    )
+
+
+def plan_tiles(
+    workload: Workload,
+    cost: NetworkCost,
+    *,
+    tile: TileChoice = "auto",
+    overlap_pixels: int | None = None,
+    available_bytes: int | None = None,
+    memory_limit_bytes: int | None = None,
+) -> TilePlan:
+    """Choose tiles for one pass.
+
+    "auto" runs the image whole if the work stays within a quarter of the memory at hand and 1 GiB,
+    else takes the largest tile, up to 512 pixels, that does. A limit shrinks any choice.
+
+    Args:
+        workload: the image.
+        cost: the network.
+        tile: side of a tile in LR pixels, "auto", or "whole".
+        overlap_pixels: least overlap; None is a window, and at least 32 pixels.
+        available_bytes: memory at hand; None where unknown.
+        memory_limit_bytes: bound on ``peak_memory_bytes``.
+    Raises:
+        ConfigurationError: a value that cannot be.
+        DeviceMemoryError: the limit is below what the smallest tile needs.
+    """
+    require_tiling(tile, overlap_pixels, memory_limit_bytes)
+    overlap = max(cost.window_size, _LEAST_AUTO_OVERLAP_PIXELS)
+    if overlap_pixels is not None:
+        overlap = overlap_pixels
+    longest = max(workload.width, workload.height)
+    budget = _AUTO_BUDGET_BYTES
+    if available_bytes is not None:
+        budget = min(budget, int(available_bytes * _AUTO_SHARE))
+    plan = None
+    for side in _sides_to_try(tile, longest, cost.window_size):
+        grid = TileGrid(tile_pixels=side, overlap_pixels=overlap, window_size=cost.window_size)
+        work = _work_bytes(workload, cost, grid)
+        peak = work + _standing_bytes(workload)
+        plan = TilePlan(grid=grid, num_tiles=count_tiles(workload, grid), peak_memory_bytes=peak)
+        within_limit = memory_limit_bytes is None or peak <= memory_limit_bytes
+        if within_limit and (tile != "auto" or work <= budget):
+            _tell_if_smaller(tile, side, longest)
+            return plan
+    assert plan is not None
+    if memory_limit_bytes is not None and plan.peak_memory_bytes > memory_limit_bytes:
+        raise DeviceMemoryError(
+            f"The memory limit is {memory_limit_bytes / _MIB:.0f} MiB, but enlarging "
+            f"{workload.width}x{workload.height} pixels {cost.scale} times needs about "
+            f"{plan.peak_memory_bytes / _MIB:.0f} MiB even with the smallest tiles. Raise the "
+            "limit, or choose a smaller model."
+        )
+    return plan
+
+
+def require_tiling(
+    tile: TileChoice, overlap_pixels: int | None, memory_limit_bytes: int | None
+) -> None:
+    """Refuse values that cannot be.
+
+    Raises:
+        ConfigurationError: says which.
+    """
+    if tile not in ("auto", "whole", None) and not _is_integer(tile, at_least=1):
+        raise ConfigurationError(
+            f'tile is {tile!r}; it must be "auto", "whole", or a side in pixels such as 256.'
+        )
+    if overlap_pixels is not None and not _is_integer(overlap_pixels, at_least=0):
+        raise ConfigurationError(
+            f"overlap_pixels is {overlap_pixels!r}; it must be a whole number of pixels, >= 0."
+        )
+    if memory_limit_bytes is not None and not _is_integer(memory_limit_bytes, at_least=1):
+        raise ConfigurationError(
+            f"memory_limit_bytes is {memory_limit_bytes!r}; it must be a number of bytes, >= 1."
+        )
+
+
+def count_tiles(workload: Workload, grid: TileGrid) -> int:
+    """Tiles that a grid cuts an image into."""
+    return len(grid.cut(workload.width)) * len(grid.cut(workload.height))
+
+
+def _sides_to_try(tile: TileChoice, longest: int, window_size: int) -> list[int]:
+    """Sides from the preferred one down to a single window, all whole windows."""
+    whole = math.ceil(longest / window_size)
+    if tile == "auto":
+        first = max(1, _LARGEST_AUTO_TILE_PIXELS // window_size)
+        windows = [whole, *(n for n in range(first, 0, -1) if n < whole)]
+    else:
+        wanted = whole if tile in ("whole", None) else math.ceil(int(tile) / window_size)
+        windows = [min(wanted, whole)]
+        while windows[-1] > 1:
+            windows.append(math.ceil(windows[-1] / 2))
+    return [count * window_size for count in windows]
+
+
+def _work_bytes(workload: Workload, cost: NetworkCost, grid: TileGrid) -> int:
+    """One tile in the network or being finished, two bands, two blend zones."""
+    columns, rows = grid.cut(workload.width), grid.cut(workload.height)
+    tile_height, tile_width = (max(span.length for span in spans) for spans in (rows, columns))
+    tile_pixels = tile_height * tile_width
+    sr_pixels = tile_pixels * cost.scale**2
+    in_network = (
+        cost.fixed_bytes
+        + tile_pixels * cost.bytes_per_pixel * workload.images_at_once
+        + sr_pixels * 3 * _FLOAT_BYTES * workload.num_images
+    )
+    finishing = cost.fixed_bytes + 4 * sr_pixels * 3 * _FLOAT_BYTES * workload.num_images
+    row_samples = workload.width * cost.scale * workload.channels
+    bands = 2 * tile_height * cost.scale * row_samples * workload.bytes_per_sample
+    overlap = max((a.stop - b.start for a, b in pairwise(rows)), default=0)
+    blend_zones = 2 * overlap * cost.scale * row_samples * _FLOAT_BYTES
+    return max(in_network, finishing) + bands + blend_zones
+
+
+def _standing_bytes(workload: Workload) -> int:
+    samples = workload.width * workload.height * workload.channels
+    return samples * workload.bytes_per_sample + workload.held_bytes
+
+
+def _tell_if_smaller(tile: TileChoice, side: int, longest: int) -> None:
+    wanted = longest if tile in ("whole", None) else tile
+    if isinstance(wanted, int) and side < min(wanted, longest):
+        logger.warning("Tiles of %d pixels exceed the memory limit; taking %d.", wanted, side)
+
+
+def _is_integer(value: object, *, at_least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least

@@ -1,0 +1,144 @@
+"""Enlarge an image tile by tile, handing finished rows down as soon as no tile can change them."""
+
+import logging
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from escsr.errors import DeviceMemoryError
+from escsr.inference.devices import is_out_of_memory
+from escsr.inference.planes import PixelPlanes, Pixels
+from escsr.inference.tiling import Span, TileGrid, blend_over
+from escsr.shapes import ImageBatch
+
+logger = logging.getLogger("escsr")
+
+RunNetwork = Callable[[ImageBatch], ImageBatch]
+"""(N, 3, h, w) float32 in [0, 1] on the CPU -> (N, 3, scale*h, scale*w) float32 on the CPU."""
+
+OnPixelsDone = Callable[[int], None]
+"""Told a number of LR pixels."""
+
+
+def enlarge_in_bands(
+    source: PixelPlanes,
+    run: RunNetwork,
+    *,
+    scale: int,
+    grid: TileGrid,
+    on_pixels_done: OnPixelsDone | None = None,
+    on_memory_error: Callable[[], None] | None = None,
+) -> Iterator[Pixels]:
+    """Enlarge an image, band of tiles by band of tiles, from top to bottom.
+
+    Held at any time: one band in the result's dtype, the blend zone below it in float32, and one
+    tile. When memory runs out the tile's side is halved and the work goes on with the band at hand.
+
+    Args:
+        source: the image.
+        run: the network.
+        scale: factor of the network.
+        grid: how to cut the image into tiles.
+        on_pixels_done: told after each tile how many LR pixels became final; a band that is
+            started again reports its pixels again.
+        on_memory_error: called before a smaller tile is tried.
+    Yields:
+        (rows, scale*W, C) of the source's dtype; together the whole result.
+    Raises:
+        DeviceMemoryError: a tile of one window does not fit.
+    """
+    top, ground = 0, None
+    while top < source.height:
+        failure = None
+        columns = grid.cut(source.width)
+        for rows, next_top in _bands(grid, top, source.height):
+            try:
+                band, below = _enlarge_band(
+                    source, run, scale, rows, next_top, columns, ground, on_pixels_done
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failure = str(error).partition("\n")[0]
+                break
+            top, ground = next_top, below
+            yield band
+        if failure is not None:
+            if on_memory_error is not None:
+                on_memory_error()
+            grid = _halved(grid, max(source.width, source.height), failure)
+
+
+def _bands(grid: TileGrid, top: int, height: int) -> Iterator[tuple[Span, int]]:
+    """The rows of each band from ``top`` on, and where the next band begins."""
+    spans = grid.cut(height, start=top)
+    return zip(spans, [*(span.start for span in spans[1:]), height], strict=True)
+
+
+@torch.inference_mode()
+def _enlarge_band(
+    source: PixelPlanes,
+    run: RunNetwork,
+    scale: int,
+    rows: Span,
+    next_top: int,
+    columns: tuple[Span, ...],
+    ground: Tensor | None,
+    report: OnPixelsDone | None,
+) -> tuple[Pixels, Tensor]:
+    """Enlarge one row of tiles.
+
+    Args:
+        source: the image.
+        run: the network.
+        scale: its factor.
+        rows: of the band.
+        next_top: first row that is not final yet, since the next band reaches up to it.
+        columns: of the tiles.
+        report: told how many LR pixels became final.
+        ground: (P, rows, scale*W), what earlier bands left from ``rows.start`` on.
+    Returns:
+        The final rows, and the ground for the next band.
+    """
+    num_final = (next_top - rows.start) * scale
+    num_rows = rows.length * scale
+    width = source.width * scale
+    band = np.empty((num_final, width, source.channels), source.pixels.dtype)
+    below = torch.empty(source.num_planes, num_rows - num_final, width)
+    beside: Tensor | None = None
+    lefts = [*(span.start for span in columns), source.width]
+    for span, (left, next_left) in zip(columns, pairwise(lefts), strict=True):
+        tile = source.collapse(run(source.read(rows, span)))
+        if beside is not None:
+            blend_over(tile, beside, dim=2)
+        split = (next_left - left) * scale
+        beside = tile[..., split:].clone()
+        tile = tile[..., :split]
+        place = slice(left * scale, next_left * scale)
+        if ground is not None:
+            # A band that was made smaller may be shorter than what lies below it.
+            blend_over(tile, ground[:, :num_rows, place], dim=1)
+        band[:, place] = source.finish(tile[:, :num_final])
+        below[..., place] = tile[:, num_final:]
+        if report is not None:
+            report((next_left - left) * (next_top - rows.start))
+    return band, below
+
+
+def _halved(grid: TileGrid, longest_pixels: int, failure: str) -> TileGrid:
+    smaller = grid.halved(longest_pixels)
+    if smaller is None:
+        raise DeviceMemoryError(
+            f"Memory ran out with the smallest tile, {grid.window_size}x{grid.window_size} pixels "
+            f"({failure}). Free memory, or choose a smaller model or another device."
+        )
+    logger.warning(
+        "Memory ran out with tiles of %d pixels (%s); going on with tiles of %d.",
+        min(grid.tile_pixels, longest_pixels),
+        failure,
+        smaller.tile_pixels,
+    )
+    return smaller

@@ -1,0 +1,299 @@
+"""The Upscaler: the one class most users need."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from escsr.errors import ImageValueError
+from escsr.images.files import DEFAULT_MAX_PIXELS, read_image
+from escsr.inference.devices import Precision, choose_device, require_precision
+from escsr.inference.door import (
+    array_like,
+    batch_of_pixels,
+    picture_like,
+    pixels_of_array,
+    pixels_of_picture,
+    planes_of_tensor,
+    require_tensor,
+)
+from escsr.inference.enlarger import Enlarger, OnProgress, WorkSettings, assemble
+from escsr.inference.file_job import FileJob, UpscaleReport
+from escsr.inference.geometry import SizeWish, require_factor
+from escsr.inference.memory import TileChoice, require_tiling
+from escsr.inference.models import ModelShelf, ModelSource
+from escsr.inference.planes import Pixels, planes_of
+from escsr.inference.shrinking import shrink_pixels, shrink_tensor
+from escsr.model.attention_backends import AttentionBackend
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+
+class SizeOptions(TypedDict, total=False):
+    """How large the result is to be: the keyword arguments of a call."""
+
+    scale: float | None
+    width: int | None
+    height: int | None
+    longest: int | None
+
+
+class Upscaler:
+    """Makes images larger; keep one and use it for many, from as many threads as you like.
+
+    Any factor above 1 up to 16 works: the model nearest above it runs and the result is shrunk
+    with antialiasing; beyond the largest model, several run one after another. Large images are
+    cut into tiles that are blended. Grey stays grey, alpha gets no fringes, 16 bits stay 16.
+
+    Example::
+
+        upscaler = escsr.Upscaler(scale=4)
+        larger = upscaler(PIL.Image.open("photo.jpg"))
+        upscaler.upscale_file("photo.jpg", "photo-x4.jpg")
+
+    Args:
+        model: a name in the box (``escsr models`` lists them), the path of a checkpoint, or a
+            network with a ``scale``, which is copied. The last two have only their own factor.
+        scale: factor where a call says none; None means x4, or the model's own.
+        device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+        precision: "auto" is float16 on CUDA for 8-bit images, else float32; or "float32",
+            "bfloat16", "float16". A tile that comes out as NaN runs again in float32.
+        tile: side of a tile in pixels of the source, rounded up to attention windows; "auto"
+            runs small images whole and tiles large ones; "whole" or None never tiles. When memory
+            runs out, tiles are halved.
+        overlap_pixels: least overlap of tiles, rounded up to windows; unless given, a window
+            and at least 32 pixels.
+        memory_limit_bytes: tiles are chosen so that the estimate of what is held at once, beside
+            the program itself, stays below.
+        attention_backend: "sdpa" or "naive"; the network's own unless given.
+    Raises:
+        UnknownModelError, CheckpointError: the model.
+        ConfigurationError: any other argument.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource = "esc-tiny",
+        *,
+        scale: float | None = None,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        tile: TileChoice = "auto",
+        overlap_pixels: int | None = None,
+        memory_limit_bytes: int | None = None,
+        attention_backend: AttentionBackend | None = None,
+    ) -> None:
+        if scale is not None:
+            require_factor(scale)
+        require_precision(precision)
+        require_tiling(tile, overlap_pixels, memory_limit_bytes)
+        shelf = ModelShelf(model, device=choose_device(device), attention_backend=attention_backend)
+        settings = WorkSettings(
+            precision=precision,
+            tile=tile,
+            overlap_pixels=overlap_pixels,
+            memory_limit_bytes=memory_limit_bytes,
+        )
+        self._enlarger = Enlarger(shelf, settings, default_scale=scale)
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model in the box, of the checkpoint file, or of the network's class."""
+        return self._enlarger.shelf.name
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Factors that one pass can make."""
+        return self._enlarger.shelf.scales
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+        return self._enlarger.shelf.device
+
+    @overload
+    def __call__(self, image: str | os.PathLike[str], **size: Unpack[SizeOptions]) -> Pixels: ...
+    @overload
+    def __call__(self, image: "Picture", **size: Unpack[SizeOptions]) -> "Picture": ...
+    @overload
+    def __call__(
+        self, image: npt.NDArray[Any], **size: Unpack[SizeOptions]
+    ) -> npt.NDArray[Any]: ...
+    @overload
+    def __call__(self, image: Tensor, **size: Unpack[SizeOptions]) -> Tensor: ...
+    def __call__(
+        self,
+        image: "str | os.PathLike[str] | Picture | npt.NDArray[Any] | Tensor",
+        *,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        longest: int | None = None,
+    ) -> "Pixels | Picture | npt.NDArray[Any] | Tensor":
+        """Enlarge one image (a tensor: a batch) and return the same kind of thing.
+
+        Args:
+            image: one of
+
+                - a path: the pixels are read and returned as an array (H, W, C) uint8 or uint16,
+                  C = 1 to 4; use ``upscale_file`` to go from file to file with metadata;
+                - a PIL image of mode L, LA, RGB, RGBA or I;16 (P and 1 become RGB(A) and L);
+                - an array (H, W) or (H, W, 1 to 4), uint8, uint16, or float32/float64 in [0, 1];
+                - a tensor (B, 3, H, W), floating point in [0, 1], on any device.
+            scale: factor, above 1 and at most 16.
+            width: of the result, instead of a factor; alone, it keeps the shape.
+            height: likewise.
+            longest: longer side of the result, instead of a factor.
+        Returns:
+            The larger image: same kind, mode, number of axes, dtype and device; values clamped to
+            the range of the kind.
+        Raises:
+            ConfigurationError: the factor or size cannot be.
+            ImageSizeError: the size is not larger than the image, or absurdly so.
+            ImageValueError: wrong dtype, shape, mode or range, or NaN.
+            ImageReadError: the path.
+            DeviceMemoryError: not even the smallest tile fits.
+        """
+        wish = SizeWish(scale=scale, width=width, height=height, longest=longest)
+        if isinstance(image, (str, os.PathLike)):
+            return self._enlarge_pixels(read_image(Path(image)).pixels, wish)
+        if isinstance(image, np.ndarray):
+            return array_like(self._enlarge_pixels(pixels_of_array(image), wish), image)
+        if isinstance(image, Tensor):
+            return self._enlarge_tensor(image, wish)
+        if _is_picture(image):
+            return picture_like(self._enlarge_pixels(pixels_of_picture(image), wish), image)
+        raise ImageValueError(
+            f"The image is a {type(image).__name__}; allowed are a path, a PIL image, a numpy "
+            "array and a torch tensor."
+        )
+
+    def upscale_file(
+        self,
+        input: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        longest: int | None = None,
+        overwrite: bool = False,
+        quality: int | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        on_progress: OnProgress | None = None,
+    ) -> UpscaleReport:
+        """Enlarge a file into another, with its profile, EXIF and other metadata.
+
+        Rows are written as they become final, so memory holds the source and a band of the
+        result, not the result. The output appears whole or not at all.
+
+        Args:
+            input: a JPEG, PNG, WebP, TIFF, AVIF or GIF file.
+            output: another file; its suffix chooses the format.
+            scale: factor, as for a call.
+            width: of the result, as for a call.
+            height: of the result, as for a call.
+            longest: side of the result, as for a call.
+            overwrite: whether an existing output may be replaced; the input never is.
+            quality: 1 to 100 for JPEG, WebP and AVIF.
+            max_pixels: larger inputs are refused.
+            on_progress: called with the fraction done, from this thread.
+        Returns:
+            What was done.
+        Raises:
+            ImageReadError, ImageSizeError, ConfigurationError: the input, or the size asked for.
+            ImageFormatError, ImageWriteError, OutputExistsError: the output; found out before the
+                work, unless the disk fills up.
+            DeviceMemoryError: not even the smallest tile fits.
+        """
+        job = FileJob(
+            input=Path(input),
+            output=Path(output),
+            wish=SizeWish(scale=scale, width=width, height=height, longest=longest),
+            overwrite=overwrite,
+            quality=quality,
+            max_pixels=max_pixels,
+        )
+        return job.run(self._enlarger, on_progress)
+
+    def output_size(
+        self,
+        input_size: tuple[int, int],
+        *,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        longest: int | None = None,
+    ) -> tuple[int, int]:
+        """Size of the result for a source of one size, (width, height); does no work.
+
+        Args and errors as for a call.
+        """
+        wish = SizeWish(scale=scale, width=width, height=height, longest=longest)
+        return self._enlarger.plan_size(*input_size, wish).target_size
+
+    def _enlarge_pixels(self, pixels: Pixels, wish: SizeWish) -> Pixels:
+        source = planes_of(pixels)
+        enlargement = self._enlarger.plan_size(source.width, source.height, wish)
+        plan = self._enlarger.plan(source, enlargement, result_is_held=True)
+        factor = enlargement.network_size[0] // source.width
+        result = assemble(self._enlarger.stream(source, plan), source, factor)
+        width, height = enlargement.target_size
+        return shrink_pixels(result, width=width, height=height) if enlargement.shrinks else result
+
+    def _enlarge_tensor(self, image: Tensor, wish: SizeWish) -> Tensor:
+        require_tensor(image)
+        source = planes_of_tensor(image)
+        enlargement = self._enlarger.plan_size(source.width, source.height, wish)
+        plan = self._enlarger.plan(source, enlargement, result_is_held=True)
+        larger = self._enlarger.run_whole(image.detach().clamp(0, 1), plan)
+        if larger is None:
+            factor = enlargement.network_size[0] // source.width
+            rows = self._enlarger.stream(source, plan)
+            larger = batch_of_pixels(assemble(rows, source, factor))
+        if enlargement.shrinks:
+            width, height = enlargement.target_size
+            larger = shrink_tensor(larger, width=width, height=height)
+        # Made outside inference mode, so that the caller may go on computing gradients.
+        return larger.to(image.device, image.dtype).clamp(0, 1)
+
+
+def upscale(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    scale: float | None = None,
+    model: ModelSource = "esc-tiny",
+    overwrite: bool = False,
+    quality: int | None = None,
+    **options: Any,
+) -> UpscaleReport:
+    """Enlarge one file; for many, keep an :class:`Upscaler`, which loads its weights once.
+
+    Args:
+        input: the image file.
+        output: the file to write; its suffix chooses the format.
+        scale: factor above 1 and at most 16; None means x4, or the model's own.
+        model: a name in the box, the path of a checkpoint, or a network.
+        overwrite: whether an existing output may be replaced.
+        quality: 1 to 100 for JPEG, WebP and AVIF.
+        options: further arguments of :class:`Upscaler`, such as ``device`` or ``tile``.
+    Raises:
+        EscsrError: as :class:`Upscaler` and :meth:`Upscaler.upscale_file`.
+    """
+    upscaler = Upscaler(model, scale=scale, **options)
+    return upscaler.upscale_file(input, output, overwrite=overwrite, quality=quality)
+
+
+def _is_picture(image: object) -> bool:
+    """Whether this is a PIL image; Pillow need not be installed to tell."""
+    try:
+        from PIL.Image import Image
+    except ImportError:
+        return False
+    return isinstance(image, Image)

@@ -1,0 +1,90 @@
+"""Grey, alpha and bit depth, between pixels and the network."""
+
+import numpy as np
+import pytest
+import torch
+
+from escsr.inference.planes import PixelPlanes, Pixels, planes_of
+from escsr.inference.tiling import Span
+
+
+def whole(source: PixelPlanes) -> tuple[Span, Span]:
+    """Rows and columns of all of it."""
+    return Span(start=0, stop=source.height), Span(start=0, stop=source.width)
+
+
+def round_trip(pixels: Pixels) -> Pixels:
+    """Through a network that changes nothing."""
+    source = planes_of(pixels)
+    return source.finish(source.collapse(source.read(*whole(source))))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_level_survives(dtype: type[np.unsignedinteger], channels: int) -> None:
+    """All 256 or 65,536 levels come back as they were: rounding is to the nearest."""
+    levels = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(-1, 64, 1)
+    pixels = levels.repeat(channels, axis=2)
+    assert np.array_equal(round_trip(pixels), pixels)
+
+
+def test_grey_goes_in_as_equal_channels_and_comes_out_as_their_mean() -> None:
+    """So a network that tints gives no tint."""
+    source = planes_of(np.full((2, 2, 1), 100, np.uint8))
+    batch = source.read(*whole(source))
+    assert batch.shape == (1, 3, 2, 2)
+    tinted = batch + torch.tensor([10, -4, 0]).view(1, 3, 1, 1) / 255
+    assert source.finish(source.collapse(tinted)).tolist() == [[[102]] * 2] * 2
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_opaque_alpha_costs_nothing_and_stays_opaque(channels: int) -> None:
+    """It is left out of the network's batch and put back."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, channels), dtype=np.uint8)
+    pixels[..., -1] = 255
+    source = planes_of(pixels)
+    assert source.opaque
+    assert source.read(*whole(source)).shape == (1, 3, 3, 4)
+    assert np.array_equal(round_trip(pixels), pixels)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_hidden_colours_never_reach_the_network(channels: int) -> None:
+    """Where alpha is 0 the network sees black, whatever colour lies there: no fringes."""
+    pixels = np.full((2, 2, channels), 200, np.uint8)
+    pixels[0, :, -1] = 0
+    source = planes_of(pixels)
+    colour, alpha = source.read(*whole(source))
+    assert bool((colour[:, 0] == 0).all())
+    assert bool((alpha[:, 0] == 0).all())
+    assert torch.allclose(alpha[:, 1], torch.tensor(200 / 255))
+    assert torch.allclose(colour[:, 1], torch.tensor((200 / 255) ** 2))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_visible_colours_survive_premultiplication(
+    channels: int, dtype: type[np.unsignedinteger]
+) -> None:
+    """Multiplied and divided again: the same level, wherever alpha shows anything."""
+    peak = np.iinfo(dtype).max
+    pixels = np.random.default_rng(0).integers(0, peak, (40, 40, channels)).astype(dtype)
+    pixels[..., -1] = np.maximum(pixels[..., -1], peak // 50)
+    assert np.array_equal(round_trip(pixels), pixels)
+
+
+def test_a_batch_lies_side_by_side() -> None:
+    """Two images, six channels, and back."""
+    pixels = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
+    source = PixelPlanes(pixels=pixels, layout="batch")
+    batch = source.read(*whole(source))
+    assert batch.shape == (2, 3, 4, 5)
+    assert np.array_equal(batch[1, 2].numpy(), pixels[..., 5])
+    assert np.array_equal(source.finish(source.collapse(batch)), pixels)
+
+
+def test_what_leaves_the_range_is_clamped() -> None:
+    """Networks overshoot at edges."""
+    source = planes_of(np.zeros((1, 1, 3), np.uint8))
+    wild = torch.tensor([-0.5, 0.5, 1.5]).view(1, 3, 1, 1)
+    assert source.finish(source.collapse(wild)).tolist() == [[[0, 128, 255]]]

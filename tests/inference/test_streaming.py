@@ -1,0 +1,175 @@
+"""Tile by tile, the same as at once; and on, when memory runs out."""
+
+import logging
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from escsr.errors import DeviceMemoryError
+from escsr.inference.planes import Pixels, planes_of
+from escsr.inference.streaming import enlarge_in_bands
+from escsr.inference.tiling import TileGrid
+from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
+
+
+def enlarge(pixels: Pixels, network: nn.Module, grid: TileGrid, scale: int) -> list[Pixels]:
+    """Enlarge 8-bit pixels; the bands as they come."""
+
+    def run(batch: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return network(batch)
+
+    return list(enlarge_in_bands(planes_of(pixels), run, scale=scale, grid=grid))
+
+
+def random_pixels(height: int, width: int, channels: int, seed: int = 0) -> Pixels:
+    """Draw 8-bit pixels."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    channels=st.sampled_from([1, 3]),
+    tile=st.integers(1, 40),
+    overlap=st.integers(0, 30),
+    window=st.sampled_from([1, 4, 8]),
+    scale=st.sampled_from([1, 2, 3]),
+)
+def test_tiled_equals_untiled_where_a_tile_knows_enough(
+    height: int, width: int, channels: int, tile: int, overlap: int, window: int, scale: int
+) -> None:
+    """With a network that only repeats pixels, for any cut: every pixel there, none changed."""
+    pixels = random_pixels(height, width, channels)
+    grid = TileGrid(tile_pixels=tile, overlap_pixels=overlap, window_size=window)
+    result = np.concatenate(enlarge(pixels, NearestEnlarger(scale), grid, scale))
+    assert np.array_equal(result, pixels.repeat(scale, 0).repeat(scale, 1))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    overlap=st.integers(0, 20),
+    max_pixels=st.integers(16, 400),
+)
+def test_running_out_of_memory_changes_no_pixel(
+    height: int, width: int, overlap: int, max_pixels: int
+) -> None:
+    """Tiles halve until they fit, and the rows already handed down stay right."""
+    pixels = random_pixels(height, width, 3)
+    network = LimitedMemory(NearestEnlarger(2), scale=2, max_pixels=max_pixels)
+    grid = TileGrid(tile_pixels=64, overlap_pixels=overlap, window_size=4)
+    result = np.concatenate(enlarge(pixels, network, grid, 2))
+    assert np.array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+
+
+class FullLater(nn.Module):
+    """Runs out of memory once, at its fifth tile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.heights: list[int] = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Give the image back."""
+        self.calls += 1
+        if self.calls == 5:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+        self.heights.append(image.shape[2])
+        return image
+
+
+def test_the_work_goes_on_where_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    """Two bands of two tiles are done; the third is begun again smaller; nothing else is."""
+    pixels = random_pixels(96, 32, 3)
+    network = FullLater()
+    grid = TileGrid(tile_pixels=24, overlap_pixels=8, window_size=8)
+    with caplog.at_level(logging.WARNING, logger="escsr"):
+        result = np.concatenate(enlarge(pixels, network, grid, 1))
+    assert np.array_equal(result, pixels)
+    assert network.heights[:4] == [24] * 4
+    assert max(network.heights[4:]) == 16
+    assert [record.message for record in caplog.records] == [
+        "Memory ran out with tiles of 24 pixels ([enforce fail] DefaultCPUAllocator: can't "
+        "allocate memory: 9 bytes); going on with tiles of 16."
+    ]
+
+
+def test_one_window_that_does_not_fit_is_an_error() -> None:
+    """Nothing smaller can be tried, so the error says what was tried last."""
+    network = LimitedMemory(NearestEnlarger(2), scale=2, max_pixels=63)
+    grid = TileGrid(tile_pixels=64, overlap_pixels=8, window_size=8)
+    with pytest.raises(DeviceMemoryError, match="smallest tile, 8x8 pixels"):
+        enlarge(random_pixels(40, 40, 3), network, grid, 2)
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    """A mistake in a network comes out as it is."""
+
+    class Broken(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("shapes do not match")
+
+    grid = TileGrid(tile_pixels=64, overlap_pixels=8, window_size=8)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        enlarge(random_pixels(8, 8, 3), Broken(), grid, 2)
+
+
+def test_seams_of_a_real_network_are_no_steeper_than_the_rest() -> None:
+    """Tiles differ from the whole image, but smoothly: no step appears where one begins."""
+    generator = np.random.default_rng(1)
+    coarse = generator.random((12, 12, 3)).repeat(8, 0).repeat(8, 1)
+    pixels = (255 * coarse).astype(np.uint8)
+    network = smallest(2)
+    whole = TileGrid(tile_pixels=96, overlap_pixels=8, window_size=8)
+    cut = TileGrid(tile_pixels=40, overlap_pixels=8, window_size=8)
+    difference = np.concatenate(enlarge(pixels, network, cut, 2)).astype(float)
+    difference -= np.concatenate(enlarge(pixels, network, whole, 2))
+    assert np.abs(difference).max() > 0  # else this test would prove nothing
+    starts = [2 * span.start for span in cut.cut(96)[1:]]
+    steps = np.abs(np.diff(difference, axis=1)).mean(axis=(0, 2))
+    # 0.1 of a level of 256: the scatter of means over 192 rows. Without overlap it is 2.5 levels.
+    assert max(steps[start - 1] for start in starts) <= np.median(steps) + 0.1
+
+
+_STARVED = """
+    import logging, resource, sys
+    import numpy as np, torch
+    torch.set_num_threads(1)
+    from escsr.inference import Upscaler
+    from tests.inference.networks import tiny
+
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    upscaler = Upscaler(tiny(4), device="cpu", tile="whole")
+    upscaler(pixels[:32, :32])  # what any tile needs is allocated
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 48 * 2**20, resource.RLIM_INFINITY))
+    print(upscaler(pixels).shape)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process as Linux does")
+def test_a_process_without_memory_finishes_with_smaller_tiles() -> None:
+    """A real allocator that refuses: 256x256 pixels at once need about 90 MB, 48 are left."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_STARVED)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Memory ran out with tiles of 256 pixels" in done.stdout
+    assert done.stdout.strip().endswith("(1024, 1024, 3)")
