@@ -27,13 +27,11 @@ def forget_compiled_code():
 
 @pytest.mark.parametrize("fields", FORMS)
 def test_compile_sees_one_whole_graph(fields):
-    """With fullgraph=True, no Python stands in between; several sizes, then gradients."""
+    """With fullgraph=True, no Python stands in between, forwards or backwards."""
     network = small_network(num_blocks=1, num_conv_layers=1, **fields)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-    for batch, height, width in SIZES[:4]:
-        image = random_image(batch, 3, height, width)
-        assert relative_error(compiled(image), network(image)) < FLOAT32
     image = random_image(2, 3, 5, 6)
+    assert relative_error(compiled(image), network(image)) < FLOAT32
     gradients = []
     for run in (network, compiled):
         network.zero_grad()
@@ -53,6 +51,9 @@ def test_compile_can_keep_sizes_dynamic():
 
 
 @pytest.mark.slow
+# torch's own compiler uses what torch itself deprecates, and 2.6 talks about its cache.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles:UserWarning")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_inductor_computes_the_same():
     """The default compiler's code agrees."""

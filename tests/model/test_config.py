@@ -1,6 +1,7 @@
 """The configuration: every field is checked and says so."""
 
 import dataclasses
+import inspect
 import json
 import math
 
@@ -102,7 +103,7 @@ def test_a_configuration_cannot_be_changed():
 
 def test_every_field_is_documented():
     """Each field has its docstring in the source."""
-    lines = iter(ESCConfig.__doc__ and _source().splitlines())
+    lines = iter(inspect.getsource(ESCConfig).splitlines())
     fields = {field.name for field in dataclasses.fields(ESCConfig)}
     for line in lines:
         name = line.strip().partition(":")[0]
@@ -110,9 +111,3 @@ def test_every_field_is_documented():
             assert next(lines).strip().startswith('"""'), name
             fields.remove(name)
     assert not fields
-
-
-def _source() -> str:
-    import inspect
-
-    return inspect.getsource(ESCConfig)

@@ -70,6 +70,11 @@ class ESCConfig:
             )
         for name in ("expansion", "first_expansion"):
             _require_expansion(name, getattr(self, name), self.dim)
+        for name in ("norm_in_conv_layers", "norm_before_last_conv"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)!r}; it must be true or false."
+                )
         _require_choice("image_skip", self.image_skip, get_args(ImageSkip))
         _require_choice("large_kernel", self.large_kernel, get_args(LargeKernel))
 

@@ -27,5 +27,8 @@ class Reconstruction(nn.Module):
         if self.image_skip == "nearest":
             subpixels = subpixels + lr_image.repeat_interleave(self.scale**2, dim=1)
             return F.pixel_shuffle(subpixels, self.scale)
-        enlarged = F.interpolate(lr_image, scale_factor=self.scale, mode="bicubic")
+        height, width = lr_image.shape[-2:]
+        # A size rather than a factor: torch.export keeps it exact for dynamic sides.
+        size = (self.scale * height, self.scale * width)
+        enlarged = F.interpolate(lr_image, size=size, mode="bicubic")
         return F.pixel_shuffle(subpixels, self.scale) + enlarged
