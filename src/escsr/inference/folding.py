@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from escsr.model.attention_backends import AttentionBackend, attend
+from escsr.model.attention_backends import AttentionBackend
 from escsr.model.convolutional_attention import (
     DYNAMIC_KERNEL_SIZE,
     ConvAttention,
@@ -15,15 +15,7 @@ from escsr.model.convolutional_attention import (
     SharedLargeKernel,
     convolve_dense,
 )
-from escsr.model.padding import reflect_pad_to_multiple
-from escsr.model.window_attention import (
-    WindowAttention,
-    expand_bias,
-    merge_heads,
-    merge_windows,
-    partition_windows,
-    split_heads,
-)
+from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap
 
 
@@ -72,31 +64,22 @@ class FoldedLargeKernel(nn.Module):
         return (self.first,) if self.second is None else (self.first, self.second)
 
 
-class FoldedWindowAttention(nn.Module):
+class FoldedWindowAttention(WindowAttention):
     """Window attention whose position bias is already expanded."""
 
     def __init__(self, source: WindowAttention, backend: AttentionBackend) -> None:
-        super().__init__()
+        # Not WindowAttention's: the parts are the source's, and there is no table of the bias.
+        nn.Module.__init__(self)
         self.window_size = source.window_size
         self.num_heads = source.num_heads
         self.backend: AttentionBackend = backend
         self.query_key_value = source.query_key_value
         self.output_projection = source.output_projection
-        self.bias_NTT = nn.Buffer(
-            expand_bias(source.relative_position_bias, source.window_size).detach().clone()
-        )
+        self.bias_NTT = nn.Buffer(source.position_bias().detach().clone())
 
-    def forward(self, features: FeatureMap) -> FeatureMap:
-        """Attend within windows: (B, C, H, W) -> (B, C, H, W), any H, W >= 1."""
-        height, width = features.shape[-2:]
-        padded = reflect_pad_to_multiple(features, self.window_size)
-        q_BNTD, k_BNTD, v_BNTD = (
-            split_heads(partition_windows(x, self.window_size), self.num_heads)
-            for x in self.query_key_value(padded).chunk(3, dim=1)
-        )
-        attended_BNTD = attend(q_BNTD, k_BNTD, v_BNTD, self.bias_NTT, backend=self.backend)
-        merged = merge_windows(merge_heads(attended_BNTD), self.window_size, *padded.shape[-2:])
-        return self.output_projection(merged[..., :height, :width])
+    def position_bias(self) -> Tensor:
+        """The bias of every (query, key) pair of a window: (N, T, T)."""
+        return self.bias_NTT
 
 
 class FoldedConvAttention(nn.Module):

@@ -43,8 +43,9 @@ def reflected_positions(position: Tensor, length: int) -> Tensor:
     # A tensor, not a number: torch.export takes a symbolic length for 2 or more and would drop the
     # clamp, which a length of 1 needs.
     period = torch.full((), 2 * last, dtype=torch.int64, device=position.device).clamp(min=1)
-    # The last clamp changes nothing; it tells the compiler of torch 2.6 that no index is negative.
-    return (last - (position % period - last).abs()).clamp(min=0)
+    forth = position % period
+    # Not `last - (forth - last).abs()`: torch 2.6 cannot compile indices made by abs().
+    return torch.minimum(forth, 2 * last - forth)
 
 
 def _range(length: int, like: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def partition_windows(features: FeatureMap, window_size: int) -> Tensor:
     Returns:
         (B * windows, window_size**2, C), windows and tokens in row-major order.
     Differs: the reference fails where the padding is as long as the side
-    (tests/model/test_windows.py).
+    (tests/model/test_window_attention.py).
     """
     batch, channels, height, width = features.shape
     w, tokens = window_size, window_size**2
