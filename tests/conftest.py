@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is no defect, and CI draws the same examples each time.
+settings.register_profile("escsr", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("escsr")
 
 
 @pytest.fixture(scope="session")
