@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import settings
 # A slow machine is no defect, and CI draws the same examples each time.
 settings.register_profile("escsr", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("escsr")
+
+# A shell's background jobs, and what they start, ignore Ctrl-C; the tests of it must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
