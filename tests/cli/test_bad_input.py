@@ -131,6 +131,19 @@ def test_an_output_that_cannot_be_made_is_refused(
     assert names_in(tmp_path) == ["file", "photo.png"]
 
 
+def test_an_output_path_that_the_system_refuses_is_told_in_one_line(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """A name too long to look up, as a file and as a folder; a closed folder answers likewise."""
+    photo = make_picture()
+    for output in (f"{'a' * 300}.png", f"{'a' * 300}/a.png"):
+        result = upscale(photo, "-o", tmp_path / output)
+        assert result.exit_code == 1
+        assert f"{photo}: FAILED: " in result.stderr
+        assert "unexpected" not in result.stderr
+    assert names_in(tmp_path) == ["photo.png"]
+
+
 def test_a_format_that_cannot_hold_the_result_fails_before_the_work(
     upscale: Escsr, make_picture: MakePicture
 ) -> None:

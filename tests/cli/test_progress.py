@@ -33,6 +33,13 @@ def test_a_line_says_sizes_time_and_rate() -> None:
     assert result_line(failed) == "a.jpg: FAILED: disk full"
 
 
+def test_a_name_with_control_characters_stays_in_its_line() -> None:
+    """A line break would look like another file, and an escape could repaint the terminal."""
+    line = result_line(job_named("a\nb\x1b[2J.jpg").result("planned"))
+    assert line.isprintable()
+    assert r"a\nb\x1b[2J.jpg" in line
+
+
 def test_a_summary_counts_what_there_is() -> None:
     """In the order of success; what there is none of is not named."""
     job = job_named("a.jpg")

@@ -144,6 +144,7 @@ def test_nothing_is_overwritten_unasked(upscale: Escsr, make_picture: MakePictur
     assert "exists already; use --overwrite or --skip-existing" in refused.stderr
     skipped = upscale(photo, "--skip-existing")
     assert skipped.exit_code == 0
+    assert "it exists already" in skipped.stdout
     assert output.read_text() == "mine"
     assert upscale(photo, "--overwrite").exit_code == 0
     assert size_of(output) == (48, 32)

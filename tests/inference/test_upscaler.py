@@ -144,6 +144,20 @@ def test_a_palette_with_a_transparent_colour_becomes_rgba(upscaler: Upscaler) ->
     assert "transparency" not in result.info
 
 
+@pytest.mark.parametrize(("mode", "key"), [("L", 7), ("RGB", (1, 2, 3)), ("1", 255)])
+def test_a_transparent_colour_becomes_alpha(
+    upscaler: Upscaler, mode: str, key: int | tuple[int, ...]
+) -> None:
+    """As in a PNG that marks one grey or colour instead of storing alpha."""
+    image = Image.new(mode, (6, 8), key)
+    image.info["transparency"] = key
+    result = upscaler(image)
+    assert result.mode == ("RGBA" if mode == "RGB" else "LA")
+    # Not 0: the alpha of a network with random weights strays by a level or two.
+    assert result.getchannel("A").getextrema()[1] < 8
+    assert "transparency" not in result.info
+
+
 def test_a_path_gives_pixels(upscaler: Upscaler, tmp_path: Path) -> None:
     """What the file holds, enlarged; as (H, W, C), given as text or as a path."""
     pixels = picture_of(9, 7, 1)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from escsr.errors import TrainingError
+from escsr.evaluation import find_test_pairs
 from escsr.model.network import ESC
 from escsr.model.variants import variant
 from escsr.training.checkpoint import TrainingState
@@ -46,6 +47,27 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
         for run in ("whole", "parts")
     ]
     assert logs[0] == logs[1]
+
+
+def test_a_run_is_judged_as_often_as_its_recipe_says(
+    photographs: Path, sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Between the logged steps too: every 4 steps and at the end."""
+    often = recipe.model_copy(update={"validate_every_steps": 4})
+    pairs = find_test_pairs(photographs, scale=2)[:1]
+    train(often, sampler, tmp_path / "run", validation_pairs=pairs)
+    rows = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows if row["validation_psnr_y_db"]] == ["4", "6"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(
+    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+) -> None:
+    """A file stands there."""
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(TrainingError, match="cannot be made"):
+            train(recipe, sampler, out)
 
 
 def test_training_on_one_batch_lowers_its_loss(sampler: PatchSampler, recipe: Recipe) -> None:
@@ -136,6 +158,18 @@ def test_resuming_from_weights_says_that_they_are_weights(
     torch.save(ESC(variant("esc-tiny", scale=2)).state_dict(), tmp_path / "state.pt")
     with pytest.raises(TrainingError, match="weights"):
         train(recipe, sampler, tmp_path, resume=True)
+
+
+def test_resuming_with_another_network_is_told_in_one_line(
+    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Not tensor by tensor."""
+    train(recipe, sampler, tmp_path, should_stop=lambda: True)
+    other = recipe.model_copy(update={"model": "esc-light"})
+    with pytest.raises(TrainingError, match="does not fit the recipe") as caught:
+        train(other, sampler, tmp_path, resume=True)
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
 
 
 def test_resuming_nothing_is_an_error(

@@ -89,7 +89,8 @@ def destination_of(
 def is_output_folder(text: str) -> bool:
     """Whether ``--output`` names a folder by itself: it is one, or ends in a slash."""
     ends_in_slash = text.endswith(("/", os.sep))
-    return ends_in_slash or home_opened(text).is_dir()
+    # Path.is_dir raises for very long names and below closed folders.
+    return ends_in_slash or os.path.isdir(home_opened(text))  # noqa: PTH112
 
 
 def _check_folders(folder: Path, what: str) -> None:

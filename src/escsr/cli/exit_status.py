@@ -1,5 +1,7 @@
 """What the program's exit status says, and how an error becomes one."""
 
+import re
+
 import typer
 from typer.core import TyperGroup
 
@@ -9,6 +11,8 @@ from escsr.errors import ConfigurationError, EscsrError
 ALL_DONE = 0
 SOME_FAILED = 1
 USAGE = 2
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class CommandGroup(TyperGroup):
@@ -32,5 +36,6 @@ def status_of(error: EscsrError) -> int:
 
 
 def printable(thing: object) -> str:
-    """The text of a path or an error, with what no terminal can show written as escapes."""
-    return str(thing).encode("utf-8", "backslashreplace").decode()
+    """The text of a path or an error in one line, with what no terminal can show as escapes."""
+    text = str(thing).encode("utf-8", "backslashreplace").decode()
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

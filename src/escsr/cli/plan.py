@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from escsr.cli.collection import InputFile, path_identity
@@ -144,7 +144,8 @@ def _check_format(path: Path, header: ImageHeader, size: Size) -> None:
             overwrite=True,
         )
     except ImageWriteError:
-        if path.parent.is_dir():  # otherwise the folder is made when its first file is
+        # Otherwise the folder is made when its first file is. Path.is_dir raises in closed folders.
+        if os.path.isdir(path.parent):  # noqa: PTH112
             raise
 
 
@@ -195,7 +196,7 @@ def _existing_output(job: Job, existing: Existing) -> FileResult | None:
     if existing == "overwrite" or not os.path.lexists(job.output):
         return None
     if existing == "skip":
-        return job.result("skipped")
+        return replace(job, note="it exists already").result("skipped")
     return job.result(
         "failed",
         error=f"The output {job.output} exists already; use --overwrite or --skip-existing.",

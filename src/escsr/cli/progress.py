@@ -79,7 +79,7 @@ def result_line(result: FileResult) -> str:
     """What became of one input, in one line."""
     name = printable(result.input)
     if result.status == "failed":
-        return f"{name}: FAILED: {result.error}"
+        return f"{name}: FAILED: {printable(result.error)}"
     parts = [WORDS[result.status]]
     if result.input_size and result.output_size:
         parts.append(f"{_by(result.input_size)} -> {_by(result.output_size)}")

@@ -53,7 +53,8 @@ def find_test_pairs(folder: Path, *, scale: int) -> list[TestPair]:
         ImageReadError: no image is there.
     """
     hr_folder = next((folder / name for name in _HR_FOLDERS if (folder / name).is_dir()), folder)
-    paths = sorted(p for p in hr_folder.iterdir() if p.suffix.lower() in READABLE_SUFFIXES)
+    files = hr_folder.iterdir() if hr_folder.is_dir() else ()
+    paths = sorted(p for p in files if p.suffix.lower() in READABLE_SUFFIXES)
     if not paths:
         raise ImageReadError(
             f"No images in {hr_folder}. A test set is a folder of HR images, or a folder with "

@@ -197,7 +197,8 @@ def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageSizeError(
             f"{path} claims {width}x{height} pixels, {width * height / 1e6:,.0f} megapixels; the "
-            f"limit is {max_pixels / 1e6:,.0f}. If the file can be trusted, raise max_pixels."
+            f"limit is {max_pixels / 1e6:,.0f}. If the file can be trusted, raise max_pixels "
+            "(--max-megapixels)."
         )
 
 

@@ -61,7 +61,8 @@ def pixels_of_picture(picture: "Picture") -> Pixels:
     """Take the pixels of a PIL image.
 
     Args:
-        picture: of mode L, LA, RGB, RGBA or I;16; palettes and 1-bit images are converted.
+        picture: of mode L, LA, RGB, RGBA or I;16; palettes and 1-bit images are converted, and a
+            colour that ``info`` marks as transparent becomes alpha.
     Raises:
         ImageValueError: another mode.
         ImageSizeError: no pixels.
@@ -72,20 +73,22 @@ def pixels_of_picture(picture: "Picture") -> Pixels:
             'Convert it first, for instance with image.convert("RGB").'
         )
     _require_pixels(picture.height, picture.width)
-    if picture.mode == "1":
-        picture = picture.convert("L")
-    elif picture.mode == "P":
+    if picture.mode == "P":
         picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    elif picture.mode in ("1", "L", "RGB") and picture.has_transparency_data:
+        picture = picture.convert("RGBA" if picture.mode == "RGB" else "LA")
+    elif picture.mode == "1":
+        picture = picture.convert("L")
     return pixels_of_array(np.asarray(picture))
 
 
 def picture_like(result: Pixels, original: "Picture") -> "Picture":
-    """Make a PIL image of a result: same mode (palettes become RGB or RGBA), same ``info``."""
+    """Make a PIL image of a result: of the mode that ``pixels_of_picture`` made, same ``info``."""
     from PIL import Image
 
     grey = result.shape[2] == 1
     picture = Image.fromarray(np.ascontiguousarray(result[..., 0] if grey else result))
-    # The palette's transparent entry means nothing in the result, which has alpha instead.
+    # A transparent colour means nothing in the result, which has alpha instead.
     kept = {name: value for name, value in original.info.items() if name != "transparency"}
     picture.info.update(kept)
     return picture

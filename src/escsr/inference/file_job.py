@@ -1,5 +1,6 @@
 """From file to file: check first, then stream."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,8 @@ def require_other_file(source: Path, output: Path) -> None:
         OutputExistsError: both paths lead to one file.
     """
     same = source.resolve() == output.resolve()
-    if not same and source.exists() and output.exists():
+    # Path.exists raises below closed folders, which are told of later and better.
+    if not same and all(map(os.path.exists, (source, output))):
         same = source.samefile(output)
     if same:
         raise OutputExistsError(

@@ -89,7 +89,12 @@ def read_state(path: Path, state: TrainingState, recipe: Recipe) -> None:
         state.averaged_network.load_state_dict(content["averaged_network"])
         state.optimizer.load_state_dict(content["optimizer"])
     except (RuntimeError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path} does not fit the recipe {recipe.name}: {error}") from error
+        # Of another network, torch names every tensor.
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"{path} does not fit the recipe {recipe.name}; resume with the recipe and the --set "
+            f"that it was started with ({reason} …)."
+        ) from error
     state.step, state.seconds = int(content["step"]), float(content["seconds"])
 
 

@@ -65,16 +65,17 @@ def train(
     Returns:
         The network with the averaged (EMA) weights, eval mode, float32.
     Raises:
-        TrainingError: the loss is not finite, or the folder holds a run and ``resume`` is False.
+        TrainingError: the loss is not finite, the folder cannot be made, or it holds a run and
+            ``resume`` is False.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     state = _resumed_state(out, recipe) if resume else _fresh_state(out, recipe, initial_weights)
     step_function = TrainingStep(recipe, state)
     log = _RunLog(out / LOG_FILE, state)
     saved_at = time.monotonic()
     while state.step < recipe.steps and not should_stop():
         loss = step_function(*sampler.batch(state.step))
-        if state.step % LOG_EVERY_STEPS == 0 or state.step == recipe.steps:
+        if _is_logged(state.step, recipe, judged=bool(validation_pairs)):
             psnr_db = _validate(state, recipe, validation_pairs)
             progress = log.write(state, recipe, _finite(loss, state.step), psnr_db)
             on_progress(progress)
@@ -126,6 +127,15 @@ def learning_rate_at(recipe: Recipe, step: int) -> float:
     return recipe.final_learning_rate + swing * (1 + math.cos(math.pi * share))
 
 
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"The folder {out} cannot be made: {error.strerror}. Choose another."
+        ) from error
+
+
 def _fresh_state(
     out: Path, recipe: Recipe, initial_weights: dict[str, Tensor] | None
 ) -> TrainingState:
@@ -148,6 +158,11 @@ def _resumed_state(out: Path, recipe: Recipe) -> TrainingState:
     read_state(out / STATE_FILE, state, recipe)
     _log.info("resumed at step %d of %d", state.step, recipe.steps)
     return state
+
+
+def _is_logged(step: int, recipe: Recipe, *, judged: bool) -> bool:
+    is_judged = judged and step % recipe.validate_every_steps == 0
+    return is_judged or step % LOG_EVERY_STEPS == 0 or step == recipe.steps
 
 
 def _validate(state: TrainingState, recipe: Recipe, pairs: Sequence[TestPair]) -> float | None:

@@ -70,7 +70,9 @@ def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
     if _normalised(name_or_path) in VARIANTS:
         return False
     is_spelled_as_path = len(path.parts) != 1 or name_or_path.startswith((".", "~"))
-    return is_spelled_as_path or path.suffix.lower() in _CHECKPOINT_SUFFIXES or path.is_file()
+    # Path.is_file raises for very long names and below closed folders.
+    is_file = os.path.isfile(path)  # noqa: PTH113
+    return is_spelled_as_path or path.suffix.lower() in _CHECKPOINT_SUFFIXES or is_file
 
 
 def _normalised(name: str) -> str:
