@@ -38,7 +38,18 @@ class WindowAttention(nn.Module):
         nn.init.normal_(self.relative_position_bias, std=0.001)
 
     def forward(self, features: FeatureMap) -> FeatureMap:
-        """Attend within windows: (B, C, H, W) -> (B, C, H, W), any H, W >= 1."""
+        """Attend within windows: (B, C, H, W) -> (B, C, H, W), any H, W >= 1.
+
+        On a CPU autocast is left out. The gradient of a score is a difference of nearly equal
+        numbers, and there bfloat16 stores them in between: its rounding was up to 1000 times the
+        gradient, and training got worse with every step (tests/training/test_precision.py).
+        """
+        if features.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self._attend(features.float())
+        return self._attend(features)
+
+    def _attend(self, features: FeatureMap) -> FeatureMap:
         w = self.window_size
         windows_BTC = partition_windows(features, w)
         # A window is a w x w map to the 1x1 convolution: a wide and thin one would be slow.
