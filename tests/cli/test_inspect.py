@@ -70,7 +70,7 @@ def test_a_bad_file_does_not_hide_the_good_ones(ours: Path, tmp_path: Path) -> N
     result = CliRunner().invoke(app, [str(bad), str(ours)], env={"COLUMNS": "200"})
     assert result.exit_code == 1
     assert "two photographs" in result.stdout
-    assert f"error: {bad} is neither" in result.stderr
+    assert f"Error: {bad} is neither" in result.stderr
 
 
 def test_no_file_is_a_usage_error() -> None:

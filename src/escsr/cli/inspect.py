@@ -57,7 +57,7 @@ def _print_tables(reports: "list[CheckpointReport]", failures: dict[Path, str]) 
     for report in reports:
         console.print(_table(report))
     for message in failures.values():
-        typer.echo(f"error: {message}", err=True)
+        typer.echo(f"Error: {message}", err=True)
 
 
 def _table(report: "CheckpointReport") -> "Table":

@@ -18,7 +18,7 @@ def models_command(
     try:
         models = bundled_models()
     except CheckpointError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
     if json:
         from json import dumps
