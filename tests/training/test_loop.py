@@ -178,3 +178,13 @@ def test_resuming_nothing_is_an_error(
     """The message says that there is no state."""
     with pytest.raises(TrainingError, match="nothing to resume"):
         train(recipe, sampler, tmp_path, resume=True)
+
+
+def test_resuming_with_another_recipe_names_what_changed(
+    sampler: PatchSampler, recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run may be made longer, but not by accident."""
+    train(recipe.model_copy(update={"steps": 1}), sampler, tmp_path)
+    with caplog.at_level("WARNING", logger="escsr"):
+        train(recipe.model_copy(update={"steps": 2}), sampler, tmp_path, resume=True)
+    assert "another steps: 2 instead of 1" in caplog.text

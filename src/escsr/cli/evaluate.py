@@ -1,5 +1,6 @@
 """``escsr evaluate``: PSNR and SSIM on test sets, by the field's protocol."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,36 +23,30 @@ def evaluate_command(
     As the reference's own tester, the LR image is extended by reflection to whole windows and the
     result cropped; --plain leaves that out.
     """
-    from escsr.evaluation import evaluate, find_test_pairs
+    from escsr.evaluation import evaluate, evaluate_officially, find_test_pairs, mean_quality
     from escsr.weights import load_model
 
     network = load_model(model, scale=scale)
-    padding = 1 if plain else network.config.window_size
-    test_sets: dict[str, list[dict[str, float | str]]] = {}
+    report = {"model": model, "scale": network.scale, "padded_to_windows": not plain}
+    means: dict[str, object] = {}
+    images: dict[str, object] = {}
     for folder in data:
         pairs = find_test_pairs(folder, scale=network.scale)
-        results = evaluate(network, pairs, scale=network.scale, pad_to_multiple=padding)
-        test_sets[folder.name] = [
-            {"name": r.name, "psnr_y_db": r.psnr_y_db, "ssim_y": r.ssim_y} for r in results
-        ]
-    means = {
-        name: {
-            "images": len(rows),
-            **{
-                key: sum(float(row[key]) for row in rows) / len(rows)
-                for key in ("psnr_y_db", "ssim_y")
-            },
-        }
-        for name, rows in test_sets.items()
-    }
+        judged = (
+            evaluate(network, pairs, scale=network.scale)
+            if plain
+            else evaluate_officially(network, pairs)
+        )
+        results = list(judged)
+        psnr_y_db, ssim_y = mean_quality(results)
+        means[folder.name] = {"images": len(results), "psnr_y_db": psnr_y_db, "ssim_y": ssim_y}
+        images[folder.name] = [asdict(result) for result in results]
+        if not json:
+            typer.echo(
+                f"{model} x{network.scale}  {folder.name} ({len(results)} images)  "
+                f"PSNR-Y {psnr_y_db:.3f} dB  SSIM-Y {ssim_y:.4f}"
+            )
     if json:
         from json import dumps
 
-        report = {"model": model, "scale": network.scale, "padded_to_windows": not plain}
-        typer.echo(dumps(report | {"means": means, "images": test_sets}, indent=2))
-        return
-    for name, mean in means.items():
-        typer.echo(
-            f"{model} x{network.scale}  {name} ({mean['images']} images)  "
-            f"PSNR-Y {mean['psnr_y_db']:.3f} dB  SSIM-Y {mean['ssim_y']:.4f}"
-        )
+        typer.echo(dumps(report | {"means": means, "images": images}, indent=2))

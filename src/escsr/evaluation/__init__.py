@@ -4,8 +4,16 @@ from escsr.evaluation.protocol import (
     ImageQuality,
     TestPair,
     evaluate,
+    evaluate_officially,
     find_test_pairs,
     mean_quality,
 )
 
-__all__ = ["ImageQuality", "TestPair", "evaluate", "find_test_pairs", "mean_quality"]
+__all__ = [
+    "ImageQuality",
+    "TestPair",
+    "evaluate",
+    "evaluate_officially",
+    "find_test_pairs",
+    "mean_quality",
+]

@@ -103,13 +103,16 @@ def evaluate(
         )
 
 
-def mean_quality(network: ESC, pairs: Iterable[TestPair]) -> tuple[float, float]:
-    """PSNR-Y in dB and SSIM-Y, averaged over a test set, padded as by the reference's tester."""
-    results = list(
-        evaluate(network, pairs, scale=network.scale, pad_to_multiple=network.config.window_size)
-    )
-    count = len(results)
-    return sum(r.psnr_y_db for r in results) / count, sum(r.ssim_y for r in results) / count
+def mean_quality(results: Iterable[ImageQuality]) -> tuple[float, float]:
+    """PSNR-Y in dB and SSIM-Y, averaged over the images of a test set; at least one."""
+    pairs = [(result.psnr_y_db, result.ssim_y) for result in results]
+    return sum(psnr for psnr, _ in pairs) / len(pairs), sum(ssim for _, ssim in pairs) / len(pairs)
+
+
+def evaluate_officially(network: ESC, pairs: Iterable[TestPair]) -> Iterator[ImageQuality]:
+    """``evaluate``, extended to whole windows as by the reference's tester: what is published."""
+    window_size = network.config.window_size
+    return evaluate(network, pairs, scale=network.scale, pad_to_multiple=window_size)
 
 
 def _lr_path(lr_folder: Path, stem: str, scale: int) -> Path | None:

@@ -1,6 +1,7 @@
 """The whole state of a run on disk: enough to go on as if nothing had happened."""
 
 import copy
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,6 +12,8 @@ import torch
 from escsr.errors import TrainingError
 from escsr.model.network import ESC
 from escsr.training.recipe import Recipe
+
+_log = logging.getLogger("escsr")
 
 _FORMAT = "escsr training state 1"
 
@@ -51,12 +54,13 @@ class TrainingState:
             averaged.lerp_(current.detach(), 1 - decay)
 
 
-def write_state(path: Path, state: TrainingState) -> None:
+def write_state(path: Path, state: TrainingState, recipe: Recipe) -> None:
     """Write atomically: a reader sees the old state or the new one, never a part."""
     content = {
         "format": _FORMAT,
         "step": state.step,
         "seconds": state.seconds,
+        "recipe": recipe.model_dump(),
         "network": state.network.state_dict(),
         "averaged_network": state.averaged_network.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -96,6 +100,14 @@ def read_state(path: Path, state: TrainingState, recipe: Recipe) -> None:
             f"that it was started with ({reason} …)."
         ) from error
     state.step, state.seconds = int(content["step"]), float(content["seconds"])
+    _tell_of_changes(content.get("recipe", {}), recipe)
+
+
+def _tell_of_changes(before: dict[str, Any], recipe: Recipe) -> None:
+    """Warn of keys that differ from those of the run so far: allowed, but no accident."""
+    for key, value in recipe.model_dump().items():
+        if key in before and before[key] != value:
+            _log.warning("resumed with another %s: %r instead of %r", key, value, before[key])
 
 
 def _load(path: Path) -> dict[str, Any]:

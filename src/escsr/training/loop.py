@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.errors import TrainingError
-from escsr.evaluation.protocol import TestPair, mean_quality
+from escsr.evaluation.protocol import TestPair, evaluate_officially, mean_quality
 from escsr.model.network import ESC
 from escsr.model.variants import variant
 from escsr.training.checkpoint import TrainingState, read_state, write_state
@@ -81,9 +81,9 @@ def train(
             on_progress(progress)
         if time.monotonic() - saved_at > recipe.checkpoint_every_seconds:
             _finite(loss, state.step)
-            write_state(out / STATE_FILE, state)
+            write_state(out / STATE_FILE, state, recipe)
             saved_at = time.monotonic()
-    write_state(out / STATE_FILE, state)
+    write_state(out / STATE_FILE, state, recipe)
     return state.averaged_network
 
 
@@ -168,7 +168,7 @@ def _is_logged(step: int, recipe: Recipe, *, judged: bool) -> bool:
 def _validate(state: TrainingState, recipe: Recipe, pairs: Sequence[TestPair]) -> float | None:
     if not pairs or (state.step % recipe.validate_every_steps and state.step != recipe.steps):
         return None
-    return mean_quality(state.averaged_network, pairs)[0]
+    return mean_quality(evaluate_officially(state.averaged_network, pairs))[0]
 
 
 def _finite(loss: Tensor, step: int) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from escsr.evaluation.protocol import find_test_pairs, mean_quality
+from escsr.evaluation.protocol import evaluate_officially, find_test_pairs, mean_quality
 from escsr.model.network import ESC
 from escsr.training.loop import Progress, train
 from escsr.training.pairs import PatchSampler, load_pairs
@@ -86,7 +86,7 @@ def train_recipe(
         return None
     quality: dict[str, float] = {}
     for name, test_pairs in test_sets.items():
-        psnr_y_db, ssim_y = mean_quality(network, test_pairs)
+        psnr_y_db, ssim_y = mean_quality(evaluate_officially(network, test_pairs))
         quality |= {f"{name} PSNR-Y dB": round(psnr_y_db, 3), f"{name} SSIM-Y": round(ssim_y, 4)}
     path = run.out / f"{recipe.name}.safetensors"
     save_weights(path, network, provenance=_provenance(run, recipe, quality), dtype=torch.float16)
