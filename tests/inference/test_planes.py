@@ -37,6 +37,18 @@ def test_grey_goes_in_as_equal_channels_and_comes_out_as_their_mean() -> None:
     assert source.finish(source.collapse(tinted)).tolist() == [[[102]] * 2] * 2
 
 
+@pytest.mark.parametrize("alpha", [None, 255, 200])
+def test_a_grey_scan_stored_as_colour_gets_no_tint(alpha: int | None) -> None:
+    """Red, green and blue that are equal everywhere stay equal, whatever the network does."""
+    pixels = np.full((2, 2, 3), 100, np.uint8)
+    if alpha is not None:
+        pixels = np.concatenate((pixels, np.full((2, 2, 1), alpha, np.uint8)), axis=2)
+    source = planes_of(pixels)
+    tint = torch.tensor([10, -4, 0]).view(1, 3, 1, 1) / 255
+    colour = source.finish(source.collapse(source.read(*whole(source)) + tint))[..., :3]
+    assert (colour == colour[..., :1]).all()
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 def test_opaque_alpha_costs_nothing_and_stays_opaque(channels: int) -> None:
     """It is left out of the network's batch and put back."""
@@ -85,6 +97,6 @@ def test_a_batch_lies_side_by_side() -> None:
 
 def test_what_leaves_the_range_is_clamped() -> None:
     """Networks overshoot at edges."""
-    source = planes_of(np.zeros((1, 1, 3), np.uint8))
+    source = planes_of(np.array([[[0, 0, 1]]], np.uint8))
     wild = torch.tensor([-0.5, 0.5, 1.5]).view(1, 3, 1, 1)
     assert source.finish(source.collapse(wild)).tolist() == [[[0, 128, 255]]]

@@ -1,8 +1,9 @@
 """Grey, alpha and bit depth: between pixels in memory and what a network reads and makes.
 
 A network takes RGB. Grey goes in as three equal channels and comes out as their mean, so it gains
-no tint. Alpha goes through the network as a grey image of its own, beside colour that was
-multiplied by it, so hidden colours do not bleed into visible ones.
+no tint; so does colour that is grey everywhere, as scanners write it. Alpha goes through the
+network as a grey image of its own, beside colour that was multiplied by it, so hidden colours do
+not bleed into visible ones.
 """
 
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class PixelPlanes:
     """What the channels mean to the network; "batch" is B RGB images side by side, C = 3B."""
     opaque: bool = False
     """Alpha is the maximum everywhere: it is left out of the work and restored in the result."""
+    colourless: bool = False
+    """Red, green and blue are equal everywhere, and stay so in the result."""
 
     @property
     def height(self) -> int:
@@ -85,6 +88,8 @@ class PixelPlanes:
 
     def collapse(self, result: ImageBatch) -> Tensor:
         """Turn (num_images, 3, h, w) from the network into planes, (num_planes, h, w)."""
+        if self.colourless:
+            result = result.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
         if self.layout == "grey":
             return result.mean(dim=1)
         if self.layout == "grey+alpha":
@@ -118,9 +123,11 @@ def planes_of(pixels: Pixels) -> PixelPlanes:
         pixels: (H, W, C) uint8, uint16 or float32 in [0, 1], C from 1 to 4.
     """
     layout = _LAYOUT_BY_CHANNELS[int(pixels.shape[2])]
-    if layout in _WITHOUT_ALPHA and pixels[..., -1].min() == peak_of(pixels.dtype):
-        return PixelPlanes(pixels=pixels, layout=_WITHOUT_ALPHA[layout], opaque=True)
-    return PixelPlanes(pixels=pixels, layout=layout)
+    colourless = layout in ("rgb", "rgba") and bool((pixels[..., :2] == pixels[..., 1:3]).all())
+    opaque = layout in _WITHOUT_ALPHA and pixels[..., -1].min() == peak_of(pixels.dtype)
+    if opaque:
+        layout = _WITHOUT_ALPHA[layout]
+    return PixelPlanes(pixels=pixels, layout=layout, opaque=opaque, colourless=colourless)
 
 
 def peak_of(dtype: npt.DTypeLike) -> int:
