@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 import pyvips
 
+from escsr.errors import ImageFormatError
 from escsr.images.formats import ImageFormat
 from escsr.images.metadata import (
     ImageMetadata,
@@ -115,7 +116,7 @@ def encode(
                 subsample_mode="off",
             )
         case "GIF":
-            raise NotImplementedError("GIF is only read; check_output refuses it before")
+            raise ImageFormatError("GIF is only read. Write PNG or WebP instead.")
 
 
 def _grey_to_srgb(image: VipsImage, metadata: ImageMetadata) -> tuple[VipsImage, ImageMetadata]:

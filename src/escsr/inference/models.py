@@ -11,11 +11,11 @@ from escsr.errors import ConfigurationError
 from escsr.inference.engine import Engine
 from escsr.model.attention_backends import ATTENTION_BACKENDS, AttentionBackend
 from escsr.weights import bundled_models, load_model
+from escsr.weights.box import DEFAULT_SCALE
+from escsr.weights.loading import normalised_name
 
 ModelSource = str | os.PathLike[str] | nn.Module
 """A name in the box, the path of a checkpoint, or a network."""
-
-_PREFERRED_SCALE = 4
 
 
 class ModelShelf:
@@ -48,7 +48,7 @@ class ModelShelf:
         self._lock = threading.Lock()
         self.scales = _in_box(model) if isinstance(model, str) else ()
         if isinstance(model, str) and self.scales:
-            self.name = _normalised(model)
+            self.name = normalised_name(model)
             return
         network = model if isinstance(model, nn.Module) else load_model(model)
         scale = _factor_of(network)
@@ -59,7 +59,7 @@ class ModelShelf:
     @property
     def default_scale(self) -> int:
         """x4 where there is one, else the largest."""
-        return _PREFERRED_SCALE if _PREFERRED_SCALE in self.scales else max(self.scales)
+        return DEFAULT_SCALE if DEFAULT_SCALE in self.scales else max(self.scales)
 
     def engine(self, scale: int) -> Engine:
         """The engine of one of ``scales``; loads its weights at the first call."""
@@ -77,12 +77,8 @@ class ModelShelf:
 
 def _in_box(model: str) -> tuple[int, ...]:
     """The factors in which the box holds a name; none if it is no name of the box."""
-    name = _normalised(model)
+    name = normalised_name(model)
     return tuple(sorted(m.scale for m in bundled_models() if m.name == name and m.scale > 1))
-
-
-def _normalised(name: str) -> str:
-    return name.strip().lower().replace("_", "-").replace(" ", "-")
 
 
 def _factor_of(network: nn.Module) -> int:

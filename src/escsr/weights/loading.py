@@ -67,7 +67,7 @@ def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
     if not isinstance(name_or_path, str):
         return True
     path = Path(name_or_path)
-    if _normalised(name_or_path) in VARIANTS:
+    if normalised_name(name_or_path) in VARIANTS:
         return False
     is_spelled_as_path = len(path.parts) != 1 or name_or_path.startswith((".", "~"))
     # Path.is_file raises for very long names and below closed folders.
@@ -75,13 +75,14 @@ def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
     return is_spelled_as_path or path.suffix.lower() in _CHECKPOINT_SUFFIXES or is_file
 
 
-def _normalised(name: str) -> str:
+def normalised_name(name: str) -> str:
+    """The name of a network as the box spells it: ``ESC_tiny`` -> ``esc-tiny``."""
     return name.strip().lower().replace("_", "-").replace(" ", "-")
 
 
 def _split_name(text: str, scale: int | None) -> tuple[str, int | None]:
     """``ESC_tiny-x4`` -> (``esc-tiny``, 4)."""
-    name = _normalised(text)
+    name = normalised_name(text)
     match = re.fullmatch(r"(.+?)-?x(\d{1,3})", name)
     if match is None:
         return name, scale
