@@ -1,6 +1,7 @@
 """Ways to compute one and the same attention, behind one signature.
 
-``naive`` writes the formula down and is the specification; ``sdpa`` never stores the scores.
+``naive`` writes the formula down and is the specification; ``sdpa`` never stores the scores;
+``chunked`` is the one to train with on a CPU.
 """
 
 import math
@@ -10,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from escsr.errors import ConfigurationError
+from escsr.model.chunked_attention import attend_in_chunks
 from escsr.shapes import WindowTokens
 
-AttentionBackend = Literal["naive", "sdpa"]
-ATTENTION_BACKENDS: tuple[AttentionBackend, ...] = ("naive", "sdpa")
+AttentionBackend = Literal["naive", "sdpa", "chunked"]
+ATTENTION_BACKENDS: tuple[AttentionBackend, ...] = ("naive", "sdpa", "chunked")
 
 
 def attend(
@@ -38,7 +40,9 @@ def attend(
         ConfigurationError: no such back-end.
     Source: ESC, arXiv:2503.06671, section 3.3.
     """
-    if require_backend(backend) == "naive":
+    if require_backend(backend) == "chunked":
+        return attend_in_chunks(q_BNTD, k_BNTD, v_BNTD, bias_NTT)
+    if backend == "naive":
         scores = (q_BNTD / math.sqrt(q_BNTD.shape[-1])) @ k_BNTD.transpose(-2, -1)
         return scores.add_(bias_NTT.to(scores.dtype)).softmax(dim=-1) @ v_BNTD
     return F.scaled_dot_product_attention(

@@ -40,11 +40,13 @@ class WindowAttention(nn.Module):
     def forward(self, features: FeatureMap) -> FeatureMap:
         """Attend within windows: (B, C, H, W) -> (B, C, H, W), any H, W >= 1.
 
-        On a CPU autocast is left out. The gradient of a score is a difference of nearly equal
-        numbers, and there bfloat16 stores them in between: its rounding was up to 1000 times the
-        gradient, and training got worse with every step (tests/training/test_precision.py).
+        On a CPU autocast is left out, but by the chunked back-end. The gradient of a score is a
+        difference of nearly equal numbers, and there bfloat16 stores them in between: its rounding
+        was up to 1000 times the gradient, and training got worse with every step
+        (tests/training/test_precision.py).
         """
-        if features.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        on_cpu = features.device.type == "cpu"
+        if on_cpu and torch.is_autocast_enabled("cpu") and self.backend != "chunked":
             with torch.autocast("cpu", enabled=False):
                 return self._attend(features.float())
         return self._attend(features)

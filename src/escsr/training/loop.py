@@ -146,14 +146,14 @@ def _fresh_state(
     torch.manual_seed(recipe.seed)
     # Materialised scores: with gradients into the bias, torch's fused attention falls back to a
     # slower form of the same (0.42 of the step's time in bfloat16 on two cores).
-    network = ESC(variant(recipe.model, scale=recipe.scale), attention_backend="naive")
+    network = ESC(variant(recipe.model, scale=recipe.scale), attention_backend="chunked")
     if initial_weights is not None:
         network.load_state_dict(initial_weights)
     return TrainingState.start(network, recipe)
 
 
 def _resumed_state(out: Path, recipe: Recipe) -> TrainingState:
-    network = ESC(variant(recipe.model, scale=recipe.scale), attention_backend="naive")
+    network = ESC(variant(recipe.model, scale=recipe.scale), attention_backend="chunked")
     state = TrainingState.start(network, recipe)
     read_state(out / STATE_FILE, state, recipe)
     _log.info("resumed at step %d of %d", state.step, recipe.steps)

@@ -1,0 +1,91 @@
+"""Attention for training on a CPU: exact, in pieces that stay in the cache, safe in bfloat16.
+
+PyTorch's own fused attention has no gradient for an additive bias on a CPU; it falls back to
+storing the scores of all windows several times. Here a few windows at a time go through all steps.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from escsr.shapes import WindowTokens
+
+SCORES_PER_PIECE = 2**20
+"""A piece of float32 scores fills 4 MiB: it stays in the last level of a CPU's cache."""
+LARGEST_KEPT_BYTES = 64 * 2**20
+"""Probabilities of a layer up to this size are kept for the gradient; larger ones made again."""
+
+
+def attend_in_chunks(
+    q_BNTD: WindowTokens, k_BNTD: WindowTokens, v_BNTD: WindowTokens, bias_NTT: Tensor
+) -> WindowTokens:
+    """``softmax(q k^T / sqrt(D) + bias) v``, computed with centred keys and values.
+
+    Subtracting the mean key of a window moves all scores of a row alike, and the mean value can be
+    added to the result again: the function is the same. Its gradient, however, is a difference of
+    nearly equal numbers where attention is nearly uniform, and centring takes what they share
+    away *before* they are rounded. Without it bfloat16's rounding was up to 1000 times the gradient
+    (tests/training/test_precision.py).
+
+    Args:
+        q_BNTD: (windows, N, T, D).
+        k_BNTD: likewise, of the same dtype.
+        v_BNTD: likewise, of the same dtype.
+        bias_NTT: (N, T, T).
+    Returns:
+        (windows, N, T, D), of the dtype given, also under autocast.
+    """
+    with torch.autocast(q_BNTD.device.type, enabled=False):
+        mean_value = v_BNTD.mean(-2, keepdim=True)
+        attended: Tensor = _ChunkedAttention.apply(  # pyright: ignore[reportAssignmentType]
+            (q_BNTD / math.sqrt(q_BNTD.shape[-1])).contiguous(),
+            (k_BNTD - k_BNTD.mean(-2, keepdim=True)).contiguous(),
+            (v_BNTD - mean_value).contiguous(),
+            bias_NTT.to(q_BNTD.dtype),
+        )
+        return attended + mean_value
+
+
+class _ChunkedAttention(torch.autograd.Function):
+    """``softmax(q k^T + bias) v`` and its gradients, a few windows at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        attended = torch.empty_like(v)
+        are_kept = bias[0].numel() * q.shape[:2].numel() * q.element_size() <= LARGEST_KEPT_BYTES
+        kept: list[Tensor] = []
+        for piece in _pieces(q, bias):
+            probabilities = _probabilities(q[piece], k[piece], bias)
+            attended[piece] = probabilities @ v[piece]
+            if are_kept:
+                kept.append(probabilities)
+        ctx.save_for_backward(q, k, v, bias, attended, *kept)
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        q, k, v, bias, attended, *kept = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        q_gradient, k_gradient, v_gradient = (torch.empty_like(part) for part in (q, k, v))
+        bias_gradient = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
+        shared = (gradient.to(bias_gradient.dtype) * attended).sum(-1, keepdim=True).to(q.dtype)
+        for number, piece in enumerate(_pieces(q, bias)):
+            probabilities = kept[number] if kept else _probabilities(q[piece], k[piece], bias)
+            v_gradient[piece] = probabilities.transpose(-2, -1) @ gradient[piece]
+            scores = gradient[piece] @ v[piece].transpose(-2, -1)
+            scores.sub_(shared[piece]).mul_(probabilities)
+            bias_gradient += scores.sum(0)
+            q_gradient[piece] = scores @ k[piece]
+            k_gradient[piece] = scores.transpose(-2, -1) @ q[piece]
+        return q_gradient, k_gradient, v_gradient, bias_gradient.to(bias.dtype)
+
+
+def _pieces(q_BNTD: Tensor, bias_NTT: Tensor) -> list[slice]:
+    windows = max(1, SCORES_PER_PIECE // bias_NTT.numel())
+    return [slice(first, first + windows) for first in range(0, q_BNTD.shape[0], windows)]
+
+
+def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+    return (q @ k.transpose(-2, -1)).add_(bias).softmax(dim=-1)
