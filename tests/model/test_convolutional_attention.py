@@ -5,12 +5,16 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from escsr.model.convolutional_attention import (
     ConvAttention,
     DynamicKernel,
     SharedLargeKernel,
     average_over_symmetries,
+    convolve_large,
     convolve_per_image,
 )
 from tests.golden_files import relative_error
@@ -200,3 +204,35 @@ def test_the_dynamic_kernels_hidden_layer_is_a_share_of_its_channels(kind, hidde
     layer = ConvAttention(small_config(dim=16, pdim=16, large_kernel=kind))
     assert layer.dynamic_kernel.to_hidden.weight.shape == (hidden, 16, 1, 1)
     assert layer.dynamic_kernel.to_kernel.weight.shape == (16 * 9, hidden, 1, 1)
+
+
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 9),
+    height=st.integers(1, 15),
+    width=st.integers(1, 24),
+    kernel_size=st.sampled_from([1, 3, 5, 7, 9, 13, 17]),
+    is_channels_last=st.booleans(),
+)
+def test_two_pixels_at_a_time_are_the_plain_convolution(
+    batch, channels, height, width, kernel_size, is_channels_last
+):
+    """Results and gradients, whether or not size and layout let pixels go in pairs: float64."""
+    layout = torch.channels_last if is_channels_last else torch.contiguous_format
+    torch.manual_seed(0)
+    features = torch.randn(batch, channels, height, width, dtype=torch.float64)
+    features = features.contiguous(memory_format=layout).requires_grad_()
+    kernel = torch.randn(
+        channels, channels, kernel_size, kernel_size, dtype=torch.float64, requires_grad=True
+    )
+    ours = convolve_large(features, kernel)
+    plain = F.conv2d(features, kernel, padding=kernel_size // 2)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(plain)
+    pairs = zip(
+        torch.autograd.grad((ours * weights).sum(), (features, kernel)),
+        torch.autograd.grad((plain * weights).sum(), (features, kernel)),
+        strict=True,
+    )
+    for our_gradient, gradient in pairs:
+        torch.testing.assert_close(our_gradient, gradient, rtol=1e-11, atol=1e-11)

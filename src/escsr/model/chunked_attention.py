@@ -54,7 +54,8 @@ class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         attended = torch.empty_like(v)
-        are_kept = bias[0].numel() * q.shape[:2].numel() * q.element_size() <= LARGEST_KEPT_BYTES
+        num_bytes = bias[0].numel() * q.shape[:2].numel() * q.element_size()
+        are_kept = any(ctx.needs_input_grad) and num_bytes <= LARGEST_KEPT_BYTES
         kept: list[Tensor] = []
         for piece in _pieces(q, bias):
             probabilities = _probabilities(q[piece], k[piece], bias)

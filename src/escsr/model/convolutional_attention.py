@@ -15,6 +15,8 @@ from escsr.model.config import ESCConfig, LargeKernel
 from escsr.shapes import FeatureMap
 
 DYNAMIC_KERNEL_SIZE = 3
+PAIRED_CHANNELS = 8
+"""Up to so many channels, two pixels go through the large kernel at a time."""
 
 LargeKernelWeights: TypeAlias = tuple[Tensor, ...]
 """("dense") one (P, P, K, K); ("decomposed") a (P, P, 1, 1) and a (P, 1, K, K)."""
@@ -114,8 +116,62 @@ def convolve_dense(
         dynamic_kernel: (B, P, 3, 3), depthwise, one per image.
     """
     (dense,) = large_kernel
-    far = F.conv2d(features, dense, padding=dense.shape[-1] // 2)
-    return far + convolve_per_image(features, dynamic_kernel)
+    return convolve_large(features, dense) + convolve_per_image(features, dynamic_kernel)
+
+
+def convolve_large(features: FeatureMap, dense: Tensor) -> FeatureMap:
+    """``LK * a``; with few channels on a CPU, two neighbouring pixels at a time.
+
+    A CPU's vectors hold 16 numbers, and convolutions in channels_last fill them with channels. Two
+    pixels of 8 channels lie in memory as one of 16, so the map is seen as half as wide and twice as
+    deep, and the kernel as one over pairs of pixels: 1.08 times the arithmetic in about 0.6 of the
+    time (8 channels, 13x13, forward and backward).
+
+    Args:
+        features: (B, P, H, W).
+        dense: (P, P, K, K), K odd.
+    Returns:
+        (B, P, H, W), equal to the plain convolution but for the order of summation.
+    """
+    channels, size = features.shape[1], dense.shape[-1]
+    is_channels_last = features.stride(1) == 1
+    has_few = channels <= PAIRED_CHANNELS and is_channels_last and features.device.type == "cpu"
+    if not has_few or _is_exporting() or features.shape[-1] % 2 or size % 4 != 1:
+        return F.conv2d(features, dense, padding=size // 2)
+    pairs = _pixels_to_pairs(features)
+    padding = (size // 2, (size // 2 + 1) // 2)
+    return _pairs_to_pixels(F.conv2d(pairs, pair_kernel(dense), padding=padding))
+
+
+def pair_kernel(dense: Tensor) -> Tensor:
+    """The kernel over pairs of neighbouring pixels that does what a kernel over pixels does.
+
+    Args:
+        dense: (P, P, K, K), K = 4n + 1.
+    Returns:
+        (2P, 2P, K, (K + 1) / 2), channels ordered (pixel of the pair, channel): output pixel d of a
+        pair meets input pixel e of the pair t further at column 2t + e - d of the kernel.
+    """
+    channels, _, size, _ = dense.shape
+    of_left = F.pad(dense, (0, 1)).unflatten(-1, (-1, 2))  # (P, P, K, pairs, pixel of the pair)
+    of_right = F.pad(dense, (1, 0)).unflatten(-1, (-1, 2))
+    both = torch.stack((of_left, of_right))  # (d, out, in, K, pairs, e)
+    kernel = both.permute(0, 1, 5, 2, 3, 4)
+    return kernel.reshape(2 * channels, 2 * channels, size, (size + 1) // 2)
+
+
+def _pixels_to_pairs(features: FeatureMap) -> Tensor:
+    """(B, P, H, W) -> (B, 2P, H, W/2); no copy in channels_last."""
+    batch, channels, height, width = features.shape
+    pairs = features.permute(0, 2, 3, 1).reshape(batch, height, width // 2, 2 * channels)
+    return pairs.permute(0, 3, 1, 2)
+
+
+def _pairs_to_pixels(pairs: Tensor) -> FeatureMap:
+    """The inverse of ``_pixels_to_pairs``."""
+    batch, channels, height, width = pairs.shape
+    pixels = pairs.permute(0, 2, 3, 1).reshape(batch, height, 2 * width, channels // 2)
+    return pixels.permute(0, 3, 1, 2)
 
 
 def convolve_decomposed(
