@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from escsr.images.files import probe_image
+from escsr.images.files import probe_image, read_image
 from escsr.weights import bundled_models
 
 from .conftest import Escsr, MakePicture
@@ -228,6 +229,17 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(
     assert not (photo.parent.parent / "out").exists()
 
 
+def test_a_dry_run_says_the_tiles_and_the_memory(upscale: Escsr, make_picture: MakePicture) -> None:
+    """So that whoever is short of memory knows before the work; a limit below all is a failure."""
+    photo = make_picture(width=64, height=48)
+    assert re.search(r"64x48 -> 128x96, whole, about \d+ MB", upscale(photo, "--dry-run").stdout)
+    cut = upscale(photo, "--dry-run", "-t", "16", "--overlap", "0")
+    assert re.search(r"12 tiles of at most 16 pixels, about \d+ MB of memory", cut.stdout)
+    refused = upscale(photo, "--dry-run", "--memory", "1MB")
+    assert refused.exit_code == 1
+    assert "memory limit" in refused.stderr
+
+
 def test_json_is_all_of_stdout_and_names_every_input(
     upscale: Escsr, make_picture: MakePicture, tmp_path: Path
 ) -> None:
@@ -264,3 +276,21 @@ def test_tiles_overlap_memory_and_quality_reach_the_work(
     entry = json.loads(result.stdout)[0]
     assert entry["num_tiles"] == 1
     assert Path(entry["output"]).stat().st_size < fine
+
+
+def test_colours_are_kept_unless_it_is_turned_off(
+    upscale: Escsr, make_picture: MakePicture
+) -> None:
+    """The small network has random weights, so by itself it does not keep them."""
+    photo = make_picture(width=64, height=48)
+    tone = read_image(photo).pixels.mean(axis=(0, 1))
+    drift: dict[str, float] = {}
+    for option in ("--keep-colours", "--no-keep-colours"):
+        output = photo.with_name(f"out{option}.png")
+        assert upscale(photo, option, "-o", output).exit_code == 0
+        drift[option] = float(abs(read_image(output).pixels.mean(axis=(0, 1)) - tone).max())
+    by_default = photo.with_name("default.png")
+    upscale(photo, "-o", by_default)
+    kept = photo.with_name("out--keep-colours.png")
+    assert by_default.read_bytes() == kept.read_bytes()
+    assert drift["--keep-colours"] < 0.25 * drift["--no-keep-colours"]

@@ -1,12 +1,13 @@
-"""Luma and premultiplied colour, by hand."""
+"""Luma, 8-bit RGB and premultiplied colour, by hand."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from escsr.errors import ImageValueError
-from escsr.images.colour import premultiply, rgb_to_luma, unpremultiply
+from escsr.images.colour import premultiply, rgb_to_luma, to_rgb_uint8, unpremultiply
 
 
 def test_luma_of_black_white_and_red_is_bt601() -> None:
@@ -37,3 +38,52 @@ def test_invisible_pixels_become_black_and_not_nan() -> None:
     """Where alpha is 0, the result is 0."""
     result = unpremultiply(torch.ones(1, 3, 2, 2), torch.zeros(1, 1, 2, 2))
     assert torch.equal(result, torch.zeros(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_grey_becomes_three_equal_channels(channels: int) -> None:
+    """The alpha of grey with alpha is dropped, not taken for a colour."""
+    pixels = np.full((2, 3, channels), 9, dtype=np.uint8)
+    pixels[..., 0] = np.arange(6).reshape(2, 3)
+    rgb = to_rgb_uint8(pixels)
+    assert rgb.shape == (2, 3, 3)
+    assert all(np.array_equal(rgb[..., c], pixels[..., 0]) for c in range(3))
+
+
+def test_alpha_is_dropped_and_the_colour_under_it_kept() -> None:
+    """RGBA (1, 2, 3, transparent) is RGB (1, 2, 3)."""
+    pixels = np.array([[[1, 2, 3, 0]]], dtype=np.uint8)
+    assert to_rgb_uint8(pixels).tolist() == [[[1, 2, 3]]]
+
+
+def test_16_bits_are_rounded_to_the_nearest_of_8() -> None:
+    """For each of the 65536 values: v * 255 / 65535, rounded, which is never a tie."""
+    values = np.arange(65536, dtype=np.uint16)
+    expected = np.rint(values / 257).astype(np.uint8)
+    grey = to_rgb_uint8(values.reshape(256, 256, 1))
+    assert np.array_equal(grey[..., 0].ravel(), expected)
+
+
+def test_8_bit_rgb_comes_back_in_memory_of_its_own() -> None:
+    """Equal values, contiguous even when cut from a larger image; the input is not shared."""
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    rgb = to_rgb_uint8(pixels[:2, :2])
+    assert np.array_equal(rgb, pixels[:2, :2])
+    assert rgb.flags.c_contiguous
+    assert not np.shares_memory(rgb, pixels)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((2, 2), np.uint8),
+        np.zeros((2, 2, 5), np.uint8),
+        np.zeros((2, 2, 0), np.uint8),
+        np.zeros((2, 2, 3), np.float32),
+    ],
+    ids=["no channels", "five channels", "zero channels", "float"],
+)
+def test_what_are_no_pixels_of_an_image_file_are_refused(pixels: np.ndarray) -> None:
+    """The message gives the type and shape that came."""
+    with pytest.raises(ImageValueError, match=f"{pixels.dtype} of shape"):
+        to_rgb_uint8(pixels)

@@ -232,3 +232,41 @@ def test_a_limit_of_memory_reaches_the_plan(photo: Path, tmp_path: Path) -> None
     report = upscaler.upscale_file(photo, tmp_path / "out.png")
     assert report.peak_memory_bytes <= limit
     assert report.num_tiles > 1
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ({"width": 90}, (90, 75)),
+        ({"height": 100}, (120, 100)),
+        ({"longest": 72}, (72, 60)),
+        ({"width": 70, "height": 99}, (70, 99)),
+    ],
+)
+def test_one_call_takes_a_size_in_pixels_too(
+    photo: Path, tmp_path: Path, size: dict[str, int], expected: tuple[int, int]
+) -> None:
+    """As the methods of an Upscaler and the command do."""
+    report = upscale(photo, tmp_path / "out.png", model=NearestEnlarger(2), device="cpu", **size)
+    assert report.output_size == expected
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_planned_is_what_is_done(upscaler: Upscaler, tmp_path: Path, channels: int) -> None:
+    """From the header alone: the same tiles, and the same estimate of memory."""
+    photo = tmp_path / "photo.png"
+    write_image(photo, np.zeros((50, 60, channels), np.uint16))
+    plan = upscaler.plan_file(photo, scale=3)
+    report = upscaler.upscale_file(photo, tmp_path / "out.png", scale=3)
+    assert (plan.num_tiles, plan.tile_pixels) == (report.num_tiles, report.tile_pixels)
+    assert plan.peak_memory_bytes == report.peak_memory_bytes
+
+
+def test_alpha_is_planned_for_though_it_may_say_nothing(upscaler: Upscaler, tmp_path: Path) -> None:
+    """A header does not tell that all is opaque, so the plan is no less than what is needed."""
+    photo = tmp_path / "photo.png"
+    write_image(photo, np.full((50, 60, 4), 255, np.uint8))
+    plan = upscaler.plan_file(photo)
+    report = upscaler.upscale_file(photo, tmp_path / "out.png")
+    assert plan.peak_memory_bytes > report.peak_memory_bytes
+    assert plan.num_tiles == report.num_tiles

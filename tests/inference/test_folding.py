@@ -86,6 +86,14 @@ def test_folding_leaves_the_network_as_it_was() -> None:
     assert not any(isinstance(module, folded_kinds) for module in network.modules())
 
 
+def test_folding_draws_no_random_numbers() -> None:
+    """A training run that looks at samples now and then goes on as if it had not."""
+    network = smallest()
+    before = torch.get_rng_state()
+    fold(network)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_an_esc_inside_another_module_is_folded() -> None:
     """A wrapper keeps its place; what it holds is folded."""
     wrapped = nn.Sequential(smallest(), nn.Identity())

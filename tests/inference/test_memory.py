@@ -116,7 +116,7 @@ _MEASURE = """
                 return int(line.split()[1]) * 1024
 
     scale, height, width = (int(argument) for argument in sys.argv[1:])
-    engine = Engine(tiny(scale), scale=scale, device=torch.device("cpu"))
+    engine = Engine(tiny(scale), scale=scale, device=torch.device("cpu"), keep_colours=True)
     engine.run(torch.rand(1, 3, 48, 48), torch.float32)
     before = status("VmRSS")
     open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here on

@@ -73,6 +73,17 @@ def test_running_out_of_memory_changes_no_pixel(
     assert np.array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_grey_scan_stored_as_colour_is_tiled_like_any_image(channels: int) -> None:
+    """Its three channels are one and the same to the network, and still blended each."""
+    pixels = random_pixels(40, 40, 1).repeat(channels, 2)
+    if channels == 4:
+        pixels[..., 3] = 255
+    grid = TileGrid(tile_pixels=16, overlap_pixels=8, window_size=8)
+    result = np.concatenate(enlarge(pixels, NearestEnlarger(2), grid, 2))
+    assert np.array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+
+
 class FullLater(nn.Module):
     """Runs out of memory once, at its fifth tile."""
 

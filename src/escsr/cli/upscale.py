@@ -64,6 +64,13 @@ Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, float32, flo
 Memory = Annotated[
     str | None, typer.Option(metavar="AMOUNT", help="Memory to plan with, such as 2GB.")
 ]
+KeepColours = Annotated[
+    bool,
+    typer.Option(
+        "--keep-colours/--no-keep-colours",
+        help="Hold tint and brightness to the input's, whatever the model does.",
+    ),
+]
 Suffix = Annotated[
     str | None,
     typer.Option(
@@ -86,7 +93,10 @@ MaxMegapixels = Annotated[
         metavar="NUMBER", help="Largest input to accept. [default: 268]", show_default=False
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only say what would be written, and the memory."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
@@ -104,6 +114,7 @@ def upscale_command(
     device: Device = "auto",
     precision: Precision = "auto",
     memory: Memory = None,
+    keep_colours: KeepColours = True,
     suffix: Suffix = None,
     image_format: Format = None,
     quality: Quality = None,
@@ -133,6 +144,7 @@ def upscale_command(
         device=device,
         precision=precision,
         memory=memory,
+        keep_colours=keep_colours,
         name_suffix=suffix,
         image_format=image_format,
         quality=quality,

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,7 @@ from escsr.cli.options import (
 from escsr.cli.plan import Job, PlanRules, plan_jobs
 from escsr.cli.progress import shown_run, summary_line
 from escsr.cli.results import FileResult, Size, results_as_json
-from escsr.errors import ConfigurationError, ImageWriteError
+from escsr.errors import ConfigurationError, EscsrError, ImageWriteError
 from escsr.images.files import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES
 from escsr.inference.devices import Precision
 from escsr.inference.file_job import UpscaleReport
@@ -50,6 +51,7 @@ class UpscaleRequest:
     device: str
     precision: str
     memory: str | None
+    keep_colours: bool
     name_suffix: str | None
     image_format: str | None
     quality: int | None
@@ -87,7 +89,8 @@ def run_upscale(request: UpscaleRequest) -> int:
         )
         planned = [*plan_jobs(files, rules), *map(_missing_result, missing)]
         if request.dry_run:
-            planned = [e.result("planned") if isinstance(e, Job) else e for e in planned]
+            rehearse = partial(_rehearsed, upscaler=upscaler, rules=rules, wish=wish)
+            planned = [rehearse(e) if isinstance(e, Job) else e for e in planned]
         with shown_run(planned, stdout_is_taken=request.as_json) as view:
             outcome = run_jobs(planned, _work_of(request, upscaler, rules, wish), view)
     _tell(outcome, request)
@@ -127,6 +130,7 @@ def _make_upscaler(request: UpscaleRequest) -> Upscaler:
         tile=parse_tile(request.tile),
         overlap_pixels=request.overlap_pixels,
         memory_limit_bytes=parse_memory(request.memory),
+        keep_colours=request.keep_colours,
     )
     factors = ", ".join(f"x{scale}" for scale in upscaler.scales)
     logger.info("Model %s (%s) on %s", upscaler.model_name, factors, upscaler.device)
@@ -147,6 +151,30 @@ def _scale_label(upscaler: Upscaler, wish: SizeWish) -> str | None:
         # Nothing asked for: one pixel becomes as many as the model's own factor.
         return f"x{upscaler.output_size((1, 1))[0]}"
     return None
+
+
+def _rehearsed(job: Job, *, upscaler: Upscaler, rules: PlanRules, wish: SizeWish) -> FileResult:
+    """What a dry run says of a job: the tiles and the memory, or that no tile fits."""
+    try:
+        plan = upscaler.plan_file(
+            job.file.path,
+            max_pixels=rules.max_pixels,
+            scale=wish.scale,
+            width=wish.width,
+            height=wish.height,
+            longest=wish.longest,
+        )
+    except EscsrError as error:
+        return job.result("failed", error=printable(error))
+    notes = [job.note] if job.note else []
+    tiles = _tiles_in_words(plan.num_tiles, len(plan.tiles), plan.tile_pixels)
+    notes.append(f"{tiles}, about {plan.peak_memory_bytes / 1e6:.0f} MB of memory")
+    return replace(job, note="; ".join(notes)).result("planned")
+
+
+def _tiles_in_words(num_tiles: int, num_passes: int, tile_pixels: int) -> str:
+    whole = num_tiles == num_passes
+    return "whole" if whole else f"{num_tiles} tiles of at most {tile_pixels} pixels"
 
 
 def _missing_result(missing: MissingInput) -> FileResult:
@@ -185,7 +213,6 @@ def _make_folder(folder: Path) -> None:
 
 def _log_report(report: UpscaleReport) -> None:
     passes = " then ".join(f"x{factor}" for factor in report.passes)
-    tiles = f"{report.num_tiles} tiles of at most {report.tile_pixels} pixels"
     logger.info(
         "%s: %s %s on %s in %s, %s, about %.0f MB planned",
         printable(report.input),
@@ -193,7 +220,7 @@ def _log_report(report: UpscaleReport) -> None:
         passes,
         report.device,
         report.precision,
-        "whole" if report.num_tiles == 1 else tiles,
+        _tiles_in_words(report.num_tiles, len(report.passes), report.tile_pixels),
         report.peak_memory_bytes / 1e6,
     )
 

@@ -1,5 +1,7 @@
-"""BT.601 luma, and colour multiplied by its opacity."""
+"""BT.601 luma, any pixels as 8-bit RGB, and colour multiplied by its opacity."""
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,6 +29,33 @@ def rgb_to_luma(image: Tensor) -> Tensor:
         )
     weights = torch.tensor(_LUMA_WEIGHTS, dtype=image.dtype, device=image.device)
     return ((image * weights.view(1, 3, 1, 1)).sum(dim=1, keepdim=True) + 16.0) / 255.0
+
+
+def to_rgb_uint8(
+    pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
+) -> npt.NDArray[np.uint8]:
+    """Turn the pixels of any image file into 8-bit RGB, as networks and metrics are fed.
+
+    Grey becomes three equal channels, alpha is dropped (the colour under it is kept), and 16 bits
+    are rounded to the nearest of 8.
+
+    Args:
+        pixels: (H, W, C) of 8 or 16 bits; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+    Returns:
+        (H, W, 3), contiguous and of its own memory.
+    Raises:
+        ImageValueError: another type or shape.
+    """
+    is_depth_known = pixels.dtype.name in ("uint8", "uint16")
+    if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4 or not is_depth_known:
+        raise ImageValueError(
+            f"RGB needs uint8 or uint16 pixels of shape (H, W, C) with 1 to 4 channels; came "
+            f"{pixels.dtype} of shape {pixels.shape}."
+        )
+    colour = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    if colour.dtype == np.uint16:
+        colour = (colour.astype(np.uint32) * 255 + 32767) // 65535
+    return np.array(colour, dtype=np.uint8, order="C")
 
 
 def premultiply(colour: Tensor, alpha: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The one public door for images in memory: what may come in, and how it goes out again."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,15 @@ def array_like(result: Pixels, original: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Give a result the axes and dtype of the array that came in."""
     shaped = result[..., 0] if original.ndim == 2 else result
     return shaped.astype(original.dtype, copy=False)
+
+
+def is_picture(image: object) -> "TypeGuard[Picture]":
+    """Whether this is a PIL image; Pillow need not be installed to tell."""
+    try:
+        from PIL.Image import Image
+    except ImportError:
+        return False
+    return isinstance(image, Image)
 
 
 def pixels_of_picture(picture: "Picture") -> Pixels:

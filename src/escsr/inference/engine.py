@@ -3,18 +3,24 @@
 import copy
 import logging
 import threading
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
-from escsr.errors import CheckpointError
+from escsr.errors import CheckpointError, ConfigurationError
+from escsr.inference.colour_guard import keep_colours
 from escsr.inference.folding import fold
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
+from escsr.model.padding import reflect_pad_to_multiple
 from escsr.shapes import ImageBatch
 
-__all__ = ["Engine", "fold"]
+__all__ = ["Engine", "ImagePadding", "fold"]
+
+ImagePadding = Literal["none", "window"]
+"""Whether an image is extended to whole attention windows before the network sees it."""
 
 logger = logging.getLogger("escsr")
 
@@ -32,6 +38,8 @@ class Engine:
         scale: int,
         device: torch.device,
         attention_backend: AttentionBackend | None = None,
+        keep_colours: bool = False,
+        padding: ImagePadding = "none",
     ) -> None:
         """Prepare a network; it is copied, and neither moved nor changed.
 
@@ -40,10 +48,17 @@ class Engine:
             scale: its factor.
             device: where to run it.
             attention_backend: replaces the network's own choice.
+            keep_colours: give results the low frequencies of their source.
+            padding: "window" extends an image at the bottom and right by reflection to whole
+                windows and crops the result, as the reference's tester does.
+        Raises:
+            ConfigurationError: no such padding, or whole windows of a network that has none.
         """
         self.scale = scale
         self.device = device
         self.config = _config_within(network)
+        self._keep_colours = keep_colours
+        self._multiple = _multiple_to_pad_to(padding, self.config)
         # Apple's back-end has had wrong results with channels_last.
         self._memory_format = (
             torch.contiguous_format if device.type == "mps" else torch.channels_last
@@ -89,11 +104,18 @@ class Engine:
     @torch.inference_mode()
     def _forward(self, lr_image: ImageBatch, dtype: torch.dtype) -> ImageBatch:
         network = self._network(dtype)
-        moved = lr_image.to(self.device, dtype).contiguous(memory_format=self._memory_format)
-        at_once = self.images_at_once(moved.shape[0])
-        parts = (moved[i : i + at_once] for i in range(0, moved.shape[0], at_once))
-        results = [network(part).float() for part in parts]
+        moved = lr_image.to(self.device, torch.float32)
+        parts = torch.split(moved, self.images_at_once(moved.shape[0]))
+        results = [self._enlarge(part, network, dtype) for part in parts]
         return results[0] if len(results) == 1 else torch.cat(results)
+
+    def _enlarge(self, lr_image: ImageBatch, network: nn.Module, dtype: torch.dtype) -> ImageBatch:
+        """Pad, run, crop, guard: float32 in, float32 out, ``dtype`` in between."""
+        height, width = (self.scale * side for side in lr_image.shape[-2:])
+        padded = reflect_pad_to_multiple(lr_image, self._multiple).to(dtype)
+        result = network(padded.contiguous(memory_format=self._memory_format)).float()
+        result = result[..., :height, :width]
+        return keep_colours(result, lr_image, scale=self.scale) if self._keep_colours else result
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
         with self._lock:
@@ -112,6 +134,30 @@ class Engine:
                 "The network gave NaN or infinite values in %s; such tiles run again in float32.",
                 str(dtype).removeprefix("torch."),
             )
+
+
+def require_padding(padding: str) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        ConfigurationError: no such padding.
+    """
+    if padding not in get_args(ImagePadding):
+        raise ConfigurationError(
+            f"padding is {padding!r}; allowed are {', '.join(get_args(ImagePadding))}."
+        )
+
+
+def _multiple_to_pad_to(padding: ImagePadding, config: ESCConfig | None) -> int:
+    require_padding(padding)
+    if padding == "none":
+        return 1
+    if config is None:
+        raise ConfigurationError(
+            'padding is "window", but the network holds no ESC, so it has no attention windows; '
+            'use padding="none".'
+        )
+    return config.window_size
 
 
 def _config_within(network: nn.Module) -> ESCConfig | None:

@@ -20,7 +20,7 @@ from escsr.inference.engine import Engine
 from escsr.inference.geometry import Enlargement, SizeWish, plan_enlargement
 from escsr.inference.memory import TileChoice, TilePlan, Workload, network_cost, plan_tiles
 from escsr.inference.models import ModelShelf
-from escsr.inference.planes import PixelPlanes, Pixels
+from escsr.inference.planes import PixelPlanes, Pixels, SourceShape
 from escsr.inference.streaming import enlarge_in_bands
 from escsr.shapes import ImageBatch
 
@@ -59,6 +59,16 @@ class WorkPlan:
         return sum(plan.num_tiles for plan in self.tiles)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every pass runs in one piece."""
+        return all(plan.is_whole for plan in self.tiles)
+
+    @property
+    def tile_pixels(self) -> int:
+        """Longest side of a tile in the last pass, in pixels of what it reads."""
+        return self.tiles[-1].grid.tile_pixels
+
+    @property
     def peak_memory_bytes(self) -> int:
         """Estimate for the hungriest pass."""
         return max(plan.peak_memory_bytes for plan in self.tiles)
@@ -87,39 +97,36 @@ class Enlarger:
         )
 
     def plan(
-        self, source: PixelPlanes, enlargement: Enlargement, *, result_is_held: bool
+        self, source: SourceShape, enlargement: Enlargement, *, result_is_held: bool
     ) -> WorkPlan:
-        """Settle the tiles of each pass.
+        """Settle the tiles of each pass; loads the networks.
 
         Args:
-            source: the image.
+            source: sizes of the image.
             enlargement: from ``plan_size``.
             result_is_held: whether the last pass's result stays in memory too.
         Raises:
             DeviceMemoryError: the memory limit cannot be kept.
         """
-        itemsize = source.pixels.dtype.itemsize
-        pixel_bytes = source.channels * itemsize
         grown = (1, *accumulate(enlargement.passes, mul))
         tiles: list[TilePlan] = []
         for index, scale in enumerate(enlargement.passes):
-            width, height = source.width * grown[index], source.height * grown[index]
             is_last = index == len(enlargement.passes) - 1
-            held = source.pixels.nbytes if index > 0 else 0
+            held = source.num_bytes if index > 0 else 0
             if result_is_held or not is_last:
-                held += width * height * scale**2 * pixel_bytes
+                held += source.num_bytes * grown[index + 1] ** 2
             engine = self.shelf.engine(scale)
             workload = Workload(
-                width=width,
-                height=height,
+                width=source.width * grown[index],
+                height=source.height * grown[index],
                 channels=source.channels,
-                bytes_per_sample=itemsize,
+                bytes_per_sample=source.bytes_per_sample,
                 num_images=source.num_images,
                 images_at_once=engine.images_at_once(source.num_images),
                 held_bytes=held,
             )
             tiles.append(self._plan_tiles(workload, engine))
-        dtype = self._dtype(eight_bit=itemsize == 1)
+        dtype = self._dtype(eight_bit=source.bytes_per_sample == 1)
         return WorkPlan(enlargement=enlargement, tiles=tuple(tiles), dtype=dtype)
 
     def stream(
@@ -159,7 +166,7 @@ class Enlarger:
             The result, float32; None where the plan has tiles or memory ran out, so that the work
             must go by ``stream``.
         """
-        if plan.num_tiles > len(plan.tiles):
+        if not plan.is_whole:
             return None
         try:
             for scale in plan.enlargement.passes:

@@ -88,7 +88,7 @@ class FileJob:
         )
         image = read_image(self.input, max_pixels=self.max_pixels)
         source = planes_of(image.pixels)
-        plan = enlarger.plan(source, enlargement, result_is_held=False)
+        plan = enlarger.plan(source.shape, enlargement, result_is_held=False)
         with ImageWriter(
             self.output,
             width=enlargement.network_size[0],
@@ -102,7 +102,6 @@ class FileJob:
         ) as writer:
             for rows in enlarger.stream(source, plan, on_progress):
                 writer.write_rows(rows)
-        last = plan.tiles[-1].grid
         return UpscaleReport(
             input=self.input,
             output=self.output,
@@ -114,7 +113,7 @@ class FileJob:
             device=str(enlarger.shelf.device),
             precision=str(plan.dtype).removeprefix("torch."),
             num_tiles=plan.num_tiles,
-            tile_pixels=last.tile_pixels,
+            tile_pixels=plan.tile_pixels,
             peak_memory_bytes=plan.peak_memory_bytes,
         )
 

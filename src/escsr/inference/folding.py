@@ -68,13 +68,17 @@ class FoldedWindowAttention(WindowAttention):
     """Window attention whose position bias is already expanded."""
 
     def __init__(self, source: WindowAttention, backend: AttentionBackend) -> None:
-        # Not WindowAttention's: the parts are the source's, and there is no table of the bias.
-        nn.Module.__init__(self)
-        self.window_size = source.window_size
-        self.num_heads = source.num_heads
-        self.backend: AttentionBackend = backend
+        # On meta: weights that are replaced at once take no memory and draw no random numbers.
+        with torch.device("meta"):
+            super().__init__(
+                source.query_key_value.in_channels,
+                window_size=source.window_size,
+                num_heads=source.num_heads,
+                backend=backend,
+            )
         self.query_key_value = source.query_key_value
         self.output_projection = source.output_projection
+        del self.relative_position_bias
         self.bias_NTT = nn.Buffer(source.position_bias().detach().clone())
 
     def position_bias(self) -> Tensor:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import TypedDict
 
 from escsr.errors import ConfigurationError, ImageSizeError
 
@@ -37,6 +38,15 @@ class SizeWish:
                 f"height={self.height}, longest={self.longest}. Give a scale, or a width and/or "
                 "a height, or the longest side."
             )
+
+
+class SizeOptions(TypedDict, total=False):
+    """A ``SizeWish`` as the keyword arguments of a call."""
+
+    scale: float | None
+    width: int | None
+    height: int | None
+    longest: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

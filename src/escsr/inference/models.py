@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from escsr.errors import ConfigurationError
-from escsr.inference.engine import Engine
+from escsr.inference.engine import Engine, ImagePadding, require_padding
 from escsr.model.attention_backends import ATTENTION_BACKENDS, AttentionBackend
 from escsr.weights import bundled_models, load_model
 from escsr.weights.box import DEFAULT_SCALE
@@ -25,9 +25,11 @@ class ModelShelf:
         model: a name in the box (all its factors), a checkpoint or a network (its own factor).
         device: where networks run.
         attention_backend: replaces the networks' own choice.
+        keep_colours: as for an ``Engine``.
+        padding: as for an ``Engine``.
     Raises:
         UnknownModelError, CheckpointError: as ``load_model``.
-        ConfigurationError: a module without a factor, or an unknown back-end.
+        ConfigurationError: a module without a factor, or an unknown back-end or padding.
     """
 
     def __init__(
@@ -36,13 +38,18 @@ class ModelShelf:
         *,
         device: torch.device,
         attention_backend: AttentionBackend | None = None,
+        keep_colours: bool = False,
+        padding: ImagePadding = "none",
     ) -> None:
+        require_padding(padding)
         if attention_backend is not None and attention_backend not in ATTENTION_BACKENDS:
             raise ConfigurationError(
                 f"The attention back-end is {attention_backend!r}; allowed are "
                 f"{', '.join(ATTENTION_BACKENDS)}."
             )
         self.device = device
+        self._keep_colours = keep_colours
+        self._padding: ImagePadding = padding
         self.attention_backend: AttentionBackend | None = attention_backend
         self._engines: dict[int, Engine] = {}
         self._lock = threading.Lock()
@@ -71,7 +78,12 @@ class ModelShelf:
 
     def _engine_for(self, network: nn.Module, scale: int) -> Engine:
         return Engine(
-            network, scale=scale, device=self.device, attention_backend=self.attention_backend
+            network,
+            scale=scale,
+            device=self.device,
+            attention_backend=self.attention_backend,
+            keep_colours=self._keep_colours,
+            padding=self._padding,
         )
 
 

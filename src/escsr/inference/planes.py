@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from escsr.images.colour import premultiply, unpremultiply
+from escsr.images.files import ImageHeader
 from escsr.inference.tiling import Span
 from escsr.shapes import ImageBatch
 
@@ -25,6 +26,27 @@ Layout = Literal["grey", "grey+alpha", "rgb", "rgba", "batch"]
 
 _LAYOUT_BY_CHANNELS: dict[int, Layout] = {1: "grey", 2: "grey+alpha", 3: "rgb", 4: "rgba"}
 _WITHOUT_ALPHA: dict[Layout, Layout] = {"grey+alpha": "grey", "rgba": "rgb"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceShape:
+    """An image as far as memory is concerned; known before its pixels are read."""
+
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
+    channels: int
+    """Of the source and of the result."""
+    bytes_per_sample: int
+    """1, 2 or 4, of the source and of the result."""
+    num_images: int
+    """Images that the network sees per tile: 2 with alpha, B for a batch."""
+
+    @property
+    def num_bytes(self) -> int:
+        """What its pixels take in memory."""
+        return self.width * self.height * self.channels * self.bytes_per_sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +82,17 @@ class PixelPlanes:
         return int(self.pixels.shape[2])
 
     @property
+    def shape(self) -> SourceShape:
+        """What a plan needs to know."""
+        return SourceShape(
+            width=self.width,
+            height=self.height,
+            channels=self.channels,
+            bytes_per_sample=self.pixels.dtype.itemsize,
+            num_images=self.num_images,
+        )
+
+    @property
     def num_planes(self) -> int:
         """Planes of a tile between network and result."""
         return self.channels - self.opaque
@@ -69,7 +102,7 @@ class PixelPlanes:
         """Images that the network sees per tile."""
         if self.layout == "batch":
             return self.channels // 3
-        return 2 if self.layout in ("grey+alpha", "rgba") else 1
+        return 2 if self.layout in _WITHOUT_ALPHA else 1
 
     def read(self, rows: Span, columns: Span) -> ImageBatch:
         """Cut out a tile for the network: (num_images, 3, h, w) float32 in [0, 1]."""
@@ -89,7 +122,8 @@ class PixelPlanes:
     def collapse(self, result: ImageBatch) -> Tensor:
         """Turn (num_images, 3, h, w) from the network into planes, (num_planes, h, w)."""
         if self.colourless:
-            result = result.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+            # Repeated, not expanded: tiles are blended in place.
+            result = result.mean(dim=1, keepdim=True).repeat(1, 3, 1, 1)
         if self.layout == "grey":
             return result.mean(dim=1)
         if self.layout == "grey+alpha":
@@ -128,6 +162,17 @@ def planes_of(pixels: Pixels) -> PixelPlanes:
     if opaque:
         layout = _WITHOUT_ALPHA[layout]
     return PixelPlanes(pixels=pixels, layout=layout, opaque=opaque, colourless=colourless)
+
+
+def shape_of_file(header: ImageHeader) -> SourceShape:
+    """What is known of an image file before it is decoded; alpha is taken to say something."""
+    return SourceShape(
+        width=header.width,
+        height=header.height,
+        channels=header.channels,
+        bytes_per_sample=header.bit_depth // 8,
+        num_images=2 if _LAYOUT_BY_CHANNELS[header.channels] in _WITHOUT_ALPHA else 1,
+    )
 
 
 def peak_of(dtype: npt.DTypeLike) -> int:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -10,37 +10,27 @@ import torch
 from torch import Tensor
 
 from escsr.errors import ImageValueError
-from escsr.images.files import DEFAULT_MAX_PIXELS, read_image
+from escsr.images.files import DEFAULT_MAX_PIXELS, probe_image, read_image
+from escsr.inference.array_job import enlarge_pixels, enlarge_tensor
 from escsr.inference.devices import Precision, choose_device, require_precision
 from escsr.inference.door import (
     array_like,
-    batch_of_pixels,
+    is_picture,
     picture_like,
     pixels_of_array,
     pixels_of_picture,
-    planes_of_tensor,
-    require_tensor,
 )
-from escsr.inference.enlarger import Enlarger, OnProgress, WorkSettings, assemble
+from escsr.inference.engine import ImagePadding
+from escsr.inference.enlarger import Enlarger, OnProgress, WorkPlan, WorkSettings
 from escsr.inference.file_job import FileJob, UpscaleReport
-from escsr.inference.geometry import SizeWish, require_factor
+from escsr.inference.geometry import SizeOptions, SizeWish, require_factor
 from escsr.inference.memory import TileChoice, require_tiling
 from escsr.inference.models import ModelShelf, ModelSource
-from escsr.inference.planes import Pixels, planes_of
-from escsr.inference.shrinking import shrink_pixels, shrink_tensor
+from escsr.inference.planes import Pixels, shape_of_file
 from escsr.model.attention_backends import AttentionBackend
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
-
-
-class SizeOptions(TypedDict, total=False):
-    """How large the result is to be: the keyword arguments of a call."""
-
-    scale: float | None
-    width: int | None
-    height: int | None
-    longest: int | None
 
 
 class Upscaler:
@@ -71,6 +61,10 @@ class Upscaler:
         memory_limit_bytes: tiles are chosen so that the estimate of what is held at once, beside
             the program itself, stays below.
         attention_backend: "sdpa" or "naive"; the network's own unless given.
+        keep_colours: give the result the low frequencies of the source, so that a network's own
+            tint or change of brightness does not show.
+        padding: "window" extends the image by reflection to whole attention windows and crops the
+            result, as the reference's tester does.
     Raises:
         UnknownModelError, CheckpointError: the model.
         ConfigurationError: any other argument.
@@ -87,12 +81,20 @@ class Upscaler:
         overlap_pixels: int | None = None,
         memory_limit_bytes: int | None = None,
         attention_backend: AttentionBackend | None = None,
+        keep_colours: bool = True,
+        padding: ImagePadding = "none",
     ) -> None:
         if scale is not None:
             require_factor(scale)
         require_precision(precision)
         require_tiling(tile, overlap_pixels, memory_limit_bytes)
-        shelf = ModelShelf(model, device=choose_device(device), attention_backend=attention_backend)
+        shelf = ModelShelf(
+            model,
+            device=choose_device(device),
+            attention_backend=attention_backend,
+            keep_colours=keep_colours,
+            padding=padding,
+        )
         settings = WorkSettings(
             precision=precision,
             tile=tile,
@@ -161,13 +163,15 @@ class Upscaler:
         """
         wish = SizeWish(scale=scale, width=width, height=height, longest=longest)
         if isinstance(image, (str, os.PathLike)):
-            return self._enlarge_pixels(read_image(Path(image)).pixels, wish)
+            return enlarge_pixels(self._enlarger, read_image(Path(image)).pixels, wish)
         if isinstance(image, np.ndarray):
-            return array_like(self._enlarge_pixels(pixels_of_array(image), wish), image)
+            return array_like(enlarge_pixels(self._enlarger, pixels_of_array(image), wish), image)
         if isinstance(image, Tensor):
-            return self._enlarge_tensor(image, wish)
-        if _is_picture(image):
-            return picture_like(self._enlarge_pixels(pixels_of_picture(image), wish), image)
+            return enlarge_tensor(self._enlarger, image, wish)
+        if is_picture(image):
+            return picture_like(
+                enlarge_pixels(self._enlarger, pixels_of_picture(image), wish), image
+            )
         raise ImageValueError(
             f"The image is a {type(image).__name__}; allowed are a path, a PIL image, a numpy "
             "array and a torch tensor."
@@ -222,45 +226,28 @@ class Upscaler:
         return job.run(self._enlarger, on_progress)
 
     def output_size(
-        self,
-        input_size: tuple[int, int],
-        *,
-        scale: float | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        longest: int | None = None,
+        self, input_size: tuple[int, int], **size: Unpack[SizeOptions]
     ) -> tuple[int, int]:
         """Size of the result for a source of one size, (width, height); does no work.
 
-        Args and errors as for a call.
+        Size and errors as for a call.
         """
-        wish = SizeWish(scale=scale, width=width, height=height, longest=longest)
-        return self._enlarger.plan_size(*input_size, wish).target_size
+        return self._enlarger.plan_size(*input_size, SizeWish(**size)).target_size
 
-    def _enlarge_pixels(self, pixels: Pixels, wish: SizeWish) -> Pixels:
-        source = planes_of(pixels)
-        enlargement = self._enlarger.plan_size(source.width, source.height, wish)
-        plan = self._enlarger.plan(source, enlargement, result_is_held=True)
-        factor = enlargement.network_size[0] // source.width
-        result = assemble(self._enlarger.stream(source, plan), source, factor)
-        width, height = enlargement.target_size
-        return shrink_pixels(result, width=width, height=height) if enlargement.shrinks else result
+    def plan_file(
+        self,
+        input: str | os.PathLike[str],
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        **size: Unpack[SizeOptions],
+    ) -> WorkPlan:
+        """Tiles and memory that ``upscale_file`` would plan with; reads no more than the header.
 
-    def _enlarge_tensor(self, image: Tensor, wish: SizeWish) -> Tensor:
-        require_tensor(image)
-        source = planes_of_tensor(image)
-        enlargement = self._enlarger.plan_size(source.width, source.height, wish)
-        plan = self._enlarger.plan(source, enlargement, result_is_held=True)
-        larger = self._enlarger.run_whole(image.detach().clamp(0, 1), plan)
-        if larger is None:
-            factor = enlargement.network_size[0] // source.width
-            rows = self._enlarger.stream(source, plan)
-            larger = batch_of_pixels(assemble(rows, source, factor))
-        if enlargement.shrinks:
-            width, height = enlargement.target_size
-            larger = shrink_tensor(larger, width=width, height=height)
-        # Made outside inference mode, so that the caller may go on computing gradients.
-        return larger.to(image.device, image.dtype).clamp(0, 1)
+        Size and errors as for ``upscale_file``.
+        """
+        header = probe_image(Path(input), max_pixels=max_pixels)
+        enlargement = self._enlarger.plan_size(header.width, header.height, SizeWish(**size))
+        return self._enlarger.plan(shape_of_file(header), enlargement, result_is_held=False)
 
 
 def upscale(
@@ -268,6 +255,9 @@ def upscale(
     output: str | os.PathLike[str],
     *,
     scale: float | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    longest: int | None = None,
     model: ModelSource = "esc-tiny",
     overwrite: bool = False,
     quality: int | None = None,
@@ -278,7 +268,10 @@ def upscale(
     Args:
         input: the image file.
         output: the file to write; its suffix chooses the format.
-        scale: factor above 1 and at most 16; None means x4, or the model's own.
+        scale: factor above 1 and at most 16; without any size, x4 or the model's own.
+        width: of the result, instead of a factor; alone, it keeps the shape.
+        height: likewise.
+        longest: longer side of the result, instead of a factor.
         model: a name in the box, the path of a checkpoint, or a network.
         overwrite: whether an existing output may be replaced.
         quality: 1 to 100 for JPEG, WebP and AVIF.
@@ -286,14 +279,13 @@ def upscale(
     Raises:
         EscsrError: as :class:`Upscaler` and :meth:`Upscaler.upscale_file`.
     """
-    upscaler = Upscaler(model, scale=scale, **options)
-    return upscaler.upscale_file(input, output, overwrite=overwrite, quality=quality)
-
-
-def _is_picture(image: object) -> bool:
-    """Whether this is a PIL image; Pillow need not be installed to tell."""
-    try:
-        from PIL.Image import Image
-    except ImportError:
-        return False
-    return isinstance(image, Image)
+    return Upscaler(model, **options).upscale_file(
+        input,
+        output,
+        scale=scale,
+        width=width,
+        height=height,
+        longest=longest,
+        overwrite=overwrite,
+        quality=quality,
+    )

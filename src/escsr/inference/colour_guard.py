@@ -1,0 +1,71 @@
+"""Hold a network to the colours of its source: what a network invents is detail, never a tint."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from escsr.shapes import ImageBatch
+
+BLUR_SIGMA_PIXELS = 4.0
+"""Standard deviation of the Gaussian that parts tone from detail, in LR pixels. Narrower ones begin
+to correct detail, which costs PSNR; wider ones follow a drift that changes over the image less
+closely (``docs/fidelity.md`` has the table, ``benchmarks/measure_fidelity.py`` measures it)."""
+
+REACH_PIXELS = math.ceil(3 * BLUR_SIGMA_PIXELS)
+"""How far the Gaussian looks, in LR pixels. Less than the overlap of tiles that is taken unless one
+is asked for, so where it is cut off by a tile's border the neighbour's pixels count most."""
+
+
+def keep_colours(
+    sr_image: ImageBatch,
+    lr_image: ImageBatch,
+    *,
+    scale: int,
+    sigma_pixels: float = BLUR_SIGMA_PIXELS,
+) -> ImageBatch:
+    """Give a result the low frequencies of its source; its high frequencies stay as they are.
+
+    ``S + up(blur(L - down(S)))``: ``down`` is the mean of each LR pixel's square of what will be
+    seen of S, that is within [0, 1]; ``up`` is bilinear. What overshoots [0, 1] stays beyond, so
+    that white stays white.
+
+    Args:
+        sr_image: S, (B, 3, scale*H, scale*W) float32, not clamped.
+        lr_image: L, (B, 3, H, W) float32 in [0, 1], on the same device.
+        scale: factor between both.
+        sigma_pixels: of the Gaussian, in LR pixels.
+    Returns:
+        (B, 3, scale*H, scale*W), not clamped; NaN and Inf stay where they were and spread no
+        further than the Gaussian reaches.
+    """
+    seen = F.avg_pool2d(sr_image.clamp(0, 1), scale)
+    drift = _blur(lr_image - seen, sigma_pixels)
+    if sr_image.is_contiguous(memory_format=torch.channels_last):
+        # Interpolating and adding are nearly twice as fast where both lie alike in memory.
+        drift = drift.contiguous(memory_format=torch.channels_last)
+    size = sr_image.shape[-2:]
+    return F.interpolate(drift, size=size, mode="bilinear", align_corners=False).add_(sr_image)
+
+
+def _blur(image: ImageBatch, sigma_pixels: float) -> ImageBatch:
+    """Average with Gaussian weights those neighbours that exist, so borders are not darkened."""
+    kernel = _gaussian(sigma_pixels).to(image)
+    planes = image.flatten(0, 1).unsqueeze(1)
+    weight = _convolve(torch.ones_like(planes[:1]), kernel)
+    return _convolve(planes, kernel).div_(weight).view(image.shape)
+
+
+def _convolve(planes: Tensor, kernel: Tensor) -> Tensor:
+    """Filter rows and columns of (N, 1, H, W) with one kernel; beyond the borders is nothing."""
+    reach = kernel.shape[0] // 2
+    rows = F.conv2d(planes, kernel.view(1, 1, -1, 1), padding=(reach, 0))
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, reach))
+
+
+def _gaussian(sigma_pixels: float) -> Tensor:
+    reach = math.ceil(3 * sigma_pixels)
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    weights = torch.exp(-(offset**2) / (2 * sigma_pixels**2))
+    return weights / weights.sum()
