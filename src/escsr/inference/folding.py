@@ -14,6 +14,7 @@ from escsr.model.convolutional_attention import (
     LargeKernelWeights,
     SharedLargeKernel,
     convolve_dense,
+    convolve_large,
 )
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap
@@ -120,7 +121,7 @@ def _convolve_dense_merged(
     centre = _centre(merged)
     # (1, P, 3, 3) -> (P, P, 3, 3), zero but where both channels are the same
     centre += torch.diag_embed(dynamic_kernel[0].permute(1, 2, 0)).permute(2, 3, 0, 1)
-    return F.conv2d(features, merged, padding=merged.shape[-1] // 2)
+    return convolve_large(features, merged)
 
 
 def _convolve_decomposed_merged(
