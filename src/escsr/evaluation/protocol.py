@@ -1,6 +1,6 @@
-"""The field's protocol for classic super-resolution: data sets in, PSNR and SSIM on Y out."""
+"""The field's protocol for classic super-resolution: one image in, its figures out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,28 +9,42 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from escsr.errors import ImageReadError
-from escsr.images.files import READABLE_SUFFIXES, read_image
-from escsr.images.metrics import psnr_y_db, round_to_8_bit, ssim_y
+from escsr.errors import ImageReadError, ImageSizeError, ImageValueError
+from escsr.evaluation.metrics import LUMA_METRICS, PSNR_Y, SSIM_Y, Metric
+from escsr.evaluation.test_sets import TestPair, find_test_pairs
+from escsr.images.colour import to_rgb_uint8
+from escsr.images.files import read_image
+from escsr.images.metrics import round_to_8_bit
 from escsr.images.resize import resize_bicubic_uint8
+from escsr.inference.size_padding import SizePadded
 from escsr.model.network import ESC
-from escsr.model.padding import reflect_pad_to_multiple
 from escsr.shapes import ImageBatch
 
-_HR_FOLDERS = ("HR", "HR_jpg", "GTmod12", "GT")
+__all__ = [
+    "PROTOCOL",
+    "ImageQuality",
+    "TestPair",
+    "evaluate",
+    "evaluate_officially",
+    "find_test_pairs",
+    "mean_quality",
+    "measure_quality",
+    "read_pair",
+    "upscale_rounded",
+]
 
+PROTOCOL = (
+    "Images are read as 8-bit RGB (grey becomes RGB) and HR is cropped at the bottom and right to "
+    "a multiple of the scale; LR images that are no files are made of it by MATLAB's imresize "
+    "(bicubic, antialiasing, uint8 after each axis). The result is rounded to 8 bits and `scale` "
+    "pixels are cropped at each border. Y is the luma of BT.601 (16 to 235), not rounded. SSIM has "
+    "an 11x11 Gaussian window of sigma 1.5, where it fits wholly. Figures of a test set are the "
+    "mean over its images."
+)
+"""In words, for reports. The official tester of ESC, arXiv:2503.06671, does the same on Y."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TestPair:
-    """One picture to judge with: the truth, and the small version of it if there is a file."""
-
-    __test__ = False  # the name is the field's; it is no test case of pytest
-
-    name: str
-    """File name of the HR image, without suffix."""
-    hr_path: Path
-    lr_path: Path | None
-    """None: the LR image is made by MATLAB's uint8 bicubic rule."""
+_LEAST_SIDE_PIXELS = 11
+"""Of an HR image without its border: the window of SSIM must fit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,75 +52,51 @@ class ImageQuality:
     """How near one result came to the truth."""
 
     name: str
-    psnr_y_db: float
-    ssim_y: float
+    """Of the test pair."""
+    values: Mapping[str, float]
+    """The figure of each metric, by its key."""
 
+    @property
+    def psnr_y_db(self) -> float:
+        """On the luma; infinite where the result is the truth."""
+        return self.values[PSNR_Y.key]
 
-def find_test_pairs(folder: Path, *, scale: int) -> list[TestPair]:
-    """Find the HR images of a test set and their LR versions, in the field's usual layouts.
-
-    Args:
-        folder: holds images, or ``HR``/``HR_jpg`` and perhaps ``LR_bicubic/X2`` with names that
-            end in ``x2`` or not.
-        scale: upscaling factor per side.
-    Raises:
-        ImageReadError: no image is there.
-    """
-    hr_folder = next((folder / name for name in _HR_FOLDERS if (folder / name).is_dir()), folder)
-    files = hr_folder.iterdir() if hr_folder.is_dir() else ()
-    paths = sorted(p for p in files if p.suffix.lower() in READABLE_SUFFIXES)
-    if not paths:
-        raise ImageReadError(
-            f"No images in {hr_folder}. A test set is a folder of HR images, or a folder with "
-            "HR/ and LR_bicubic/X2, X3, X4 inside."
-        )
-    lr_folder = folder / "LR_bicubic" / f"X{scale}"
-    return [
-        TestPair(name=path.stem, hr_path=path, lr_path=_lr_path(lr_folder, path.stem, scale))
-        for path in paths
-    ]
+    @property
+    def ssim_y(self) -> float:
+        """On the luma, at most 1."""
+        return self.values[SSIM_Y.key]
 
 
 def evaluate(
-    network: nn.Module, pairs: Iterable[TestPair], *, scale: int, pad_to_multiple: int = 1
+    network: nn.Module,
+    pairs: Iterable[TestPair],
+    *,
+    scale: int,
+    pad_to_multiple: int = 1,
+    metrics: Sequence[Metric] = LUMA_METRICS,
 ) -> Iterator[ImageQuality]:
     """Upscale every LR image and compare with the truth, one result at a time.
 
-    The result is rounded to 8 bits, the luma is not rounded, ``scale`` pixels are cropped at each
-    border, and HR is cropped at the bottom and right to a multiple of ``scale``.
-
     Args:
-        network: (1, 3, H, W) in [0, 1] -> (1, 3, scale*H, scale*W), in eval mode, float32, CPU.
+        network: (1, 3, H, W) in [0, 1] -> (1, 3, scale*H, scale*W), in eval mode, float32; it is
+            run on the device where its parameters are.
         pairs: what to judge with, from ``find_test_pairs``.
         scale: upscaling factor per side.
         pad_to_multiple: extend the LR image by reflection to a multiple of this many pixels and
             crop the result; the window size gives the reference's own tester, 1 the plain image.
-    Source: the official tester of ESC, arXiv:2503.06671.
+        metrics: what to measure; the luma's two must be among them for ``mean_quality``.
+    Raises:
+        ImageReadError, ImageSizeError: a pair cannot be used; see ``read_pair``.
+        ImageValueError: the network's result has the wrong size, or NaN.
+    Source: ``PROTOCOL``.
     """
+    padded = SizePadded(network, scale=scale, multiple=pad_to_multiple)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     for pair in pairs:
-        hr_pixels = _read_rgb(pair.hr_path)
-        height, width = (side // scale * scale for side in hr_pixels.shape[:2])
-        hr_pixels = hr_pixels[:height, :width]
-        lr_pixels = (
-            resize_bicubic_uint8(hr_pixels, scale=1 / scale)
-            if pair.lr_path is None
-            else _read_rgb(pair.lr_path)
-        )
-        lr_image, hr_image = _to_batch(lr_pixels), _to_batch(hr_pixels)
-        with torch.inference_mode():
-            padded = reflect_pad_to_multiple(lr_image, pad_to_multiple)
-            sr_image = round_to_8_bit(network(padded)[..., :height, :width])
-        yield ImageQuality(
-            name=pair.name,
-            psnr_y_db=float(psnr_y_db(sr_image, hr_image, border_pixels=scale)),
-            ssim_y=float(ssim_y(sr_image, hr_image, border_pixels=scale)),
-        )
-
-
-def mean_quality(results: Iterable[ImageQuality]) -> tuple[float, float]:
-    """PSNR-Y in dB and SSIM-Y, averaged over the images of a test set; at least one."""
-    pairs = [(result.psnr_y_db, result.ssim_y) for result in results]
-    return sum(psnr for psnr, _ in pairs) / len(pairs), sum(ssim for _, ssim in pairs) / len(pairs)
+        lr_image, hr_image = read_pair(pair, scale=scale)
+        sr_image = upscale_rounded(padded, lr_image.to(device), scale=scale)
+        values = measure_quality(sr_image, hr_image, scale=scale, metrics=metrics)
+        yield ImageQuality(name=pair.name, values=values)
 
 
 def evaluate_officially(network: ESC, pairs: Iterable[TestPair]) -> Iterator[ImageQuality]:
@@ -115,18 +105,90 @@ def evaluate_officially(network: ESC, pairs: Iterable[TestPair]) -> Iterator[Ima
     return evaluate(network, pairs, scale=network.scale, pad_to_multiple=window_size)
 
 
-def _lr_path(lr_folder: Path, stem: str, scale: int) -> Path | None:
-    candidates = (lr_folder / name for name in (f"{stem}x{scale}.png", f"{stem}.png"))
-    return next((path for path in candidates if path.is_file()), None)
+def mean_quality(results: Iterable[ImageQuality]) -> tuple[float, float]:
+    """PSNR-Y in dB and SSIM-Y, averaged over the images of a test set; at least one."""
+    pairs = [(result.psnr_y_db, result.ssim_y) for result in results]
+    return sum(psnr for psnr, _ in pairs) / len(pairs), sum(ssim for _, ssim in pairs) / len(pairs)
+
+
+def read_pair(pair: TestPair, *, scale: int) -> tuple[ImageBatch, ImageBatch]:
+    """Read a test image and its small version, or make that.
+
+    Args:
+        pair: what to read.
+        scale: upscaling factor per side.
+    Returns:
+        LR (1, 3, H, W) and HR (1, 3, scale*H, scale*W), float32 in [0, 1], every value k/255.
+    Raises:
+        ImageReadError: a file cannot be read, or has 16 bits per channel.
+        ImageSizeError: too small to judge with, or LR is not HR made ``scale`` times smaller.
+    """
+    hr_pixels = _read_rgb(pair.hr_path)
+    height, width = (side // scale * scale for side in hr_pixels.shape[:2])
+    if min(height, width) - 2 * scale < _LEAST_SIDE_PIXELS:
+        raise ImageSizeError(
+            f"{pair.hr_path} has {hr_pixels.shape[1]}x{hr_pixels.shape[0]} pixels; to judge "
+            f"x{scale}, {_LEAST_SIDE_PIXELS} a side must be left when {scale} are cropped at each "
+            "border. Leave it out."
+        )
+    hr_pixels = hr_pixels[:height, :width]
+    if pair.lr_path is None:
+        lr_pixels = resize_bicubic_uint8(hr_pixels, scale=1 / scale)
+    else:
+        lr_pixels = _read_rgb(pair.lr_path)
+    if lr_pixels.shape[:2] != (height // scale, width // scale):
+        raise ImageSizeError(
+            f"{pair.lr_path} has {lr_pixels.shape[1]}x{lr_pixels.shape[0]} pixels, but of "
+            f"{pair.hr_path}, cropped to {width}x{height}, x{scale} needs "
+            f"{width // scale}x{height // scale}. Take LR images of this scale, or remove them to "
+            "have them made."
+        )
+    return _to_batch(lr_pixels), _to_batch(hr_pixels)
+
+
+def upscale_rounded(network: nn.Module, lr_image: ImageBatch, *, scale: int) -> ImageBatch:
+    """Run a network and round its result to 8 bits.
+
+    Args:
+        network: (1, 3, H, W) -> (1, 3, scale*H, scale*W), on the device of ``lr_image``.
+        lr_image: (1, 3, H, W) in [0, 1].
+        scale: upscaling factor per side.
+    Returns:
+        (1, 3, scale*H, scale*W) float32 on the CPU, every value k/255.
+    Raises:
+        ImageValueError: the result has another size, or holds NaN.
+    """
+    with torch.inference_mode():
+        result = network(lr_image).float().cpu()
+    expected = (1, 3, scale * lr_image.shape[2], scale * lr_image.shape[3])
+    if tuple(result.shape) != expected:
+        raise ImageValueError(
+            f"The network made {tuple(result.shape)} of {tuple(lr_image.shape)}; at x{scale} it "
+            f"must make {expected}. Check its scale."
+        )
+    if bool(torch.isnan(result).any()):
+        raise ImageValueError("The network's result holds NaN; its weights are broken.")
+    return round_to_8_bit(result)
+
+
+def measure_quality(
+    sr_image: ImageBatch, hr_image: ImageBatch, *, scale: int, metrics: Sequence[Metric]
+) -> dict[str, float]:
+    """Compare a rounded result with the truth, ``scale`` pixels cropped at each border.
+
+    Returns:
+        The figure of each metric, by its key.
+    """
+    return {metric.key: metric.measure(sr_image, hr_image, scale) for metric in metrics}
 
 
 def _read_rgb(path: Path) -> npt.NDArray[np.uint8]:
-    """Read as 8-bit RGB, as the protocol does: grey becomes three equal channels."""
     pixels = read_image(path).pixels
     if pixels.dtype != np.uint8:
-        raise ImageReadError(f"{path} has 16 bits per channel; the protocol is for 8-bit images.")
-    colour = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
-    return np.ascontiguousarray(colour)
+        raise ImageReadError(
+            f"{path} has 16 bits per channel; the protocol is for 8-bit images. Convert it first."
+        )
+    return to_rgb_uint8(pixels)
 
 
 def _to_batch(pixels: npt.NDArray[np.uint8]) -> ImageBatch:

@@ -1,0 +1,209 @@
+"""What stands in a table: ours, the reference's, foreign networks, and bicubic enlargement."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from escsr.errors import CheckpointError, ConfigurationError, EscsrError
+from escsr.images.resize import resize_bicubic_uint8
+from escsr.inference.rivals import Rival, is_module_callable, load_rival
+from escsr.inference.self_ensemble import SelfEnsemble
+from escsr.inference.size_padding import SizePadded
+from escsr.model.complexity import count_parameters
+from escsr.shapes import ImageBatch
+from escsr.weights import BundledModel, bundled_models, load_model
+from escsr.weights.checkpoint import open_checkpoint
+from escsr.weights.checkpoint_file import read_checkpoint
+from escsr.weights.inspection import variant_name
+from escsr.weights.loading import normalised_name
+
+BICUBIC = "bicubic"
+"""The word for MATLAB's bicubic enlargement, the baseline of every table."""
+
+Padding = Literal["window", "none"]
+"""``window``: the LR image is extended to whole windows, as by the official tester of ESC.
+``none``: it is given as it is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contender:
+    """One row of a table: a network, and what is known of it."""
+
+    label: str
+    """Its name in tables; no two contenders share one."""
+    source: str
+    """What was asked for: a name, a path, ``module:callable``."""
+    network: nn.Module
+    """(B, 3, H, W) in [0, 1] -> (B, 3, scale*H, scale*W), in eval mode, float32, on the CPU."""
+    scale: int
+    """Upscaling factor per side."""
+    architecture: str
+    window_size: int | None = None
+    """In LR pixels, where it is a network whose official tester pads to windows."""
+    size_multiple: int = 1
+    """Sides of LR images are extended to multiples of this many pixels in any case, since the
+    network needs it."""
+    parameters: int = 0
+    sha256: str | None = None
+    """Of the file of weights, byte for byte; None where there is none."""
+    licence: str | None = None
+    """Of the weights, where it is known."""
+
+    def prepared(self, *, padding: Padding, self_ensemble: bool, device: torch.device) -> nn.Module:
+        """The network as the protocol runs it, on a device.
+
+        Every flip of a self-ensemble is padded by itself, as the image would be. Bicubic stays the
+        baseline that it is.
+        """
+        network = self.network.to(device)
+        padded = SizePadded(network, scale=self.scale, multiple=self.padding_multiple(padding))
+        if self_ensemble and not isinstance(network, MatlabBicubic):
+            return SelfEnsemble(padded).eval()
+        return padded.eval()
+
+    def padding_multiple(self, padding: Padding) -> int:
+        """The multiple that the LR image is extended to, in pixels; 1 means that it is not."""
+        return self.window_size if padding == "window" and self.window_size else self.size_multiple
+
+
+class MatlabBicubic(nn.Module):
+    """MATLAB's ``imresize`` with its default kernel, on 8-bit pixels.
+
+    Args:
+        scale: factor per side.
+    """
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, lr_image: ImageBatch) -> ImageBatch:
+        """(B, 3, H, W), every value k/255 -> (B, 3, scale*H, scale*W), every value k/255."""
+        pixels = (lr_image * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        larger = [torch.from_numpy(resize_bicubic_uint8(p, scale=self.scale)) for p in pixels]
+        return torch.stack(larger).permute(0, 3, 1, 2).to(lr_image) / 255
+
+
+def open_contender(source: str, *, scale: int | None = None) -> Contender:
+    """Load what a row of the table is about.
+
+    Args:
+        source: ``bicubic``; a name in the box; the path of a checkpoint of ours or of the
+            reference; any other file that spandrel reads; or ``module:callable``.
+        scale: upscaling factor per side; None means the network's own.
+    Raises:
+        UnknownModelError, CheckpointError, MissingExtraError: it cannot be loaded.
+        ConfigurationError: the scale is not the network's, or bicubic without one; or the
+            callable is none.
+    """
+    if source.strip().lower() == BICUBIC:
+        return _bicubic(source, scale)
+    if is_module_callable(source):
+        return _of_rival(load_rival(source), source, scale)
+    path = Path(source).expanduser()
+    # Path.is_file raises for very long names.
+    is_file = os.path.isfile(path)  # noqa: PTH113
+    rival = _foreign(path) if is_file else None
+    return _of_ours(source, scale) if rival is None else _of_rival(rival, source, scale)
+
+
+def distinguished(contenders: Sequence[Contender]) -> list[Contender]:
+    """Give contenders of one label their whole source as label, and a number where that is one."""
+    labels = Counter(contender.label for contender in contenders)
+    sources = Counter(contender.source for contender in contenders)
+    result: list[Contender] = []
+    for position, contender in enumerate(contenders, start=1):
+        label = contender.label
+        if labels[label] > 1:
+            label = contender.source
+            if sources[contender.source] > 1:
+                label = f"{contender.source} #{position}"
+        result.append(replace(contender, label=label))
+    return result
+
+
+def _bicubic(source: str, scale: int | None) -> Contender:
+    if scale is None:
+        raise ConfigurationError("bicubic has any scale; say which with scale (-s 2, 3 or 4).")
+    return Contender(
+        label=BICUBIC,
+        source=source,
+        network=MatlabBicubic(scale).eval(),
+        scale=scale,
+        architecture="MATLAB imresize",
+    )
+
+
+def _foreign(path: Path) -> Rival | None:
+    """The network in a file that is no ESC; None where it is one."""
+    try:
+        open_checkpoint(path)
+    except CheckpointError as error:
+        if _holds_tensors(path):
+            return load_rival(path)
+        try:
+            # spandrel reads kinds of files that we do not, such as TorchScript.
+            return load_rival(path)
+        except EscsrError:
+            raise error from None
+    return None
+
+
+def _holds_tensors(path: Path) -> bool:
+    try:
+        read_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _of_ours(source: str, scale: int | None) -> Contender:
+    network = load_model(source, scale=scale)
+    bundled = _in_box(source, network.scale)
+    path = bundled.path if bundled is not None else Path(source).expanduser()
+    header = bundled.header if bundled is not None else open_checkpoint(path).header
+    return Contender(
+        label=bundled.name if bundled is not None else path.stem,
+        source=source,
+        network=network,
+        scale=network.scale,
+        architecture=variant_name(network.config) or "ESC",
+        window_size=network.config.window_size,
+        parameters=count_parameters(network),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        licence=header.provenance.licence if header is not None else None,
+    )
+
+
+def _in_box(source: str, scale: int) -> BundledModel | None:
+    """The file in the box that ``load_model`` took for a name; None where it read a path."""
+    name = normalised_name(source)
+    of_scale = (model for model in bundled_models() if model.scale == scale)
+    endings = ("", f"-x{scale}", f"x{scale}")
+    return next((m for m in of_scale if name in {m.name + end for end in endings}), None)
+
+
+def _of_rival(rival: Rival, source: str, scale: int | None) -> Contender:
+    if scale is not None and scale != rival.scale:
+        raise ConfigurationError(
+            f"{source} is a x{rival.scale} network, and x{scale} was asked for. Judge it with "
+            f"scale {rival.scale}, or leave it out."
+        )
+    return Contender(
+        label=rival.name,
+        source=source,
+        network=rival.network,
+        scale=rival.scale,
+        architecture=rival.architecture,
+        parameters=rival.parameters,
+        sha256=rival.sha256,
+        size_multiple=rival.size_multiple,
+        licence=rival.licence,
+    )

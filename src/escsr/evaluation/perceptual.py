@@ -1,0 +1,245 @@
+"""The perceptual metrics by name: NIQE is ours, the others are pyiqa's.
+
+pyiqa may be used for non-commercial purposes only, so it is an optional extra, imported only when
+one of its metrics is asked for. Every metric judges the whole image, nothing cropped at the
+borders, as pyiqa does with files.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, cast, get_args
+
+import torch
+
+from escsr.errors import ConfigurationError, ImageReadError, ImageValueError
+from escsr.evaluation.metrics import Metric
+from escsr.evaluation.niqe import niqe
+from escsr.evaluation.niqe_parameters import load_niqe_parameters
+from escsr.evaluation.pyiqa_door import PyiqaNetwork
+from escsr.images.files import READABLE_SUFFIXES
+from escsr.shapes import ImageBatch
+
+logger = logging.getLogger("escsr")
+
+MetricName: TypeAlias = Literal["niqe", "lpips", "dists", "maniqa", "musiq", "clipiqa", "fid"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricKind:
+    """What is known of a metric before it is loaded."""
+
+    title: str
+    """As papers write it."""
+    judges: Literal["image", "pair", "folders"]
+    """One image alone; an image against the truth; or all of a folder against all of another."""
+    higher_is_better: bool
+    library: Literal["escsr", "pyiqa"]
+    about: str
+    """One sentence, for reports."""
+
+
+METRICS: dict[MetricName, MetricKind] = {
+    "niqe": MetricKind(
+        title="NIQE",
+        judges="image",
+        higher_is_better=False,
+        library="escsr",
+        about="NIQE is the distance to the statistics of natural photographs",
+    ),
+    "lpips": MetricKind(
+        title="LPIPS",
+        judges="pair",
+        higher_is_better=False,
+        library="pyiqa",
+        about="LPIPS is version 0.1 with AlexNet",
+    ),
+    "dists": MetricKind(
+        title="DISTS",
+        judges="pair",
+        higher_is_better=False,
+        library="pyiqa",
+        about="DISTS is with VGG16",
+    ),
+    "maniqa": MetricKind(
+        title="MANIQA",
+        judges="image",
+        higher_is_better=True,
+        library="pyiqa",
+        about="MANIQA was trained on KonIQ-10k",
+    ),
+    "musiq": MetricKind(
+        title="MUSIQ",
+        judges="image",
+        higher_is_better=True,
+        library="pyiqa",
+        about="MUSIQ was trained on KonIQ-10k",
+    ),
+    "clipiqa": MetricKind(
+        title="CLIPIQA",
+        judges="image",
+        higher_is_better=True,
+        library="pyiqa",
+        about="CLIPIQA is with CLIP's RN50",
+    ),
+    "fid": MetricKind(
+        title="FID",
+        judges="folders",
+        higher_is_better=False,
+        library="pyiqa",
+        about="FID is with Inception v3 on images resized to 299x299 (clean-fid)",
+    ),
+}
+"""Every metric that can be asked for by name."""
+
+FID_FEATURES = 2048
+"""With fewer images than features, FID's covariances are singular and its values too high."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageMetric:
+    """A metric that is ready to judge images."""
+
+    name: MetricName
+    note: str
+    """One sentence for the report: which parameters or network, under which licence."""
+    measure: Callable[[ImageBatch, ImageBatch | None], float]
+    """(result, truth) -> value; the truth is None where the metric does not look at it."""
+
+    @property
+    def kind(self) -> MetricKind:
+        """What is known of it without loading."""
+        return METRICS[self.name]
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with the truth."""
+        return self.kind.judges == "pair"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Which way its values are read."""
+        return self.kind.higher_is_better
+
+    def __call__(self, sr_image: ImageBatch, hr_image: ImageBatch | None = None) -> float:
+        """Judge one image.
+
+        Args:
+            sr_image: (1, 3, H, W) in [0, 1], rounded to 8 bits where the protocol asks for it.
+            hr_image: the truth, same shape; may be left out where ``needs_reference`` is false.
+        Raises:
+            ImageValueError, ImageSizeError: it cannot be judged; see ``niqe``.
+        """
+        if not self.needs_reference:
+            return self.measure(sr_image, None)
+        if hr_image is None or hr_image.shape != sr_image.shape:
+            came = "none came" if hr_image is None else f"it has shape {tuple(hr_image.shape)}"
+            raise ImageValueError(
+                f"{self.kind.title} compares with the truth, which must have the result's shape "
+                f"{tuple(sr_image.shape)}; {came}."
+            )
+        return self.measure(sr_image, hr_image)
+
+    def column(self) -> Metric:
+        """The metric as a column of a table; the border is not cropped."""
+        return Metric(
+            key=self.name,
+            title=self.kind.title,
+            decimals=4,
+            higher_is_better=self.higher_is_better,
+            measure=lambda sr_image, hr_image, _border_pixels: self(sr_image, hr_image),
+            note=self.note,
+        )
+
+
+def load_metric(
+    name: str, *, device: str | torch.device = "cpu", niqe_parameters: Path | None = None
+) -> ImageMetric:
+    """Make a metric ready.
+
+    Args:
+        name: one of ``METRICS``, except ``fid``, which has a function of its own.
+        device: where pyiqa's networks run; NIQE is computed on the CPU.
+        niqe_parameters: what NIQE compares with, as for ``load_niqe_parameters``; None means ours,
+            whose values cannot be compared with published ones.
+    Raises:
+        ConfigurationError: no such metric, or parameters of NIQE for another one.
+        CheckpointError: a network or parameters are missing, and what to do.
+        MissingExtraError: pyiqa or SciPy is needed.
+    """
+    metric_name = _checked_name(name)
+    if METRICS[metric_name].judges == "folders":
+        raise ConfigurationError(
+            f"{name} judges folders, not single images; in Python, "
+            "escsr.evaluation.perceptual.fid(folder_a, folder_b) compares two."
+        )
+    if metric_name == "niqe":
+        return _load_niqe(niqe_parameters)
+    if niqe_parameters is not None:
+        raise ConfigurationError(
+            f"niqe_parameters came with the metric {name}; they are for niqe only. Leave them out."
+        )
+    network = PyiqaNetwork(metric_name, device=torch.device(device))
+    note = f"{METRICS[metric_name].about}, by {network.library}."
+    return ImageMetric(name=metric_name, note=note, measure=network.judge)
+
+
+def fid(folder_a: Path, folder_b: Path, *, device: str | torch.device = "cpu") -> float:
+    """Fréchet inception distance between the images of two folders; 0 is equal, low is good.
+
+    Below a few thousand images a side it is biased upwards, by how much depends on their number:
+    compare only values of as many images.
+
+    Args:
+        folder_a: images, in subfolders too, read by pyiqa (not AVIF).
+        folder_b: the same; the order of the two does not matter.
+        device: where the network runs.
+    Raises:
+        ImageReadError: not a folder, or fewer than two images in it.
+        CheckpointError, MissingExtraError: see ``load_metric``.
+    """
+    fewest = min(_count_images(folder) for folder in (folder_a, folder_b))
+    if fewest < FID_FEATURES:
+        logger.warning(
+            "FID of %d images is biased: it describes %d features by their covariance. Compare it "
+            "only with values of as many images.",
+            fewest,
+            FID_FEATURES,
+        )
+    return PyiqaNetwork("fid", device=torch.device(device)).compare_folders(folder_a, folder_b)
+
+
+def _checked_name(name: str) -> MetricName:
+    key = name.strip().lower()
+    if key not in get_args(MetricName):
+        raise ConfigurationError(f"There is no metric {name!r}; allowed are {', '.join(METRICS)}.")
+    return cast(MetricName, key)
+
+
+def _load_niqe(path: Path | None) -> ImageMetric:
+    parameters = load_niqe_parameters(path)
+    about = METRICS["niqe"].about
+    if path is None:
+        note = (
+            f"{about}, with parameters fitted on {parameters.provenance['photographs']} "
+            "photographs of our own: values cannot be compared with published ones."
+        )
+        logger.warning("%s Give the authors' file for that (--niqe-parameters).", note)
+    else:
+        digest = hashlib.sha256(path.expanduser().read_bytes()).hexdigest()[:12]
+        note = f"{about}, with the parameters of {path.name} (sha256 {digest}…)."
+    return ImageMetric(
+        name="niqe", note=note, measure=lambda sr_image, _hr_image: niqe(sr_image, parameters)
+    )
+
+
+def _count_images(folder: Path) -> int:
+    count = sum(path.suffix.lower() in READABLE_SUFFIXES for path in folder.rglob("*"))
+    if count < 2:
+        raise ImageReadError(
+            f"{folder} holds {count} images; FID compares two folders of at least 2 each, and of "
+            "thousands for a value that means something."
+        )
+    return count

@@ -1,0 +1,110 @@
+"""``escsr evaluate``: several models and test sets in one table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Escsr, MakePicture
+
+
+@pytest.fixture
+def two_sets(make_picture: MakePicture) -> tuple[Path, Path]:
+    """Two test sets of one name, of one small picture each."""
+    first = make_picture("ours/Small/HR/one.png", width=60, height=44)
+    second = make_picture("theirs/Small/two.png", width=44, height=60)
+    return first.parent.parent, second.parent
+
+
+def test_models_and_sets_stand_in_one_table(
+    escsr: Escsr, weights: Path, two_sets: tuple[Path, Path]
+) -> None:
+    """Sets of one name are told apart, and both paddings name themselves."""
+    data = ("--data", two_sets[0], "--data", two_sets[1])
+    padded = escsr("evaluate", weights, "bicubic", *data)
+    plain = escsr("evaluate", weights, "bicubic", *data, "--padding", "none")
+    assert padded.exit_code == plain.exit_code == 0, padded.output + plain.output
+    words = ("ours/Small x2", "theirs/Small x2", "PSNR-Y", "SSIM-RGB", "small-x2", "bicubic")
+    assert all(word in padded.stdout for word in words)
+    assert "padding window" in padded.stdout
+    assert "padding none" in plain.stdout
+
+
+def test_json_is_for_programs_and_failures_are_told_on_stderr(
+    escsr: Escsr, weights: Path, two_sets: tuple[Path, Path]
+) -> None:
+    """Broken models and images leave the rest of the table and exit status 1."""
+    (two_sets[1] / "broken.png").write_bytes(b"no image")
+    models = ("bicubic", "esc-tny", "no_such_module:build", weights)
+    result = escsr("evaluate", *models, "--data", two_sets[1], "--json")
+    assert result.exit_code == 1, result.output
+    report = json.loads(result.stdout)
+    assert [model["name"] for model in report["models"]] == ["bicubic", "small-x2"]
+    assert [entry["image"] for entry in report["images"]] == ["two", "two"]
+    assert all(word in result.stderr for word in ("esc-tny", "no_such_module", "broken.png"))
+    assert result.stderr.count("FAILED") == 3
+
+
+def test_results_are_written_with_pictures(
+    escsr: Escsr, weights: Path, two_sets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """And again into the same folder, which is ours by then."""
+    out = tmp_path / "out"
+    arguments = ("evaluate", weights, "bicubic", "--data", two_sets[0], "--out", out)
+    first = escsr(*arguments, "--crops", "1")
+    assert first.exit_code == 0, first.output
+    assert [path.name for path in (out / "crops").iterdir()] == ["01-Small-one.png"]
+    assert "crops/01-Small-one.png" in (out / "results.md").read_text(encoding="utf-8")
+    second = escsr(*arguments, "--crops", "0", "--self-ensemble")
+    assert second.exit_code == 0, second.output
+    assert json.loads((out / "results.json").read_text())["self_ensemble"] is True
+    assert not list((out / "crops").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["bicubic", "--data", "."], 2, "say which"),
+        (["bicubic", "-s", "2", "--data", "nowhere"], 1, "nowhere"),
+        (["bicubic", "-s", "0", "--data", "."], 2, "scale"),
+        (["bicubic", "-s", "2", "--data", ".", "--padding", "all"], 2, "window"),
+        (["bicubic", "-s", "2", "--data", ".", "--device", "toaster"], 2, "toaster"),
+        (["bicubic", "-s", "2", "--data", ".", "--metric", "beauty"], 2, "niqe, lpips"),
+        (["bicubic", "-s", "2", "--data", ".", "--niqe-parameters", "x"], 2, "--metric niqe"),
+        (["bicubic", "-s", "2"], 2, "--data"),
+        (["--data", "."], 2, "MODEL"),
+        (["esc-tny", "--data", "."], 2, "esc-tiny"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told(
+    escsr: Escsr, arguments: list[str], status: int, told: str
+) -> None:
+    """2 for a wrong command, 1 for what is not there."""
+    result = escsr("evaluate", *arguments)
+    assert result.exit_code == status, result.output
+    assert told in result.stderr
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    escsr: Escsr, two_sets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Before any work; --overwrite allows it."""
+    arguments = ("evaluate", "bicubic", "-s", "2", "--data", two_sets[0], "--out", tmp_path)
+    refused = escsr(*arguments)
+    assert refused.exit_code == 1
+    assert "not empty" in refused.stderr
+    assert escsr(*arguments, "--overwrite").exit_code == 0
+    assert (tmp_path / "results.md").is_file()
+
+
+def test_a_perceptual_metric_is_one_more_column(escsr: Escsr, make_picture: MakePicture) -> None:
+    """With its note, which says what its values can be compared with."""
+    folder = make_picture("Large/one.png", width=220, height=210).parent
+    arguments = ("evaluate", "bicubic", "-s", "2", "--data", folder, "--metric", "niqe")
+    table = escsr(*arguments)
+    assert table.exit_code == 0, table.output
+    assert "NIQE" in table.stdout
+    assert "cannot be compared" in " ".join(table.stdout.split())
+    report = json.loads(escsr(*arguments, "--json").stdout)
+    assert report["images"][0]["niqe"] > 0
+    assert "photographs" in report["metrics"][-1]["note"]
