@@ -1,6 +1,5 @@
-"""The loop: it learns, it averages, and a resumed run is the same run."""
+"""The loop: a resumed run is the same run, and what cannot go on ends with its state saved."""
 
-import csv
 import math
 from pathlib import Path
 
@@ -9,182 +8,174 @@ import torch
 
 from escsr.errors import TrainingError
 from escsr.evaluation import find_test_pairs
-from escsr.model.network import ESC
-from escsr.model.variants import variant
-from escsr.training.checkpoint import TrainingState
-from escsr.training.loop import TrainingStep, learning_rate_at, pixel_loss, train
-from escsr.training.pairs import PatchSampler, load_pairs
+from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.recipe import Recipe
+from escsr.training.state import TrainingState
+from tests.training.runs import (
+    changed,
+    checkpoints_of,
+    log_of,
+    open_source,
+    start_state,
+    train,
+)
 
 
-@pytest.fixture
-def sampler(photographs: Path, recipe: Recipe) -> PatchSampler:
-    """Patches of the recipe's size."""
-    return PatchSampler(
-        load_pairs(photographs, scale=2, smallest_lr_pixels=recipe.patch_pixels),
-        scale=recipe.scale,
-        patch_pixels=recipe.patch_pixels,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-    )
+def assert_same_state(one: TrainingState, other: TrainingState) -> None:
+    """Bit for bit."""
+    for name in ("network", "averaged_network"):
+        tensors = getattr(other, name).state_dict()
+        for key, tensor in getattr(one, name).state_dict().items():
+            assert torch.equal(tensor, tensors[key]), f"{name}.{key}"
 
 
+@pytest.mark.parametrize("every", [1, 4])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+    recipe: Recipe, photographs: Path, tmp_path: Path, every: int
 ) -> None:
-    """Bit for bit: the weights, and every row of the log but its clock."""
-    whole = train(recipe, sampler, tmp_path / "whole")
-    calls = iter(range(100))
-    train(recipe, sampler, tmp_path / "parts", should_stop=lambda: next(calls) >= 3)
-    parts = train(recipe, sampler, tmp_path / "parts", resume=True)
-    for name, tensor in whole.state_dict().items():
-        assert torch.equal(tensor, parts.state_dict()[name]), name
-    logs = [
-        [
-            row[:1] + row[2:]
-            for row in csv.reader((tmp_path / run / "log.csv").read_text().splitlines())
-        ]
-        for run in ("whole", "parts")
-    ]
-    assert logs[0] == logs[1]
+    """Bit for bit: weights, averages, and every row of the log but its clock.
+
+    With a row every 4 steps the stop after 3 falls between rows: losses not yet written are kept.
+    """
+    logged = changed(recipe, watch={"log_every_steps": every})
+    whole = train(logged, photographs, tmp_path / "whole")
+    train(logged, photographs, tmp_path / "parts", stop_after=3)
+    parts = train(logged, photographs, tmp_path / "parts", resume=True)
+    assert_same_state(whole, parts)
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "parts")
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(
+    recipe: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    """No step more, and the log as it was."""
+    done = train(recipe, photographs, tmp_path / "run")
+    before = log_of(tmp_path / "run")
+    again = train(recipe, photographs, tmp_path / "run", resume=True)
+    assert again.step == 6
+    assert_same_state(done, again)
+    assert log_of(tmp_path / "run") == before
+
+
+def test_rows_after_the_states_step_are_dropped_on_resume(
+    recipe: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    """A killed run has logged more than it has saved; its last row may be cut."""
+    out = tmp_path / "run"
+    whole = train(recipe, photographs, tmp_path / "whole")
+    train(recipe, photographs, out, stop_after=2)
+    with (out / "log.csv").open("a") as log:
+        log.write("3,0.5,1e-3,,1,2\r\n4,0.5,1e-3,,1,2\r\n5,0.")
+    assert_same_state(whole, train(recipe, photographs, out, resume=True))
+    assert log_of(out) == log_of(tmp_path / "whole")
 
 
 def test_a_run_is_judged_as_often_as_its_recipe_says(
-    photographs: Path, sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+    recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
     """Between the logged steps too: every 4 steps and at the end."""
-    often = recipe.model_copy(update={"validate_every_steps": 4})
+    often = changed(recipe, watch={"log_every_steps": 5, "validate_every_steps": 4})
     pairs = find_test_pairs(photographs, scale=2)[:1]
-    train(often, sampler, tmp_path / "run", validation_pairs=pairs)
-    rows = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
-    assert [row["step"] for row in rows if row["validation_psnr_y_db"]] == ["4", "6"]
+    state = train(often, photographs, tmp_path / "run", validation_pairs=pairs)
+    figures = {row[0]: row[1] for row in log_of(tmp_path / "run", "step", "psnr_y_db")}
+    assert list(figures) == ["4", "5", "6"]
+    assert figures["5"] == ""
+    best = max(float(figures[step]) for step in ("4", "6"))
+    assert state.best_psnr_y_db == pytest.approx(best, abs=5e-5)
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+def test_a_row_holds_the_mean_of_the_losses_since_the_row_before(
+    recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
-    """A file stands there."""
-    (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(TrainingError, match="cannot be made"):
-            train(recipe, sampler, out)
-
-
-def test_training_on_one_batch_lowers_its_loss(sampler: PatchSampler, recipe: Recipe) -> None:
-    """Real steps on real patches learn: the loss falls by a tenth at least."""
-    torch.manual_seed(0)
-    state = TrainingState.start(ESC(variant("esc-tiny", scale=2)), recipe)
-    step = TrainingStep(recipe.model_copy(update={"steps": 40}), state)
-    batch = sampler.batch(0)
-    losses = [float(step(*batch)) for _ in range(30)]
-    assert losses[-1] < 0.9 * losses[0]
-
-
-def test_bfloat16_steps_stay_near_float32_ones(sampler: PatchSampler, recipe: Recipe) -> None:
-    """Three significant digits of bfloat16 leave the loss within a hundredth."""
-    losses = {}
-    for precision in ("float32", "bfloat16"):
-        torch.manual_seed(0)
-        state = TrainingState.start(ESC(variant("esc-tiny", scale=2)), recipe)
-        step = TrainingStep(recipe.model_copy(update={"precision": precision}), state)
-        losses[precision] = float(step(*sampler.batch(0)))
-    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
-
-
-def test_the_average_moves_towards_the_weights(recipe: Recipe) -> None:
-    """Late in a run with decay 0.9: average 1 and weight 2 become 1.1."""
-    state = TrainingState.start(ESC(variant("esc-tiny", scale=2)), recipe)
-    state.step = 10**6
-    weight, average = state.network.shallow.weight, state.averaged_network.shallow.weight
-    with torch.no_grad():
-        average.fill_(1.0)
-        weight.fill_(2.0)
-    state.average(0.9)
-    torch.testing.assert_close(average, torch.full_like(average, 1.1))
-
-
-def test_the_learning_rate_rises_then_falls_as_a_cosine(recipe: Recipe) -> None:
-    """Worked by hand for 100 steps, 10 of them warm-up, from 1 to 0."""
-    schedule = recipe.model_copy(
-        update={"steps": 110, "warmup_steps": 10, "learning_rate": 1.0, "final_learning_rate": 0.0}
-    )
-    assert learning_rate_at(schedule, 0) == pytest.approx(0.1)
-    assert learning_rate_at(schedule, 9) == pytest.approx(1.0)
-    assert learning_rate_at(schedule, 10) == pytest.approx(1.0)
-    assert learning_rate_at(schedule, 60) == pytest.approx(0.5)
-    assert learning_rate_at(schedule, 110) == pytest.approx(0.0, abs=1e-12)
-
-
-def test_losses_by_hand() -> None:
-    """L1 of a constant distance is that distance; Charbonnier is sqrt(d^2 + 1e-6)."""
-    a, b = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
-    assert float(pixel_loss(a, b, "l1")) == pytest.approx(0.5)
-    assert float(pixel_loss(a, b, "charbonnier")) == pytest.approx(math.sqrt(0.25 + 1e-6))
+    """Of three steps each."""
+    train(recipe, photographs, tmp_path / "each")
+    train(changed(recipe, watch={"log_every_steps": 3}), photographs, tmp_path / "third")
+    each = [float(loss) for (loss,) in log_of(tmp_path / "each", "loss")]
+    third = [float(loss) for (loss,) in log_of(tmp_path / "third", "loss")]
+    assert third == [sum(each[:3]) / 3, sum(each[3:]) / 3]
 
 
 def test_a_run_is_not_started_over_another(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+    recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
     """Days of training are not overwritten by a forgotten --resume."""
-    train(recipe.model_copy(update={"steps": 1}), sampler, tmp_path / "run")
-    with pytest.raises(TrainingError, match="--resume"):
-        train(recipe, sampler, tmp_path / "run")
+    train(recipe, photographs, tmp_path / "run", stop_after=1)
+    before = log_of(tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"already holds a run. Go on with it \(--resume\)"):
+        train(recipe, photographs, tmp_path / "run")
+    assert log_of(tmp_path / "run") == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+def test_a_folder_that_cannot_be_made_is_an_error(
+    recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
-    """With what to do, and without overwriting the last good state."""
-    wild = recipe.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
-    with pytest.raises(TrainingError, match="lower learning_rate"):
-        train(wild, sampler, tmp_path / "run")
-    assert not (tmp_path / "run" / "state.pt").exists()
+    """A file stands there."""
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(TrainingError, match=r"cannot be made: .* Choose another"):
+            train(recipe, photographs, out)
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish"])
-def test_resuming_from_what_is_no_state_is_an_error(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path, content: bytes
+def test_a_loss_that_is_not_finite_ends_the_run(
+    recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
-    """The message names the file."""
-    (tmp_path / "state.pt").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"state\.pt"):
-        train(recipe, sampler, tmp_path, resume=True)
+    """With the step and what to do; the state before is whole, and a lower rate goes on from it."""
+    out = tmp_path / "run"
+    train(recipe, photographs, out, stop_after=3)
+    before = (out / "checkpoints" / "step-00000003.pt").read_bytes()
+    wild = changed(recipe, steps=50, optimizer={"learning_rate": 1e30})
+    with pytest.raises(TrainingError, match=r"loss is not finite .* lower optimizer.learning_rate"):
+        train(wild, photographs, out, resume=True)
+    assert checkpoints_of(out) == ["step-00000003.pt"]
+    assert (out / "checkpoints" / "step-00000003.pt").read_bytes() == before
+    state = train(changed(recipe, steps=50), photographs, out, resume=True, stop_after=5)
+    assert math.isfinite(float(log_of(out, "loss")[-1][0]))
+    assert state.step == 5
 
 
-def test_resuming_from_weights_says_that_they_are_weights(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+def test_weights_that_are_not_finite_are_never_saved(
+    recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
-    """Weights given where a state is expected."""
-    torch.save(ESC(variant("esc-tiny", scale=2)).state_dict(), tmp_path / "state.pt")
-    with pytest.raises(TrainingError, match="weights"):
-        train(recipe, sampler, tmp_path, resume=True)
+    """The loss of a step is that of the weights before it, and can look well to the end.
+
+    A gradient that is no number spoils the weights in the last step of the session.
+    """
+    state = start_state(recipe)
+    spoilt = next(state.network.parameters())
+    spoilt.register_hook(lambda gradient: gradient * math.nan if state.step == 2 else gradient)
+    often = changed(recipe, watch={"checkpoint_every_seconds": 1e-9})
+    with pytest.raises(TrainingError, match=r"weights are not finite at step 3"):
+        train(often, photographs, tmp_path / "run", state=state, stop_after=3)
+    assert checkpoints_of(tmp_path / "run") == ["step-00000001.pt", "step-00000002.pt"]
+    read = start_state(recipe)
+    CheckpointFolder(tmp_path / "run" / "checkpoints").read_newest(read, recipe)
+    assert all(torch.isfinite(parameter).all() for parameter in read.network.parameters())
 
 
-def test_resuming_with_another_network_is_told_in_one_line(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+def test_a_data_file_that_vanishes_ends_the_run_with_its_state_saved(
+    recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
-    """Not tensor by tensor."""
-    train(recipe, sampler, tmp_path, should_stop=lambda: True)
-    other = recipe.model_copy(update={"model": "esc-light"})
-    with pytest.raises(TrainingError, match="does not fit the recipe") as caught:
-        train(other, sampler, tmp_path, resume=True)
-    assert len(str(caught.value)) < 1000
-    assert "\n" not in str(caught.value)
+    """Put back, the run goes on exactly; nothing is lost but time."""
+    long = changed(recipe, steps=30)
+    whole = train(long, photographs, tmp_path / "whole")
+    out = tmp_path / "run"
+    hidden = tmp_path / "hidden"
+    source = open_source(long, photographs, cache_bytes=0)
+    photographs.rename(hidden)
+    with pytest.raises(TrainingError, match=r"is gone since training began. .* --resume"):
+        train(long, source, out)
+    hidden.rename(photographs)
+    assert len(checkpoints_of(out)) == 1
+    assert_same_state(whole, train(long, photographs, out, resume=True))
+    assert log_of(out) == log_of(tmp_path / "whole")
 
 
-def test_resuming_nothing_is_an_error(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_log_that_cannot_be_written_ends_the_run(
+    recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:
-    """The message says that there is no state."""
-    with pytest.raises(TrainingError, match="nothing to resume"):
-        train(recipe, sampler, tmp_path, resume=True)
-
-
-def test_resuming_with_another_recipe_names_what_changed(
-    sampler: PatchSampler, recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A run may be made longer, but not by accident."""
-    train(recipe.model_copy(update={"steps": 1}), sampler, tmp_path)
-    with caplog.at_level("WARNING", logger="escsr"):
-        train(recipe.model_copy(update={"steps": 2}), sampler, tmp_path, resume=True)
-    assert "another steps: 2 instead of 1" in caplog.text
+    """With what to do; the log leads to a device that is always full."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.csv").symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match=r"log.csv cannot be written: No space .* --resume"):
+        train(recipe, photographs, tmp_path / "run")

@@ -36,11 +36,11 @@ def stopping_cleanly() -> Iterator[None]:
 
 
 @contextmanager
-def stop_flag() -> Iterator[Callable[[], bool]]:
+def stop_flag() -> Iterator[Callable[[], int | None]]:
     """Let Ctrl-C, SIGTERM and SIGHUP raise a flag, for work that ends by itself between steps.
 
     Yields:
-        A function that says whether the program was asked to stop.
+        A function that gives the number of the signal that asked first, None while none did.
     """
     asked: list[int] = []
     previous = {
@@ -48,7 +48,7 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
         for number in (signal.SIGINT, *_stop_signals())
     }
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """``escsr train``: from a folder of photographs to a file of weights."""
 
+import signal
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,15 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from escsr.training.loop import Progress
+    from escsr.training.run import Run, RunResult
 
 
 def train_command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", show_default=False)],
-    data: Annotated[Path, typer.Option(help="Folder of training images.", show_default=False)],
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="RECIPE.toml", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Training images: a folder, or a folder or pattern of .tar shards.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder for state, log and weights.")
-    ] = Path("runs/latest"),
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Folder of the run [default: runs/NAME].", show_default=False
+        ),
+    ] = None,
     test: Annotated[
         list[Path] | None,
         typer.Option(help="Test set to judge with; may be repeated.", show_default=False),
@@ -26,20 +38,47 @@ def train_command(
     ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the recipe."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace a value: steps=100, data.batch_size=8."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Try two steps of everything, then leave nothing behind.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    processes: Annotated[
+        int, typer.Option(min=1, help="Train with so many together: one per GPU, or per CPU core.")
+    ] = 1,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for decoded images, as 4GB [default: half of what is free].",
+            show_default=False,
+        ),
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")
+    ] = False,
 ) -> None:
-    """Train a network as a recipe says; Ctrl-C saves the state, and --resume goes on from it."""
-    from escsr.cli.interruption import stop_flag
-    from escsr.errors import MissingExtraError
+    """Train a network as a recipe says; Ctrl-C saves the state, and --resume goes on from it.
 
-    try:
-        from escsr.training.run import Run, train_recipe
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"Training needs {error.name}: pip install 'escsr[train]'"
-        ) from error
+    On many machines: torchrun --nnodes 4 --nproc-per-node 8 -m escsr train RECIPE.toml ...
+    """
+    from escsr.cli.options import parse_memory
+
+    if schema:
+        from escsr.training.recipe_file import recipe_schema
+
+        typer.echo(recipe_schema(), nl=False)
+        return
+    if recipe is None:
+        raise typer.BadParameter("give a recipe, such as recipes/shipped/esc-tiny-x2.toml.")
+    if data is None and not dry_run:
+        raise typer.BadParameter("give the folder of training images.", param_hint="--data")
+    from escsr.training.run import Run
+
     run = Run(
         recipe_path=recipe,
         data=data,
@@ -47,14 +86,46 @@ def train_command(
         test_sets=tuple(test or ()),
         initial_weights=start_from,
         resume=resume,
+        device=device,
+        processes=processes,
+        cache_bytes=None if cache is None else parse_memory(cache),
     )
-    overrides = dict(_parse_change(item) for item in change or [])
-    with stop_flag() as should_stop:
-        weights = train_recipe(run, overrides=overrides, on_progress=_show, should_stop=should_stop)
-    if weights is None:
-        typer.echo(f"Stopped; the state is in {out}. Go on with --resume.", err=True)
-        raise typer.Exit(130)
-    typer.echo(f"Weights: {weights}")
+    _run(run, dict(_parse_change(item) for item in change or []), is_dry_run=dry_run)
+
+
+def _run(run: "Run", changes: dict[str, object], *, is_dry_run: bool) -> None:
+    from escsr.cli.interruption import stop_flag
+    from escsr.cli.training_view import training_view
+    from escsr.training.loop import LoopHooks
+    from escsr.training.run import rehearse_recipe, train_recipe
+
+    with stop_flag() as stop_signal, training_view() as view:
+        hooks = LoopHooks(
+            on_progress=view.row,
+            on_step=view.step,
+            on_best=view.best,
+            should_stop=lambda: stop_signal() is not None,
+        )
+        work = rehearse_recipe if is_dry_run else train_recipe
+        result = work(run, changes=changes, hooks=hooks)
+        number = stop_signal()
+    _tell(result, is_dry_run=is_dry_run, stop_signal=number)
+
+
+def _tell(result: "RunResult", *, is_dry_run: bool, stop_signal: int | None) -> None:
+    from escsr.cli.training_view import is_first_process
+
+    if result.weights is None and is_first_process():
+        typer.echo(f"Stopped; the state is in {result.out}. Go on with --resume.", err=True)
+    if result.weights is None and (is_first_process() or stop_signal):
+        raise typer.Exit(128 + (stop_signal or signal.SIGINT))
+    if result.weights is None:  # one of the processes that do not write
+        return
+    figures = "  ".join(f"{name} {value}" for name, value in result.quality.items())
+    if is_dry_run:
+        typer.echo("Dry run passed: data, two steps, validation, checkpoint and weights.")
+    else:
+        typer.echo(f"Weights: {result.weights}" + (f"  ({figures})" if figures else ""))
 
 
 def _parse_change(item: str) -> tuple[str, object]:
@@ -66,14 +137,3 @@ def _parse_change(item: str) -> tuple[str, object]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
-
-
-def _show(progress: "Progress") -> None:
-    judged = progress.validation_psnr_y_db
-    remaining_minutes = (progress.steps - progress.step) / max(1e-9, progress.steps_per_second) / 60
-    typer.echo(
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.5f}  "
-        f"{progress.steps_per_second:.2f} steps/s  {remaining_minutes:.0f} min left"
-        + ("" if judged is None else f"  {judged:.3f} dB"),
-        err=True,
-    )

@@ -5,7 +5,8 @@ storing the scores of all windows several times. Here a few windows at a time go
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ def attend_in_chunks(
     """
     with torch.autocast(q_BNTD.device.type, enabled=False):
         mean_value = v_BNTD.mean(-2, keepdim=True)
-        attended: Tensor = _ChunkedAttention.apply(  # pyright: ignore[reportAssignmentType]
+        apply = cast(Callable[..., Tensor], _ChunkedAttention.apply)
+        attended = apply(
             (q_BNTD / math.sqrt(q_BNTD.shape[-1])).contiguous(),
             (k_BNTD - k_BNTD.mean(-2, keepdim=True)).contiguous(),
             (v_BNTD - mean_value).contiguous(),

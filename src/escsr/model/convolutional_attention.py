@@ -153,8 +153,8 @@ def pair_kernel(dense: Tensor) -> Tensor:
         pair meets input pixel e of the pair t further at column 2t + e - d of the kernel.
     """
     channels, _, size, _ = dense.shape
-    of_left = F.pad(dense, (0, 1)).unflatten(-1, (-1, 2))  # (P, P, K, pairs, pixel of the pair)
-    of_right = F.pad(dense, (1, 0)).unflatten(-1, (-1, 2))
+    split = (channels, channels, size, (size + 1) // 2, 2)  # (out, in, K, pairs, e)
+    of_left, of_right = F.pad(dense, (0, 1)).reshape(split), F.pad(dense, (1, 0)).reshape(split)
     both = torch.stack((of_left, of_right))  # (d, out, in, K, pairs, e)
     kernel = both.permute(0, 1, 5, 2, 3, 4)
     return kernel.reshape(2 * channels, 2 * channels, size, (size + 1) // 2)

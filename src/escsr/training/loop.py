@@ -1,7 +1,5 @@
-"""The training loop: patches in, averaged weights out, a state on disk to go on from."""
+"""The training loop: batches in, averaged weights out, a state on disk to go on from."""
 
-import csv
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -9,212 +7,222 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from escsr.errors import TrainingError
 from escsr.evaluation.protocol import TestPair, evaluate_officially, mean_quality
 from escsr.model.network import ESC
-from escsr.model.variants import variant
-from escsr.training.checkpoint import TrainingState, read_state, write_state
-from escsr.training.pairs import PatchSampler
+from escsr.training.checkpoint import CheckpointFolder
+from escsr.training.data.pairs import PairSource
+from escsr.training.data.prefetch import Prefetcher
 from escsr.training.recipe import Recipe
+from escsr.training.sample_sheet import SampleSheet
+from escsr.training.schedule import learning_rate_at
+from escsr.training.state import TrainingState
+from escsr.training.step import TrainingStep
+from escsr.training.watching import Progress, RunLog
 
-_log = logging.getLogger("escsr")
-
-LOG_COLUMNS = ("step", "seconds", "loss", "learning_rate", "validation_psnr_y_db")
-STATE_FILE = "state.pt"
-LOG_FILE = "log.csv"
-LOG_EVERY_STEPS = 100
+CHECKPOINT_FOLDER = "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """What a display may show after each logged step."""
+class LoopHooks:
+    """What a caller may listen to, and how it asks to stop."""
 
-    step: int
-    steps: int
-    loss: float
-    steps_per_second: float
-    validation_psnr_y_db: float | None
+    on_progress: Callable[[Progress], None] = lambda _: None
+    """After each row of the log."""
+    on_step: Callable[[int], None] = lambda _: None
+    """After each step, with the number of steps done."""
+    on_best: Callable[[nn.Module, float], None] = lambda _network, _psnr_y_db: None
+    """After a validation better than all before, with the averaged network and its PSNR-Y in dB."""
+    should_stop: Callable[[], bool] = lambda: False
+    """Asked after each step; when true on any process, the state is saved and the loop ends."""
 
 
-def train(
-    recipe: Recipe,
-    sampler: PatchSampler,
-    out: Path,
-    *,
-    validation_pairs: Sequence[TestPair] = (),
-    initial_weights: dict[str, Tensor] | None = None,
-    resume: bool = False,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> ESC:
-    """Run a recipe to its end, or until asked to stop.
+class TrainingLoop:
+    """One run of a recipe.
 
     Args:
         recipe: what to do.
-        sampler: makes the batch of each step.
-        out: folder of the run; gets ``state.pt`` and ``log.csv``.
-        validation_pairs: judged with the averaged weights every ``validate_every_steps``.
-        initial_weights: our names; None starts from random weights.
-        resume: go on from ``out/state.pt``. The steps that follow are those that an uninterrupted
-            run would have made.
-        on_progress: called after each logged step.
-        should_stop: asked after each step; when true the state is saved and the loop ends.
-    Returns:
-        The network with the averaged (EMA) weights, eval mode, float32.
+        source: makes the batch of each step.
+        out: folder of the run; gets ``checkpoints/``, ``log.csv``, ``tensorboard/``, ``samples/``.
+        fabric: launched; its first process alone writes.
+        state: weights to start from; moved to the fabric's device.
+        validation_pairs: judged with the averaged weights.
+        data_workers: threads that make batches ahead.
+        resume: go on from the newest checkpoint. The steps that follow are those that an
+            uninterrupted run would have made, bit for bit on a CPU.
+        hooks: what to call.
     Raises:
-        TrainingError: the loss is not finite, the folder cannot be made, or it holds a run and
-            ``resume`` is False.
+        TrainingError: the folder cannot be made, holds a run that is not resumed, or has none.
     """
-    _make_folder(out)
-    state = _resumed_state(out, recipe) if resume else _fresh_state(out, recipe, initial_weights)
-    step_function = TrainingStep(recipe, state)
-    log = _RunLog(out / LOG_FILE, state)
-    saved_at = time.monotonic()
-    while state.step < recipe.steps and not should_stop():
-        loss = step_function(*sampler.batch(state.step))
-        if _is_logged(state.step, recipe, judged=bool(validation_pairs)):
-            psnr_db = _validate(state, recipe, validation_pairs)
-            progress = log.write(state, recipe, _finite(loss, state.step), psnr_db)
-            on_progress(progress)
-        if time.monotonic() - saved_at > recipe.checkpoint_every_seconds:
-            _finite(loss, state.step)
-            write_state(out / STATE_FILE, state, recipe)
-            saved_at = time.monotonic()
-    write_state(out / STATE_FILE, state, recipe)
-    return state.averaged_network
 
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: PairSource,
+        out: Path,
+        *,
+        fabric: Fabric,
+        state: TrainingState,
+        validation_pairs: Sequence[TestPair] = (),
+        data_workers: int = 1,
+        resume: bool = False,
+        hooks: LoopHooks | None = None,
+    ) -> None:
+        self._recipe, self._fabric, self._state = recipe, fabric, state
+        self._source, self._pairs = source, validation_pairs
+        self._hooks = hooks or LoopHooks()
+        self._data_workers = data_workers
+        self._checkpoints = CheckpointFolder(out / CHECKPOINT_FOLDER)
+        self._require_folder(out, resume=resume)
+        self._step = TrainingStep(recipe, state, fabric)
+        if resume:
+            self._checkpoints.read_newest(state, recipe)
+        self._log = RunLog(out, state, is_written=fabric.is_global_zero)
+        self._samples = SampleSheet(out, source, validation_pairs, scale=recipe.scale)
+        self._recent: list[Tensor] = []
+        self._saved_at = time.monotonic()
 
-class TrainingStep:
-    """One step: forward, loss, backward, AdamW, moving average."""
+    def run(self) -> bool:
+        """Train to the recipe's end, or until asked to stop.
 
-    def __init__(self, recipe: Recipe, state: TrainingState) -> None:
-        self._recipe = recipe
-        self._state = state
-        self._network: nn.Module = torch.compile(state.network) if recipe.compile else state.network  # pyright: ignore[reportAttributeAccessIssue]
+        Returns:
+            Whether the end was reached.
+        Raises:
+            TrainingError: the loss is not finite (the checkpoint before stays), the data is gone
+                (a single process saves its state first), or the disk is full.
+        """
+        try:
+            return self._run()
+        finally:
+            self._log.close()
 
-    def __call__(self, lr_batch: Tensor, hr_batch: Tensor) -> Tensor:
-        """Train on one batch and count the step; returns the loss, a scalar without gradient."""
-        recipe, state = self._recipe, self._state
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate_at(recipe, state.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            sr_batch = self._network(lr_batch)
-        loss = pixel_loss(sr_batch.float(), hr_batch, recipe.loss)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        state.optimizer.step()
-        state.average(recipe.ema_decay)
-        state.step += 1
-        return loss.detach()
+    def _run(self) -> bool:
+        with Prefetcher(
+            self._source,
+            first_step=self._state.step,
+            last_step=self._recipe.steps,
+            rank=self._fabric.global_rank,
+            world_size=self._fabric.world_size,
+            workers=self._data_workers,
+            pin_memory=self._fabric.device.type == "cuda",
+        ) as batches:
+            is_stopped = False
+            while self._state.step < self._recipe.steps and not is_stopped:
+                self._advance(batches)
+                is_stopped, is_checkpoint_due = self._agree()
+                if is_checkpoint_due and not is_stopped:
+                    self._collect_losses()
+                    self._save()
+        self._collect_losses()
+        self._save()
+        return self._state.step >= self._recipe.steps
 
+    def _advance(self, batches: Prefetcher) -> None:
+        try:
+            lr_batch, hr_batch = next(batches)
+        except TrainingError:
+            # Other processes are in the midst of a step: nothing can be agreed on with them.
+            if self._fabric.world_size == 1:
+                self._collect_losses()
+                self._save()
+            raise
+        self._recent.append(self._step(lr_batch, hr_batch))
+        step, watch = self._state.step, self._recipe.watch
+        is_last = step == self._recipe.steps
+        is_judged = bool(self._pairs) and (step % watch.validate_every_steps == 0 or is_last)
+        if step % watch.log_every_steps == 0 or is_judged or is_last:
+            self._write_row(is_judged=is_judged, waited_seconds=batches.waited_seconds)
+        self._hooks.on_step(step)
 
-def pixel_loss(sr_batch: Tensor, hr_batch: Tensor, kind: str) -> Tensor:
-    """Mean L1 distance, or Charbonnier's smooth form of it with epsilon 1e-3."""
-    if kind == "l1":
-        return F.l1_loss(sr_batch, hr_batch)
-    return ((sr_batch - hr_batch).square() + 1e-6).sqrt().mean()
-
-
-def learning_rate_at(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then a cosine from the highest to the final learning rate."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    swing = (recipe.learning_rate - recipe.final_learning_rate) / 2
-    return recipe.final_learning_rate + swing * (1 + math.cos(math.pi * share))
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(
-            f"The folder {out} cannot be made: {error.strerror}. Choose another."
-        ) from error
-
-
-def _fresh_state(
-    out: Path, recipe: Recipe, initial_weights: dict[str, Tensor] | None
-) -> TrainingState:
-    if (out / STATE_FILE).exists():
-        raise TrainingError(
-            f"{out} already holds a run. Resume it (--resume), or choose another folder."
-        )
-    torch.manual_seed(recipe.seed)
-    # Materialised scores: with gradients into the bias, torch's fused attention falls back to a
-    # slower form of the same (0.42 of the step's time in bfloat16 on two cores).
-    network = ESC(variant(recipe.model, scale=recipe.scale), attention_backend="chunked")
-    if initial_weights is not None:
-        network.load_state_dict(initial_weights)
-    return TrainingState.start(network, recipe)
-
-
-def _resumed_state(out: Path, recipe: Recipe) -> TrainingState:
-    network = ESC(variant(recipe.model, scale=recipe.scale), attention_backend="chunked")
-    state = TrainingState.start(network, recipe)
-    read_state(out / STATE_FILE, state, recipe)
-    _log.info("resumed at step %d of %d", state.step, recipe.steps)
-    return state
-
-
-def _is_logged(step: int, recipe: Recipe, *, judged: bool) -> bool:
-    is_judged = judged and step % recipe.validate_every_steps == 0
-    return is_judged or step % LOG_EVERY_STEPS == 0 or step == recipe.steps
-
-
-def _validate(state: TrainingState, recipe: Recipe, pairs: Sequence[TestPair]) -> float | None:
-    if not pairs or (state.step % recipe.validate_every_steps and state.step != recipe.steps):
-        return None
-    return mean_quality(evaluate_officially(state.averaged_network, pairs))[0]
-
-
-def _finite(loss: Tensor, step: int) -> float:
-    value = float(loss)
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"The loss is {value} at step {step}. Resume from the last checkpoint with a lower "
-            "learning_rate, or with precision = 'float32'."
-        )
-    return value
-
-
-class _RunLog:
-    """``log.csv``; on resume, rows after the state's step are dropped."""
-
-    def __init__(self, path: Path, state: TrainingState) -> None:
-        self._path = path
-        self._started = time.monotonic() - state.seconds
-        self._last = (time.monotonic(), state.step)
-        kept: list[list[str]] = []
-        if state.step and path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                kept = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= state.step]
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([LOG_COLUMNS, *kept])
-
-    def write(
-        self, state: TrainingState, recipe: Recipe, loss: float, psnr_db: float | None
-    ) -> Progress:
-        now = time.monotonic()
-        state.seconds = now - self._started
-        rate = (state.step - self._last[1]) / max(1e-9, now - self._last[0])
-        self._last = (now, state.step)
-        row = (
-            state.step,
-            f"{state.seconds:.0f}",
-            repr(loss),
-            f"{learning_rate_at(recipe, state.step - 1):.3e}",
-            "" if psnr_db is None else f"{psnr_db:.4f}",
-        )
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow(row)
-        return Progress(
-            step=state.step,
-            steps=recipe.steps,
+    def _write_row(self, *, is_judged: bool, waited_seconds: float) -> None:
+        self._collect_losses()
+        losses = self._state.losses
+        loss = sum(losses) / len(losses)
+        losses.clear()
+        self._log.lap(self._state.step, waited_seconds)
+        psnr_y_db = self._validate() if is_judged else None
+        progress = self._log.write(
+            self._state,
             loss=loss,
-            steps_per_second=rate,
-            validation_psnr_y_db=psnr_db,
+            learning_rate=learning_rate_at(self._recipe, self._state.step - 1),
+            recipe=self._recipe,
+            psnr_y_db=psnr_y_db,
         )
+        self._hooks.on_progress(progress)
+
+    def _collect_losses(self) -> None:
+        """Bring the losses of recent steps from the devices, and stop if one is not finite."""
+        if not self._recent:
+            return
+        values = torch.stack(self._recent).double()
+        self._recent.clear()
+        if self._fabric.world_size > 1:
+            values = self._fabric.all_reduce(values)
+            assert isinstance(values, Tensor)
+        losses = values.tolist()
+        self._state.losses.extend(losses)
+        first = self._state.step - len(losses) + 1
+        for step, loss in enumerate(losses, start=first):
+            if not math.isfinite(loss):
+                raise _not_finite("loss is", step)
+
+    def _validate(self) -> float | None:
+        """Judge the averaged weights on the first process; PSNR-Y in dB, on that process alone."""
+        psnr_y_db = None
+        if self._fabric.is_global_zero:
+            network = self._state.averaged_network
+            assert isinstance(network, ESC)
+            psnr_y_db, _ = mean_quality(evaluate_officially(network, self._pairs))
+            self._log.picture(self._samples.write(network, self._state.step), self._state.step)
+            if self._state.best_psnr_y_db is None or psnr_y_db > self._state.best_psnr_y_db:
+                self._state.best_psnr_y_db = psnr_y_db
+                self._hooks.on_best(network, psnr_y_db)
+        self._fabric.barrier()
+        return psnr_y_db
+
+    def _save(self) -> None:
+        # The loss of a step is that of the weights before it: these may be lost already. They are
+        # the same on every process.
+        if not all(parameter.isfinite().all() for parameter in self._state.network.parameters()):
+            raise _not_finite("weights are", self._state.step)
+        if self._fabric.is_global_zero:
+            self._log.count_time(self._state)
+            self._checkpoints.write(self._state, self._recipe)
+        self._saved_at = time.monotonic()
+        self._fabric.barrier()
+
+    def _agree(self) -> tuple[bool, bool]:
+        """Whether to stop, and whether to save: the same on every process, or one would wait."""
+        watch = self._recipe.watch
+        is_late = time.monotonic() - self._saved_at > watch.checkpoint_every_seconds
+        answers = (self._hooks.should_stop(), is_late and self._fabric.is_global_zero)
+        if self._fabric.world_size == 1:
+            return answers
+        summed = self._fabric.all_reduce(
+            torch.tensor(answers, dtype=torch.float32), reduce_op="sum"
+        )
+        assert isinstance(summed, Tensor)
+        return bool(summed[0] > 0), bool(summed[1] > 0)
+
+    def _require_folder(self, out: Path, *, resume: bool) -> None:
+        if not resume and self._checkpoints.newest_first():
+            raise TrainingError(
+                f"{out} already holds a run. Go on with it (--resume), or choose another folder."
+            )
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(
+                f"The folder {out} cannot be made: {error.strerror}. Choose another."
+            ) from error
+
+
+def _not_finite(what: str, step: int) -> TrainingError:
+    return TrainingError(
+        f"The {what} not finite at step {step}. The last checkpoint is untouched; go on from it "
+        "(--resume) with a lower optimizer.learning_rate, with optimizer.clip_norm = 1, or with "
+        'precision = "float32" (--set KEY=VALUE).'
+    )

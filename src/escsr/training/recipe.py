@@ -1,97 +1,163 @@
-"""A training run as one TOML file: everything that shapes the result, and no path."""
+"""A training run as data: everything that shapes the result, and no path."""
 
-import tomllib
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from escsr.errors import RecipeError
+from escsr.errors import ConfigurationError
+from escsr.model.config import ESCConfig
+from escsr.model.variants import VARIANTS, variant
+from escsr.training.data.patches import Augmentation, Degradation
 
 
-class Recipe(BaseModel):
-    """The hyper-parameters of one run; unknown keys are errors."""
+class _Section(BaseModel):
+    """A table of the recipe; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataRecipe(_Section):
+    """``[data]``: how photographs become batches."""
+
+    batch_size: int = Field(default=16, ge=1)
+    """Pairs per optimiser step, over all processes and micro-batches."""
+    patch_pixels: int = Field(default=64, ge=8)
+    """Side of an LR patch, in pixels."""
+    degradation: Degradation = "matlab"
+    """How LR is made: of the whole image by MATLAB's bicubic rule on uint8, or of each HR crop, by
+    the same rule or by Pillow's bicubic (the paper's DFLIP)."""
+    augmentation: Augmentation = "flips-rotations"
+    """What is done to both patches of a pair, at random."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the images that is used, chosen at random from the seed."""
+
+
+class LossRecipe(_Section):
+    """``[loss]``: the weight of each term, on RGB in [0, 1]; terms left out have weight 0."""
+
+    l1: float = Field(default=0.0, ge=0)
+    """Mean absolute difference."""
+    l2: float = Field(default=0.0, ge=0)
+    """Mean squared difference."""
+    charbonnier: float = Field(default=0.0, ge=0)
+    """Mean of sqrt(d^2 + 1e-6): L1 that is smooth at 0."""
+    fft: float = Field(default=0.0, ge=0)
+    """Mean absolute difference of the spectra (real and imaginary parts, not normalised)."""
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("all weights are 0; give at least one term, such as l1 = 1")
+        return self
+
+
+class OptimizerRecipe(_Section):
+    """``[optimizer]``: AdamW, or Adam."""
+
+    kind: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """The highest learning rate, reached after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the running averages of the gradient and of its square."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Gradients whose norm is larger are shrunk to it; leave it out for no clipping."""
+    micro_batches: int = Field(default=1, ge=1)
+    """A batch is worked through in so many parts, to need less memory (gradient accumulation)."""
+
+    @field_validator("betas")
+    @classmethod
+    def _are_decays(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("both betas must be at least 0 and below 1")
+        return betas
+
+
+class ScheduleRecipe(_Section):
+    """``[schedule]``: the learning rate over the steps."""
+
+    kind: Literal["cosine", "halving", "constant"] = "cosine"
+    """From the highest rate: half a cosine to ``final_learning_rate``; halved at given steps (the
+    paper's); or as it is."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear rise from 0."""
+    final_learning_rate: float = Field(default=1e-6, ge=0)
+    """Where the cosine ends."""
+    halve_at: tuple[int, ...] = ()
+    """Steps at which "halving" halves the rate, rising."""
+
+    @model_validator(mode="after")
+    def _halves_where_it_says(self) -> Self:
+        if (self.kind == "halving") != bool(self.halve_at):
+            raise ValueError('halve_at is needed by kind = "halving", and by no other kind')
+        if list(self.halve_at) != sorted(set(self.halve_at)):
+            raise ValueError("halve_at must rise")
+        return self
+
+
+class WatchRecipe(_Section):
+    """``[watch]``: how often the run is logged, judged and saved. Shapes no result."""
+
+    log_every_steps: int = Field(default=100, ge=1)
+    validate_every_steps: int = Field(default=1000, ge=1)
+    """The first test set is judged by the protocol, and a sample picture written."""
+    checkpoint_every_seconds: float = Field(default=180, gt=0)
+    checkpoints_kept: int = Field(default=2, ge=1)
+    """Older ones are deleted."""
+
+
+class Recipe(_Section):
+    """One run. Everything but ``[watch]`` shapes the weights that come out."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
     """Name of the run and of the weights that come out of it."""
     model: str
-    """Name of a variant, such as ``esc-tiny``."""
+    """Name of a variant, such as "esc-tiny"."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the variant's configuration to change, such as ``window_size``."""
     scale: int = Field(ge=1, le=8)
     """Upscaling factor per side."""
+    starts_from: str | None = None
+    """Name of the recipe whose weights this one starts from: taken from the box where they are
+    there, else given with ``--from``. Left out: random weights, unless ``--from`` says another."""
     steps: int = Field(ge=1)
     """Optimiser steps in all."""
-    batch_size: int = Field(ge=1)
-    """Pairs per step."""
-    patch_pixels: int = Field(ge=8)
-    """Side of an LR patch."""
-    loss: Literal["l1", "charbonnier"] = "l1"
-    """Pixel loss on RGB in [0, 1]."""
-    learning_rate: float = Field(gt=0)
-    """The highest learning rate, reached after the warm-up."""
-    final_learning_rate: float = Field(default=1e-6, ge=0)
-    """Where the cosine ends."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps of linear rise from 0."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Of AdamW."""
-    weight_decay: float = Field(default=0.0, ge=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     """Of the moving average of the weights, which is what is judged and shipped."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward and backward pass; weights and optimiser stay in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the forward and backward pass; weights and optimiser stay in float32. float16 is for
+    CUDA."""
     compile: bool = False
     """Compile the network with torch.compile: about a minute first, then faster steps."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of the initial weights and of the choice of patches."""
-    validate_every_steps: int = Field(default=1000, ge=1)
+    data: DataRecipe = DataRecipe()
+    loss: LossRecipe = LossRecipe(l1=1.0)
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    watch: WatchRecipe = WatchRecipe()
     licence: str = "not stated"
     """Of the weights that come out; written into their file."""
     training_data: str = "not stated"
     """What the weights are trained on, under which licences; written into their file."""
-    checkpoint_every_seconds: float = Field(default=180, gt=0)
 
+    @field_validator("model")
+    @classmethod
+    def _is_a_variant(cls, model: str) -> str:
+        if model not in VARIANTS:
+            raise ValueError(f"there is no such model; the names are {', '.join(VARIANTS)}")
+        return model
 
-def read_recipe(path: Path, *, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe.
+    @model_validator(mode="after")
+    def _makes_a_network(self) -> Self:
+        try:
+            self.network_config()
+        except ConfigurationError as error:
+            raise ValueError(f"config: {error}") from error
+        if self.data.batch_size % self.optimizer.micro_batches:
+            raise ValueError("data.batch_size must be a multiple of optimizer.micro_batches")
+        return self
 
-    Args:
-        path: a TOML file.
-        overrides: keys to replace, as from ``--set key=value``.
-    Raises:
-        RecipeError: not readable, not TOML, an unknown key, or a value that is not allowed; the
-            message names each key and what is allowed.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"The recipe {path} is not valid TOML: {error}") from error
-    return check_recipe(values | (overrides or {}), origin=str(path))
-
-
-def check_recipe(values: dict[str, Any], *, origin: str) -> Recipe:
-    """Check the values of a recipe; ``origin`` is named in the message.
-
-    Raises:
-        RecipeError: an unknown key, a missing one, or a value that is not allowed.
-    """
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors())
-        raise RecipeError(
-            f"The recipe {origin} cannot be used: {problems}. "
-            f"The keys are {', '.join(Recipe.model_fields)}."
-        ) from error
-
-
-def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    return f"{key} = {problem['input']!r}: {problem['msg']}"
+    def network_config(self) -> ESCConfig:
+        """The configuration of the network to train."""
+        return variant(self.model, scale=self.scale, **self.config)

@@ -1,21 +1,36 @@
 """One run of a recipe, from a folder of images to a file of weights."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import date
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import nn
 
-from escsr.evaluation.protocol import evaluate_officially, find_test_pairs, mean_quality
+from escsr.errors import TrainingError
+from escsr.evaluation.test_sets import find_test_pairs, names_of_test_sets
+from escsr.images.files import probe_image
+from escsr.model.attention_backends import AttentionBackend
 from escsr.model.network import ESC
-from escsr.training.loop import Progress, train
-from escsr.training.pairs import PatchSampler, load_pairs
-from escsr.training.recipe import Recipe, read_recipe
-from escsr.weights.loading import load_model
-from escsr.weights.rescaling import convert_scale
-from escsr.weights.store import Provenance, save_weights
+from escsr.training.data.machine import default_cache_bytes, usable_cores
+from escsr.training.data.pairs import PairSource, open_pairs
+from escsr.training.initial_weights import start_from
+from escsr.training.launching import launch, processes_here
+from escsr.training.loop import CHECKPOINT_FOLDER, LoopHooks, TrainingLoop
+from escsr.training.outcome import measured_quality, psnr_key, save_trained
+from escsr.training.recipe import Recipe
+from escsr.training.recipe_file import read_recipe
+from escsr.training.rehearsal import REHEARSAL_IMAGES, make_photographs, rehearsed
+from escsr.training.state import TrainingState
+
+_log = logging.getLogger("escsr")
+
+BEST_FILE = "best.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,93 +38,171 @@ class Run:
     """Where a run reads from and writes to."""
 
     recipe_path: Path
-    data: Path
-    """Folder of training images, searched with its sub-folders."""
-    out: Path
-    """Folder for the state, the log and the weights."""
+    data: str | Path | None
+    """Training images: a folder, searched with its sub-folders, or tar shards; a dry run makes its
+    own pictures where none is given."""
+    out: Path | None = None
+    """Folder for checkpoints, log, samples and weights; ``runs/<recipe name>`` unless given."""
     test_sets: Sequence[Path] = ()
     """Judged at the end; the first one while training, too."""
     initial_weights: Path | None = None
     """A network to start from; one for another scale gets its last convolution converted."""
     resume: bool = False
+    device: str = "auto"
+    processes: int = 1
+    """That train together on this machine; ``torchrun``'s own number goes before."""
+    cache_bytes: int | None = None
+    """Bound on decoded images in memory; None takes half of what is free."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """What a run left behind."""
+
+    out: Path
+    weights: Path | None
+    """The averaged weights; None if the run was stopped before its end (its state is saved)."""
+    quality: dict[str, float]
+    """Of the test sets, as ``"Set5 PSNR-Y dB"``."""
 
 
 def train_recipe(
-    run: Run,
-    *,
-    overrides: dict[str, object] | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Path | None:
+    run: Run, *, changes: Mapping[str, object] | None = None, hooks: LoopHooks | None = None
+) -> RunResult:
     """Train as a recipe says and write ``<out>/<recipe name>.safetensors``.
+
+    Under ``torchrun`` each process calls this; the first one writes.
 
     Args:
         run: where everything is.
-        overrides: recipe keys to replace.
-        on_progress: called after each logged step.
-        should_stop: asked after each step.
-    Returns:
-        The file of weights; None if the run was stopped before its end (its state is saved).
+        changes: recipe values to replace.
+        hooks: what to call while training.
     Raises:
-        RecipeError: the recipe cannot be used.
+        RecipeError, ConfigurationError: the recipe or the device cannot be used.
         TrainingError: there are no images, or training cannot go on.
         CheckpointError: ``initial_weights`` cannot be used.
     """
-    recipe = read_recipe(run.recipe_path, overrides=overrides)
-    test_sets = {path.name: find_test_pairs(path, scale=recipe.scale) for path in run.test_sets}
-    initial_weights = _initial_weights(run, recipe)
-    pairs = load_pairs(run.data, scale=recipe.scale, smallest_lr_pixels=recipe.patch_pixels)
-    stopped = False
-
-    def stop_asked() -> bool:
-        nonlocal stopped
-        stopped = stopped or should_stop()
-        return stopped
-
-    network = train(
+    recipe = read_recipe(run.recipe_path, changes=changes)
+    return _train(
         recipe,
-        PatchSampler(
-            pairs,
-            scale=recipe.scale,
-            patch_pixels=recipe.patch_pixels,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-        ),
-        run.out,
-        validation_pairs=next(iter(test_sets.values()), ()),
-        initial_weights=initial_weights,
-        resume=run.resume,
-        on_progress=on_progress,
-        should_stop=stop_asked,
+        run,
+        launch(recipe, device=run.device, processes=run.processes),
+        hooks or LoopHooks(),
     )
-    if stopped:
+
+
+def rehearse_recipe(
+    run: Run, *, changes: Mapping[str, object] | None = None, hooks: LoopHooks | None = None
+) -> RunResult:
+    """Run two steps of everything that a recipe does, and leave nothing behind.
+
+    Smaller than in the recipe are the batch, the patch and the number of images.
+
+    Raises:
+        As ``train_recipe``.
+    """
+    recipe = read_recipe(run.recipe_path, changes=changes)
+    fabric = launch(recipe, device=run.device, processes=run.processes)
+    recipe = rehearsed(recipe, processes=fabric.world_size)
+    with tempfile.TemporaryDirectory(prefix="escsr-dry-run-") as name:
+        folder = Path(name)
+        data = run.data
+        if data is None:
+            data = folder / "photographs"
+            data.mkdir()
+            make_photographs(data, side_pixels=2 * recipe.data.patch_pixels * recipe.scale)
+        test_sets = run.test_sets or ([data] if isinstance(data, Path) else [])
+        rehearsal = replace(run, data=data, out=folder / "run", test_sets=test_sets, resume=False)
+        return _train(recipe, rehearsal, fabric, hooks or LoopHooks(), is_rehearsal=True)
+
+
+def _train(
+    recipe: Recipe, run: Run, fabric: Fabric, hooks: LoopHooks, *, is_rehearsal: bool = False
+) -> RunResult:
+    image_limit = REHEARSAL_IMAGES if is_rehearsal else None
+    out = run.out or Path("runs") / recipe.name
+    test_sets = {
+        name: find_test_pairs(folder, scale=recipe.scale)[:image_limit]
+        for name, folder in zip(names_of_test_sets(run.test_sets), run.test_sets, strict=True)
+    }
+    if run.data is None:
+        raise TrainingError("No training images were given; name their folder with --data.")
+    for pair in chain.from_iterable(test_sets.values()):
+        probe_image(pair.hr_path)  # told now, not after the first thousand steps
+    torch.manual_seed(recipe.seed)
+    resume = run.resume and _has_state(out)
+    # PyTorch's fused attention has no gradient for the bias on a CPU.
+    backend: AttentionBackend = "chunked" if fabric.device.type == "cpu" else "sdpa"
+    network = ESC(recipe.network_config(), attention_backend=backend)
+    if not resume:
+        weights = run.initial_weights or _weights_to_go_on_from(run, out)
+        start_from(network, recipe, weights, out=out, is_optional=is_rehearsal)
+    with closing(_open_pairs(recipe, run, fabric, image_limit=image_limit)) as source:
+
+        def keep_best(best: nn.Module, psnr_y_db: float) -> None:
+            quality = {psnr_key(next(iter(test_sets))): round(psnr_y_db, 3)}
+            save_trained(out / BEST_FILE, best, recipe, quality)
+            hooks.on_best(best, psnr_y_db)
+
+        state = TrainingState.start(network, recipe)
+        loop = TrainingLoop(
+            recipe,
+            source,
+            out,
+            fabric=fabric,
+            state=state,
+            validation_pairs=next(iter(test_sets.values()), ()),
+            data_workers=_data_workers(recipe, fabric),
+            resume=resume,
+            hooks=replace(hooks, on_best=keep_best),
+        )
+        is_finished = loop.run()
+    if not is_finished or not fabric.is_global_zero:
+        return RunResult(out=out, weights=None, quality={})
+    network = state.averaged_network.cpu()
+    quality = measured_quality(network, test_sets)
+    path = out / f"{recipe.name}.safetensors"
+    save_trained(path, network, recipe, quality)
+    return RunResult(out=out, weights=path, quality=quality)
+
+
+def _open_pairs(recipe: Recipe, run: Run, fabric: Fabric, *, image_limit: int | None) -> PairSource:
+    chosen = recipe.data
+    assert run.data is not None
+    return open_pairs(
+        run.data,
+        scale=recipe.scale,
+        patch_pixels=chosen.patch_pixels,
+        batch_size=chosen.batch_size,
+        seed=recipe.seed,
+        degradation=chosen.degradation,
+        augmentation=chosen.augmentation,
+        share=chosen.share,
+        cache_bytes=run.cache_bytes or default_cache_bytes(processes_here(fabric)),
+        image_limit=image_limit,
+    )
+
+
+def _data_workers(recipe: Recipe, fabric: Fabric) -> int:
+    """Threads that make batches: one suffices to cut decoded images, all else takes many."""
+    only_cuts = recipe.data.degradation == "matlab" and fabric.device.type == "cpu"
+    return 1 if only_cuts else max(1, min(8, usable_cores() // processes_here(fabric)))
+
+
+def _has_state(out: Path) -> bool:
+    return any((out / CHECKPOINT_FOLDER).glob("step-*.pt"))
+
+
+def _weights_to_go_on_from(run: Run, out: Path) -> Path | None:
+    """Weights that a run left where its states are gone, for ``--resume``."""
+    if not run.resume:
         return None
-    quality: dict[str, float] = {}
-    for name, test_pairs in test_sets.items():
-        psnr_y_db, ssim_y = mean_quality(evaluate_officially(network, test_pairs))
-        quality |= {f"{name} PSNR-Y dB": round(psnr_y_db, 3), f"{name} SSIM-Y": round(ssim_y, 4)}
-    path = run.out / f"{recipe.name}.safetensors"
-    save_weights(path, network, provenance=_provenance(run, recipe, quality), dtype=torch.float16)
+    finished = (path for path in sorted(out.glob("*.safetensors")) if path.name != BEST_FILE)
+    path = next(finished, out / BEST_FILE)
+    if not path.exists():
+        raise TrainingError(
+            f"There is nothing to resume in {out}: it holds no state of a run. Leave out --resume "
+            "to start one."
+        )
+    _log.warning("%s holds weights but no state: a new run starts from %s", out, path.name)
     return path
-
-
-def _initial_weights(run: Run, recipe: Recipe) -> dict[str, Tensor] | None:
-    if run.initial_weights is None or run.resume:
-        return None
-    network: ESC = load_model(run.initial_weights)
-    if network.scale != recipe.scale:
-        network = convert_scale(network, scale=recipe.scale)
-    return network.state_dict()
-
-
-def _provenance(run: Run, recipe: Recipe, quality: dict[str, float]) -> Provenance:
-    return Provenance(
-        licence=recipe.licence,
-        training_data=recipe.training_data,
-        date=date.today().isoformat(),
-        variant=recipe.model,
-        recipe_name=recipe.name,
-        recipe=run.recipe_path.read_text(encoding="utf-8"),
-        source="trained with escsr",
-        quality=quality,
-    )

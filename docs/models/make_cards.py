@@ -1,0 +1,118 @@
+"""Write a card and a picture for each trained network in the box, from what its file says.
+
+    python docs/models/make_cards.py
+
+Run it again whenever weights change; a test compares the cards with the files.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from escsr.images.files import read_image
+from escsr.images.resize import resize_bicubic, resize_bicubic_uint8
+from escsr.images.writer import write_image
+from escsr.weights import bundled_models, load_model
+from escsr.weights.box import BundledModel
+from escsr.weights.inspection import config_parameters, output_macs
+
+FOLDER = Path(__file__).parent
+SAMPLE = FOLDER.parent / "sample" / "cat.png"
+TOP, LEFT, SIDE = 60, 96, 216
+"""Around the cat's eye, in pixels."""
+BICUBIC = {
+    "Set5": (33.67, 30.40, 28.43),
+    "Set14": (30.32, 27.63, 26.09),
+    "B100": (29.56, 27.21, 25.96),
+}
+"""PSNR-Y in dB at x2, x3, x4, as ``escsr evaluate bicubic`` measures it."""
+
+
+def main() -> None:
+    """Write all cards."""
+    for model in bundled_models():
+        stem = f"{model.name}-x{model.scale}"
+        (FOLDER / f"{stem}.md").write_text(card(model), encoding="utf-8")
+        write_image(FOLDER / f"{stem}.png", picture(model), overwrite=True)
+
+
+def card(model: BundledModel) -> str:
+    """The card of one file of weights, as Markdown."""
+    stem, header = f"{model.name}-x{model.scale}", model.header
+    provenance, config = header.provenance, header.config
+    size = (
+        f"{config.dim} channels, {config.num_blocks} blocks of {config.num_conv_layers} "
+        f"ConvAttention layers, window {config.window_size}"
+    )
+    cost = f"{config_parameters(config):,} parameters, {output_macs(config) / 1e9:.1f} GMAC"
+    rows = "\n".join(_row(name, model) for name in BICUBIC)
+    recipe = json.loads(provenance.recipe)
+    return f"""# {model.name} x{model.scale}
+
+![Bicubic, {model.name}, and the photograph itself]({stem}.png)
+
+*A photograph shrunk by {model.scale} and enlarged again: bicubic, `{model.name}`, and the
+photograph itself ([source](../sample/README.md)). It is no part of the training.*
+
+- **Network**: ESC, {size};
+  {cost} for a result of 1280x720.
+- **Licence of the weights**: {provenance.licence}: use, change and sell them and what you make
+  with them; keep the notice.
+- **Training data**: {provenance.training_data}.
+- **Recipe**: `recipes/shipped/{provenance.recipe_name}.toml`, {recipe["steps"]:,} steps,
+  {_start(recipe)}; {provenance.date}; [log](../../src/escsr/weights/bundled/{stem}.log.csv).
+- **File**: {model.size_bytes / 1024:.0f} KB, float16, sha256 of the tensors `{header.sha256[:16]}…`
+  (`escsr inspect {stem}`).
+
+| | {model.name} | bicubic |
+|---|---|---|
+{rows}
+
+PSNR-Y in dB / SSIM-Y by the field's protocol:
+`escsr evaluate {model.name} bicubic -s {model.scale} --data Set5 --data Set14 --data B100`.
+
+**Limits**: made for clean photographs that were shrunk by bicubic. Noise, JPEG blocks and scratches
+are enlarged, not repaired; text and line art were not trained; very flat, saturated colour may be
+off by some levels at the very corners of an image. It adds no detail that the photograph does not
+hint at. Tone and colour are kept by `Upscaler`'s guard ([fidelity](../fidelity.md)).
+"""
+
+
+def picture(model: BundledModel) -> np.ndarray:
+    """Bicubic, the network, and the truth beside one another, (SIDE, 3 * SIDE + 2 gaps, 3)."""
+    hr_pixels = read_image(SAMPLE).pixels[..., :3]
+    height, width = (side // model.scale * model.scale for side in hr_pixels.shape[:2])
+    hr_pixels = hr_pixels[:height, :width]
+    lr_pixels = resize_bicubic_uint8(np.ascontiguousarray(hr_pixels), scale=1 / model.scale)
+    lr_image = torch.from_numpy(lr_pixels).permute(2, 0, 1)[None].float() / 255
+    network = load_model(model.path)
+    with torch.inference_mode():
+        results = (resize_bicubic(lr_image, scale=model.scale), network(lr_image))
+    panels = [_eye(_to_pixels(result)) for result in results] + [_eye(hr_pixels)]
+    gap = np.full((SIDE, 4, 3), 255, np.uint8)
+    return np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+
+
+def _row(test_set: str, model: BundledModel) -> str:
+    quality = model.header.provenance.quality
+    psnr_y_db, ssim_y = quality[f"{test_set} PSNR-Y dB"], quality[f"{test_set} SSIM-Y"]
+    return f"| {test_set} | {psnr_y_db:.2f} / {ssim_y:.4f} | {BICUBIC[test_set][model.scale - 2]} |"
+
+
+def _start(recipe: dict[str, object]) -> str:
+    start = recipe.get("starts_from")
+    return f"from the weights of `{start}`" if start else "from random weights"
+
+
+def _eye(pixels: np.ndarray) -> np.ndarray:
+    return pixels[TOP : TOP + SIDE, LEFT : LEFT + SIDE]
+
+
+def _to_pixels(image: torch.Tensor) -> np.ndarray:
+    return (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+if __name__ == "__main__":
+    main()

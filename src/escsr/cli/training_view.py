@@ -1,0 +1,115 @@
+"""What ``escsr train`` shows: a live bar on a terminal, a line per row of the log elsewhere."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from escsr.training.watching import Progress
+
+
+class TrainingView:
+    """Lines on stderr; the base of the live view.
+
+    Args:
+        is_shown: only the first of many processes shows anything.
+    """
+
+    def __init__(self, *, is_shown: bool) -> None:
+        self._is_shown = is_shown
+        self._best_psnr_y_db: float | None = None
+
+    def step(self, step: int) -> None:
+        """A step is done."""
+
+    def best(self, _network: "nn.Module", psnr_y_db: float) -> None:
+        """A validation was the best so far."""
+        self._best_psnr_y_db = psnr_y_db
+
+    def row(self, progress: "Progress") -> None:
+        """A row of the log was written."""
+        if self._is_shown:
+            self._print(_line(progress, self._best_psnr_y_db))
+
+    def _print(self, line: str) -> None:
+        typer.echo(line, err=True)
+
+
+class LiveTrainingView(TrainingView):
+    """A bar with the latest figures; validations stay as lines above it."""
+
+    def __init__(self, bars: Bars) -> None:
+        super().__init__(is_shown=True)
+        self._bars = bars
+        self._task: TaskID | None = None
+        self._steps_done = 0
+
+    def step(self, step: int) -> None:
+        """Move the bar."""
+        self._steps_done = step
+        if self._task is not None:
+            self._bars.update(self._task, completed=step)
+
+    def row(self, progress: "Progress") -> None:
+        """Show the figures beside the bar."""
+        if self._task is None:
+            self._task = self._bars.add_task("", total=progress.steps, completed=progress.step)
+        self._bars.update(self._task, description=_figures(progress), completed=progress.step)
+        if progress.psnr_y_db is not None:
+            self._bars.console.print(_line(progress, self._best_psnr_y_db), highlight=False)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one of torchrun's that speaks; alone it is."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+@contextmanager
+def training_view() -> Iterator[TrainingView]:
+    """The view that fits: live where stderr is a terminal, lines elsewhere."""
+    is_first = is_first_process()
+    if not (is_first and sys.stderr.isatty()):
+        yield TrainingView(is_shown=is_first)
+        return
+    columns = (
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Bars(*columns, console=Console(stderr=True), speed_estimate_period=120) as bars:
+        yield LiveTrainingView(bars)
+
+
+def _figures(progress: "Progress") -> str:
+    return (
+        f"loss {progress.loss:.5f}  {progress.images_per_second:.1f} images/s  "
+        f"{progress.waiting_share:.1%} waiting for data"
+    )
+
+
+def _line(progress: "Progress", best_psnr_y_db: float | None) -> str:
+    remaining = (progress.steps - progress.step) / max(1e-9, progress.steps_per_second)
+    judged = ""
+    if progress.psnr_y_db is not None:
+        judged = f"  {progress.psnr_y_db:.3f} dB"
+        if best_psnr_y_db is not None:
+            judged += (
+                " (best)"
+                if progress.psnr_y_db >= best_psnr_y_db
+                else (f" (best {best_psnr_y_db:.3f})")
+            )
+    return (
+        f"step {progress.step}/{progress.steps}  {_figures(progress)}  "
+        f"{time.strftime('%H:%M:%S', time.gmtime(remaining))} left{judged}"
+    )

@@ -1,0 +1,1 @@
+"""Photographs as batches of LR and HR patches: folders, shards, crops, cache, prefetching."""

@@ -1,0 +1,202 @@
+"""Pairs of LR and HR patches: where to cut them, how LR is made, and batches of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from escsr.errors import MissingExtraError, TrainingError
+from escsr.images.resize import resize_bicubic_uint8
+
+Pixels = npt.NDArray[np.uint8]
+
+Degradation = Literal["matlab", "matlab-after-crop", "pillow-after-crop"]
+"""How LR is made of HR, both 8-bit.
+
+- ``matlab``: the whole image by MATLAB's bicubic rule, then pairs are cut: patches know their
+  surroundings as test images do. The field's classic data.
+- ``matlab-after-crop``: each HR patch by MATLAB's bicubic rule, after crop and augmentation.
+- ``pillow-after-crop``: each HR patch by Pillow's bicubic filter, after crop and augmentation.
+  The data of the paper's DFLIP networks.
+"""
+
+Augmentation = Literal["none", "flips", "flips-rotations"]
+"""``flips`` mirrors left and right; ``flips-rotations`` draws from all 8 orientations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchSettings:
+    """What a pair of patches is."""
+
+    scale: int
+    """HR pixels per LR pixel, per side."""
+    patch_pixels: int
+    """Side of an LR patch."""
+    degradation: Degradation = "matlab"
+    augmentation: Augmentation = "flips-rotations"
+
+    @property
+    def hr_patch_pixels(self) -> int:
+        """Side of an HR patch."""
+        return self.patch_pixels * self.scale
+
+    @property
+    def shrinks_whole_images(self) -> bool:
+        """Whether LR is made before patches are cut."""
+        return self.degradation == "matlab"
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePair:
+    """One photograph and, where patches are cut from it, its small version."""
+
+    hr_pixels: Pixels
+    """(H, W, 3); multiples of the scale if there is an LR version."""
+    lr_pixels: Pixels | None
+    """(H / scale, W / scale, 3); None where LR is made of each patch."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the pixels take."""
+        return self.hr_pixels.nbytes + (0 if self.lr_pixels is None else self.lr_pixels.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class PatchPlace:
+    """Where a patch is cut and how it is turned."""
+
+    top: int
+    """In HR pixels."""
+    left: int
+    """In HR pixels."""
+    quarter_turns: int
+    """Counter-clockwise, 0 to 3."""
+    mirrored: bool
+    """Left and right are exchanged after turning."""
+
+
+def draw_place(
+    generator: np.random.Generator, height: int, width: int, settings: PatchSettings
+) -> PatchPlace:
+    """Draw a place at random; patches of whole shrunken images start at whole LR pixels.
+
+    Args:
+        generator: gives the same sequence of draws in every version: runs depend on it.
+        height: of the HR image, at least a patch.
+        width: of the HR image, at least a patch.
+        settings: side of the patch, and what may be done to it.
+    """
+    grid = settings.scale if settings.shrinks_whole_images else 1
+    side = settings.hr_patch_pixels
+    top = int(generator.integers((height - side) // grid + 1)) * grid
+    left = int(generator.integers((width - side) // grid + 1)) * grid
+    turns = int(generator.integers(4)) if settings.augmentation == "flips-rotations" else 0
+    mirrored = settings.augmentation != "none" and bool(generator.integers(2))
+    return PatchPlace(top, left, turns, mirrored)
+
+
+def make_pair(hr_pixels: Pixels, settings: PatchSettings) -> ImagePair:
+    """Make what patches are cut from: the photograph, with its LR version if LR is made whole.
+
+    Args:
+        hr_pixels: (H, W, 3) uint8; cropped at the bottom and right to multiples of the scale
+            where LR is made of the whole.
+        settings: how LR is made.
+    """
+    if not settings.shrinks_whole_images:
+        return ImagePair(hr_pixels, None)
+    height, width = (side // settings.scale * settings.scale for side in hr_pixels.shape[:2])
+    hr_pixels = np.ascontiguousarray(hr_pixels[:height, :width])
+    return ImagePair(hr_pixels, resize_bicubic_uint8(hr_pixels, scale=1 / settings.scale))
+
+
+def cut_patches(
+    pair: ImagePair, place: PatchPlace, settings: PatchSettings
+) -> tuple[Pixels, Pixels]:
+    """Cut a pair of patches.
+
+    Returns:
+        LR (h, h, 3) and HR (scale*h, scale*h, 3), uint8.
+    """
+    hr_patch = _cut(pair.hr_pixels, place.top, place.left, settings.hr_patch_pixels)
+    hr_patch = _orient(hr_patch, place)
+    if pair.lr_pixels is None:
+        return _shrink(hr_patch, settings), hr_patch
+    top, left = place.top // settings.scale, place.left // settings.scale
+    return _orient(_cut(pair.lr_pixels, top, left, settings.patch_pixels), place), hr_patch
+
+
+def stack_batch(patches: Iterable[tuple[Pixels, Pixels]]) -> tuple[Tensor, Tensor]:
+    """Stack pairs of patches.
+
+    Returns:
+        LR (B, 3, h, h) and HR (B, 3, scale*h, scale*h), float32 in [0, 1], channels_last.
+    """
+    lr_patches, hr_patches = zip(*patches, strict=True)
+    return _to_float(lr_patches), _to_float(hr_patches)
+
+
+def positions_of_rank(batch_size: int, rank: int, world_size: int) -> range:
+    """Which pairs of a batch one of several processes makes.
+
+    Raises:
+        TrainingError: the batch cannot be shared out evenly.
+    """
+    if batch_size % world_size:
+        raise TrainingError(
+            f"A batch of {batch_size} pairs cannot be shared evenly by {world_size} processes; "
+            f"choose a batch_size that is a multiple of {world_size}."
+        )
+    share = batch_size // world_size
+    return range(rank * share, (rank + 1) * share)
+
+
+def pillow_image_module() -> Any:
+    """Pillow's module ``PIL.Image``.
+
+    Raises:
+        MissingExtraError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "degradation = 'pillow-after-crop' needs Pillow: pip install 'escsr[train]'"
+        ) from error
+    return Image
+
+
+def _cut(pixels: Pixels, top: int, left: int, side: int) -> Pixels:
+    return pixels[top : top + side, left : left + side]
+
+
+def _orient(pixels: Pixels, place: PatchPlace) -> Pixels:
+    turned = np.rot90(pixels, place.quarter_turns)
+    return turned[:, ::-1] if place.mirrored else turned
+
+
+def _shrink(hr_patch: Pixels, settings: PatchSettings) -> Pixels:
+    hr_patch = np.ascontiguousarray(hr_patch)
+    if settings.degradation == "matlab-after-crop":
+        return resize_bicubic_uint8(hr_patch, scale=1 / settings.scale)
+    image_module = pillow_image_module()
+    size = (settings.patch_pixels, settings.patch_pixels)
+    return np.asarray(
+        image_module.fromarray(hr_patch).resize(size, image_module.Resampling.BICUBIC)
+    )
+
+
+def _to_float(patches: Sequence[Pixels]) -> Tensor:
+    """Patches (h, h, 3) uint8 -> (B, 3, h, h) float32, as channels_last lies in memory.
+
+    By numpy, which takes one core: torch would take those that the network is computed on.
+    """
+    values = np.empty((len(patches), *patches[0].shape), np.float32)
+    for position, patch in enumerate(patches):
+        values[position] = patch
+    values /= np.float32(255)
+    return torch.from_numpy(values).permute(0, 3, 1, 2)

@@ -1,0 +1,207 @@
+"""Patches from tar shards, for sets beyond one disk or memory: each shard is read as a whole."""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import numpy as np
+from torch import Tensor
+
+from escsr.errors import ImageError, TrainingError
+from escsr.images.colour import to_rgb_uint8
+from escsr.images.files import read_image
+from escsr.training.data.machine import usable_cores
+from escsr.training.data.memory_cache import MemoryCache
+from escsr.training.data.patches import (
+    PatchSettings,
+    Pixels,
+    cut_patches,
+    draw_place,
+    make_pair,
+    positions_of_rank,
+    stack_batch,
+)
+from escsr.training.data.sample_settings import SampleSettings, random_share
+from escsr.training.data.shard_files import (
+    EncodedImage,
+    ShardFile,
+    count_shard,
+    read_shard,
+    require_webdataset,
+)
+
+_log = logging.getLogger("escsr")
+
+_SHARD_ORDER, _IMAGE_ORDER, _PATCH = 2, 3, 4
+"""Tell the random streams of one seed apart."""
+
+
+class Shards:
+    """Batches from tar shards; batch n depends on the seed, n and the shards alone.
+
+    All images of all shards are gone through once per epoch: shards in random order, and the
+    images of a shard in random order, one patch of each. Position p of this endless sequence is
+    pair j of batch n, p = n * batch_size + j, so a run resumes at its shard without reading those
+    before it. Few shards are in memory at a time, still encoded.
+
+    An image that is broken or smaller than a patch is reported when it is met, and the next of
+    its shard's random order takes its place.
+
+    Args:
+        paths: of the uncompressed tar files; their members are images.
+        patches: size, degradation and augmentation.
+        samples: batch size, seed and which images.
+        cache_bytes: shards in memory take no more than this; two stay, however large, since a
+            batch can need the end of one and the beginning of the next.
+        on_loaded: called with (shards counted, shards in all).
+    Raises:
+        TrainingError: a shard is broken, or there is no image in any.
+        MissingExtraError: webdataset is not installed.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        patches: PatchSettings,
+        samples: SampleSettings,
+        *,
+        cache_bytes: int,
+        on_loaded: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> None:
+        require_webdataset()
+        self._patches = patches
+        self._samples = samples
+        self._shards = _counted(paths, on_loaded)
+        self._members = _chosen_members(self._shards, samples)
+        self._counts = np.array([len(members) for members in self._members])
+        self._left_out: set[tuple[int, int]] = set()
+        self._cache = MemoryCache[int, tuple[EncodedImage, ...]](
+            self._read,
+            size_bytes=lambda images: sum(len(image.data) for image in images),
+            budget_bytes=cache_bytes,
+            keep_at_least=2,
+        )
+        self._folder = TemporaryDirectory(prefix="escsr-")
+        _log.info("%d images in %d shards", self.image_count, len(paths))
+
+    @property
+    def image_count(self) -> int:
+        """Images in use: without those found to be broken or too small so far."""
+        return int(self._counts.sum()) - len(self._left_out)
+
+    def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+        """The pairs of a step, or one process's share of them.
+
+        Returns:
+            LR (B / world_size, 3, h, h) and HR (B / world_size, 3, scale*h, scale*h), float32 in
+            [0, 1], channels_last.
+        Raises:
+            TrainingError: a shard is gone, has changed or holds no usable image, or the batch
+                cannot be shared evenly.
+        """
+        batch_size = self._samples.batch_size
+        positions = positions_of_rank(batch_size, rank, world_size)
+        return stack_batch(self._cut(step * batch_size + position) for position in positions)
+
+    def close(self) -> None:
+        """Let go of the shards in memory."""
+        self._cache.clear()
+        self._folder.cleanup()
+
+    def _cut(self, position: int) -> tuple[Pixels, Pixels]:
+        shard, candidates = self._candidates(position)
+        generator = np.random.default_rng((self._samples.seed, position, _PATCH))
+        for member in candidates:
+            hr_pixels = self._decode(shard, member)
+            if hr_pixels is not None:
+                height, width = hr_pixels.shape[:2]
+                place = draw_place(generator, height, width, self._patches)
+                return cut_patches(make_pair(hr_pixels, self._patches), place, self._patches)
+        raise TrainingError(
+            f"No image in the shard {self._shards[shard].path} can be used; the log says why. "
+            "Make it again, or leave it out and start a new run."
+        )
+
+    def _candidates(self, position: int) -> tuple[int, list[int]]:
+        """The shard of a position, and its images beginning with the one of the position."""
+        epoch, rest = divmod(position, int(self._counts.sum()))
+        seed = self._samples.seed
+        order = np.random.default_rng((seed, epoch, _SHARD_ORDER)).permutation(len(self._shards))
+        ends = self._counts[order].cumsum()
+        turn = int(ends.searchsorted(rest, side="right"))
+        shard = int(order[turn])
+        first = rest - int(ends[turn] - self._counts[shard])
+        members = np.random.default_rng((seed, epoch, shard, _IMAGE_ORDER)).permutation(
+            self._members[shard]
+        )
+        return shard, np.roll(members, -first).tolist()
+
+    def _read(self, shard: int) -> tuple[EncodedImage, ...]:
+        return read_shard(self._shards[shard])
+
+    def _decode(self, shard: int, member: int) -> Pixels | None:
+        if (shard, member) in self._left_out:
+            return None
+        image = self._cache.get(shard)[member]
+        name = f"{self._shards[shard].path}/{image.name}"
+        try:
+            pixels = self._decode_bytes(image, name)
+        except ImageError as error:
+            return self._leave_out(shard, member, str(error))
+        height, width = pixels.shape[:2]
+        if min(height, width) < self._patches.hr_patch_pixels:
+            needed = self._patches.hr_patch_pixels
+            reason = f"{name} is only {width}x{height} pixels; a patch needs {needed} per side"
+            return self._leave_out(shard, member, reason)
+        return pixels
+
+    def _decode_bytes(self, image: EncodedImage, name: str) -> Pixels:
+        """Decode through a file, since images are read from files; errors give ``name``."""
+        path = Path(self._folder.name, uuid4().hex)
+        try:
+            path.write_bytes(image.data)
+            return to_rgb_uint8(read_image(path).pixels)
+        except ImageError as error:
+            raise type(error)(str(error).replace(str(path), name)) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _leave_out(self, shard: int, member: int, reason: str) -> None:
+        if (shard, member) not in self._left_out:
+            self._left_out.add((shard, member))
+            _log.warning("left out (%d so far): %s", len(self._left_out), reason)
+
+
+def _counted(paths: Sequence[Path], on_loaded: Callable[[int, int], None]) -> list[ShardFile]:
+    counted: list[ShardFile] = []
+    pool = ThreadPoolExecutor(max_workers=usable_cores())
+    try:
+        for shard in pool.map(count_shard, paths):
+            counted.append(shard)
+            on_loaded(len(counted), len(paths))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return counted
+
+
+def _chosen_members(shards: Sequence[ShardFile], samples: SampleSettings) -> list[list[int]]:
+    """Per shard, the numbers of the images in use.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    of_all = [(shard, member) for shard, s in enumerate(shards) for member in range(s.image_count)]
+    if not of_all:
+        raise TrainingError(
+            f"There is no image in the {len(shards)} shards ({shards[0].path}, …); their members "
+            "must be image files, such as 00000001.png."
+        )
+    of_all = of_all[: samples.image_limit]
+    chosen: list[list[int]] = [[] for _ in shards]
+    for index in random_share(len(of_all), samples):
+        shard, member = of_all[index]
+        chosen[shard].append(member)
+    return chosen

@@ -1,0 +1,170 @@
+"""The states of a run on disk: whole or not there, the newest few, and read with care."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from escsr.errors import TrainingError
+from escsr.training.checkpoint import CheckpointFolder
+from escsr.training.recipe import Recipe
+from escsr.training.state import TrainingState
+from tests.training.runs import changed, checkpoints_of, log_of, start_state, train
+
+
+@pytest.fixture
+def stopped(recipe: Recipe, photographs: Path, tmp_path: Path) -> Path:
+    """A run of the smallest recipe, stopped after 3 of 6 steps, with a state of each step."""
+    often = changed(recipe, watch={"checkpoint_every_seconds": 1e-9, "checkpoints_kept": 3})
+    train(often, photographs, tmp_path / "run", stop_after=3)
+    return tmp_path / "run"
+
+
+def state_at(recipe: Recipe, step: int) -> TrainingState:
+    """A state that says it is so far."""
+    state = start_state(recipe)
+    state.step = step
+    return state
+
+
+def test_only_the_newest_states_stay(recipe: Recipe, tmp_path: Path) -> None:
+    """As many as the recipe says; 2 unless it does."""
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    for step in (1, 2, 30, 400):
+        folder.write(state_at(recipe, step), recipe)
+    assert checkpoints_of(tmp_path) == ["step-00000030.pt", "step-00000400.pt"]
+    folder.write(state_at(recipe, 500), changed(recipe, watch={"checkpoints_kept": 1}))
+    assert checkpoints_of(tmp_path) == ["step-00000500.pt"]
+
+
+def test_a_state_comes_back_as_it_was(recipe: Recipe, photographs: Path, tmp_path: Path) -> None:
+    """Weights, average, both moments of Adam, step, best figure and random numbers."""
+    trained = train(recipe, photographs, tmp_path / "run")
+    trained.best_psnr_y_db = 31.5
+    trained.losses = [0.25, 0.5]
+    CheckpointFolder(tmp_path / "again").write(trained, recipe)
+    expected_noise = torch.rand(3)
+
+    read = start_state(recipe)
+    # Adam's moments are laid out by the first step; the state must fill an optimiser without.
+    CheckpointFolder(tmp_path / "again").read_newest(read, recipe)
+    assert torch.equal(torch.rand(3), expected_noise)
+    assert (read.step, read.best_psnr_y_db, read.losses) == (6, 31.5, [0.25, 0.5])
+    for name in ("network", "averaged_network"):
+        before, after = getattr(trained, name).state_dict(), getattr(read, name).state_dict()
+        assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+    moments = [state.optimizer.state_dict()["state"] for state in (trained, read)]
+    for parameter, before in moments[0].items():
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.equal(moments[1][parameter][key], before[key])
+
+
+@pytest.mark.parametrize("damage", ["cut", "rubbish", "empty"])
+def test_a_damaged_newest_state_costs_only_the_steps_since_the_one_before(
+    stopped: Path,
+    recipe: Recipe,
+    photographs: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    """The log says which file is damaged, and the run goes on from the one before."""
+    newest = stopped / "checkpoints" / "step-00000003.pt"
+    whole = newest.read_bytes()
+    newest.write_bytes(
+        {"cut": whole[: len(whole) // 2], "rubbish": b"x" * 99, "empty": b""}[damage]
+    )
+    state = train(recipe, photographs, stopped, resume=True)
+    assert state.step == 6
+    assert f"{newest} cannot be read as a training state" in caplog.text
+    assert "The one before it is used." in caplog.text
+    assert [step for (step,) in log_of(stopped, "step")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_if_no_state_can_be_read_the_run_ends(
+    stopped: Path, recipe: Recipe, photographs: Path
+) -> None:
+    """It is not begun anew behind the user's back."""
+    for path in (stopped / "checkpoints").iterdir():
+        path.write_bytes(b"rubbish")
+    with pytest.raises(TrainingError, match=r"step-00000001.pt cannot be read"):
+        train(recipe, photographs, stopped, resume=True)
+
+
+def test_what_a_killed_write_left_behind_disturbs_nothing(
+    stopped: Path, recipe: Recipe, photographs: Path
+) -> None:
+    """A partial file is no state, even where its step comes again."""
+    folder = stopped / "checkpoints"
+    (folder / "step-00000006.partial").write_bytes(b"half a sta")
+    assert train(recipe, photographs, stopped, resume=True).step == 6
+    assert checkpoints_of(stopped) == ["step-00000003.pt", "step-00000006.pt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_ends_the_run_and_leaves_the_state_before(
+    stopped: Path, recipe: Recipe, photographs: Path
+) -> None:
+    """With what to do; once there is room the run goes on.
+
+    The file to be written leads to a device that is always full: the system's own error.
+    """
+    before = checkpoints_of(stopped)
+    (stopped / "checkpoints" / "step-00000006.partial").symlink_to("/dev/full")
+    with pytest.raises(TrainingError) as caught:
+        train(recipe, photographs, stopped, resume=True)
+    message = str(caught.value)
+    assert "The state of step 6 could not be written" in message
+    assert os.strerror(28) in message
+    assert "Make room, then go on with --resume; the state before it is untouched" in message
+    assert checkpoints_of(stopped) == before
+    assert train(recipe, photographs, stopped, resume=True).step == 6
+
+
+def test_resuming_another_network_is_told_in_one_line(
+    stopped: Path, recipe: Recipe, photographs: Path
+) -> None:
+    """Not tensor by tensor."""
+    other = changed(recipe, config={**recipe.config, "dim": 32})
+    with pytest.raises(TrainingError, match="does not fit the recipe smallest") as caught:
+        train(other, photographs, stopped, resume=True)
+    assert len(str(caught.value)) < 600
+    assert "\n" not in str(caught.value)
+
+
+def test_resuming_with_another_recipe_names_what_changed(
+    stopped: Path, recipe: Recipe, photographs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run may be made longer, but not by accident; how it is watched shapes nothing."""
+    longer = changed(recipe, steps=7, watch={"log_every_steps": 2})
+    assert train(longer, photographs, stopped, resume=True).step == 7
+    assert "resumed with another steps: 7 instead of 6" in caplog.text
+    assert "watch" not in caplog.text
+
+
+def test_weights_in_the_place_of_a_state_are_told_apart(
+    recipe: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    """A file of tensors that somebody put there: the message says where weights belong."""
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(start_state(recipe).network.state_dict(), folder / "step-00000001.pt")
+    with pytest.raises(TrainingError, match=r"is not a training state .* --from"):
+        train(recipe, photographs, tmp_path / "run", resume=True)
+
+
+def test_resuming_nothing_is_an_error(recipe: Recipe, photographs: Path, tmp_path: Path) -> None:
+    """The message says that there is no state, and what to do."""
+    with pytest.raises(TrainingError, match=r"nothing to resume .* Leave out --resume"):
+        train(recipe, photographs, tmp_path / "run", resume=True)
+
+
+def test_a_state_runs_no_code_when_it_is_read(
+    recipe: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    """A file from elsewhere may hold anything; what is no plain value is refused."""
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save({"format": "escsr training state 2", "call": print}, folder / "step-00000001.pt")
+    with pytest.raises(TrainingError, match="cannot be read as a training state"):
+        train(recipe, photographs, tmp_path / "run", resume=True)

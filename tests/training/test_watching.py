@@ -1,0 +1,79 @@
+"""What a run tells while it trains: log, TensorBoard, sample pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from escsr.evaluation import find_test_pairs
+from escsr.images.files import read_image
+from escsr.training.recipe import Recipe
+from tests.training.runs import changed, log_of, train
+
+
+@pytest.fixture
+def watched(recipe: Recipe, photographs: Path, tmp_path: Path) -> Path:
+    """A finished run of 6 steps that was judged after steps 3 and 6."""
+    often = changed(recipe, watch={"validate_every_steps": 3})
+    pairs = find_test_pairs(photographs, scale=2)
+    train(often, photographs, tmp_path / "run", validation_pairs=pairs)
+    return tmp_path / "run"
+
+
+def test_the_log_has_a_row_per_logged_step(watched: Path) -> None:
+    """Step, loss in full, learning rate, PSNR-Y where it was judged, and two clocks."""
+    header = (watched / "log.csv").read_text().splitlines()[0]
+    assert header == "step,loss,learning_rate,psnr_y_db,seconds,images_per_second"
+    rows = log_of(watched)
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    # Two steps of warm-up to 1e-3, then a cosine over the other four.
+    assert [row[2] for row in rows[:3]] == ["5.0000e-04", "1.0000e-03", "1.0000e-03"]
+    assert [bool(row[3]) for row in rows] == [False, False, True, False, False, True]
+    assert all(float(speed) > 0 for (speed,) in log_of(watched, "images_per_second"))
+
+
+def test_tensorboard_has_every_figure_and_picture(watched: Path) -> None:
+    """What its own writer has not yet written at the end is not lost."""
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is an extra"
+    )
+    board = accumulator.EventAccumulator(str(watched / "tensorboard"))
+    board.Reload()
+    losses = [event.value for event in board.Scalars("loss")]
+    assert losses == pytest.approx([float(loss) for (loss,) in log_of(watched, "loss")])
+    assert [event.step for event in board.Scalars("psnr_y_db")] == [3, 6]
+    assert {"learning_rate", "images_per_second", "waiting_share"} <= set(board.Tags()["scalars"])
+    assert board.Tags()["images"] == ["samples"]
+
+
+def test_a_run_without_tensorboard_has_its_log(
+    recipe: Recipe, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a comfort, not a condition."""
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard.writer", None)
+    train(recipe, photographs, tmp_path / "run")
+    assert len(log_of(tmp_path / "run")) == 6
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_samples_show_small_result_and_truth_side_by_side(watched: Path, photographs: Path) -> None:
+    """A row per image, the first four: LR enlarged, the result, and the truth last.
+
+    The pictures are 60 to 69 pixels high and 90 to 78 wide, so whole at x2.
+    """
+    names = sorted(path.name for path in (watched / "samples").iterdir())
+    assert names == ["step-00000003.png", "step-00000006.png"]
+    sheet = read_image(watched / "samples" / names[0]).pixels
+    truths = [read_image(path).pixels for path in sorted(photographs.iterdir())[:4]]
+    sizes = [tuple(side // 2 * 2 for side in truth.shape[:2]) for truth in truths]
+    assert sheet.shape == (sum(h for h, _ in sizes), 3 * max(w for _, w in sizes), 3)
+    height, width = sizes[0]
+    assert np.array_equal(sheet[:height, 2 * width : 3 * width], truths[0][:height, :width])
+
+
+def test_samples_without_a_test_set_are_not_written(
+    recipe: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    """They belong to the validation."""
+    train(recipe, photographs, tmp_path / "run")
+    assert not (tmp_path / "run" / "samples").exists()
