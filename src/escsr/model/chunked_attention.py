@@ -40,7 +40,7 @@ def attend_in_chunks(
     """
     with torch.autocast(q_BNTD.device.type, enabled=False):
         mean_value = v_BNTD.mean(-2, keepdim=True)
-        apply = cast(Callable[..., Tensor], _ChunkedAttention.apply)
+        apply = cast(Callable[..., Tensor], _ChunkedAttention.apply)  # pyright: ignore[reportUnknownMemberType]
         attended = apply(
             (q_BNTD / math.sqrt(q_BNTD.shape[-1])).contiguous(),
             (k_BNTD - k_BNTD.mean(-2, keepdim=True)).contiguous(),

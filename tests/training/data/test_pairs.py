@@ -14,7 +14,7 @@ from torch import Tensor
 
 from escsr.errors import MissingExtraError, TrainingError
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.training import patches
+from escsr.training.data import patches
 from escsr.training.data.pairs import PairSource, open_pairs
 from escsr.training.data.patches import (
     ImagePair,

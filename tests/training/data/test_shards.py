@@ -16,7 +16,7 @@ import webdataset
 
 from escsr.errors import MissingExtraError, OutputExistsError, TrainingError
 from escsr.images.writer import write_image
-from escsr.training import shards as shards_module
+from escsr.training.data import shards as shards_module
 from escsr.training.data.pairs import PairSource, open_pairs
 from escsr.training.data.shard_files import count_shard, read_shard, write_shards
 from tests.training.data.pictures import picture, spoil, write_every_kind, write_pictures
