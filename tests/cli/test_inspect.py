@@ -76,3 +76,12 @@ def test_a_bad_file_does_not_hide_the_good_ones(ours: Path, tmp_path: Path) -> N
 def test_no_file_is_a_usage_error() -> None:
     """Exit status 2."""
     assert CliRunner().invoke(app, []).exit_code == 2
+
+
+def test_a_name_in_the_box_is_as_good_as_a_path() -> None:
+    """Beside a name that is none, which is told with the nearest."""
+    result = CliRunner().invoke(app, ["esc-tiny-x2", "esc-tyny", "--json"])
+    assert result.exit_code == 1
+    found, missing = json.loads(result.stdout)
+    assert (found["variant"], found["scale"]) == ("esc-tiny", 2)
+    assert "Did you mean esc-tiny" in missing["error"]

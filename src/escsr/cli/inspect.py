@@ -1,6 +1,5 @@
 """``escsr inspect``: what a file of weights is."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,9 +12,11 @@ if TYPE_CHECKING:
 
 def inspect_command(
     files: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="FILE...", help="Weights: .safetensors, .pth, .pt or .ckpt.", show_default=False
+            metavar="FILE...",
+            help="Weights: .safetensors, .pth, .pt, .ckpt, or a name in the box (esc-tiny-x2).",
+            show_default=False,
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
@@ -24,16 +25,16 @@ def inspect_command(
 
     Exit status 1 if any of the files cannot be used; the others are still shown.
     """
-    from escsr.errors import CheckpointError
-    from escsr.weights import inspect_checkpoint
+    from escsr.errors import CheckpointError, ConfigurationError
+    from escsr.weights import find_weights, inspect_checkpoint
 
     reports: list[CheckpointReport] = []
-    failures: dict[Path, str] = {}
-    for path in files:
+    failures: dict[str, str] = {}
+    for file in files:
         try:
-            reports.append(inspect_checkpoint(path))
-        except CheckpointError as error:
-            failures[path] = str(error)
+            reports.append(inspect_checkpoint(find_weights(file)))
+        except (CheckpointError, ConfigurationError) as error:
+            failures[file] = str(error)
     if json:
         _print_json(reports, failures)
     else:
@@ -42,15 +43,15 @@ def inspect_command(
         raise typer.Exit(1)
 
 
-def _print_json(reports: "list[CheckpointReport]", failures: dict[Path, str]) -> None:
+def _print_json(reports: "list[CheckpointReport]", failures: dict[str, str]) -> None:
     from json import dumps
 
     entries = [report.to_dict() for report in reports]
-    entries += [{"path": str(path), "error": message} for path, message in failures.items()]
+    entries += [{"path": path, "error": message} for path, message in failures.items()]
     typer.echo(dumps(entries, indent=2, ensure_ascii=False))
 
 
-def _print_tables(reports: "list[CheckpointReport]", failures: dict[Path, str]) -> None:
+def _print_tables(reports: "list[CheckpointReport]", failures: dict[str, str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -93,7 +94,7 @@ def _rows(report: "CheckpointReport") -> dict[str, str]:
         )
         return rows
     provenance = report.header.provenance
-    figures = ", ".join(f"{name} {value:g}" for name, value in provenance.quality.items())
+    figures = "\n".join(f"{name} {value:g}" for name, value in provenance.quality.items())
     rows |= {
         "Licence": provenance.licence,
         "Trained on": provenance.training_data,

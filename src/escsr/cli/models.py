@@ -65,7 +65,7 @@ def _print_table(models: "list[BundledModel]") -> None:
 
     console = Console(highlight=False)
     table = Table(title="In the box", title_justify="left", box=None)
-    for heading in ("Name", "Scale", "Parameters", "GMACs", "Licence", "Quality"):
+    for heading in ("Name", "Scale", "Parameters", "GMACs", "Licence", "PSNR-Y in dB"):
         table.add_column(heading, justify="right" if heading in ("Parameters", "GMACs") else "left")
     for entry in map(_entry, models):
         table.add_row(
@@ -74,7 +74,7 @@ def _print_table(models: "list[BundledModel]") -> None:
             f"{entry['parameters']:,}",
             f"{entry['macs'] / 1e9:.1f}",
             entry["licence"],
-            ", ".join(f"{name} {value:g}" for name, value in entry["quality"].items()),
+            ", ".join(_luma_psnr(entry["quality"])),
         )
     if models:
         console.print(table)
@@ -85,3 +85,13 @@ def _print_table(models: "list[BundledModel]") -> None:
         f"Loadable from a checkpoint's path: {', '.join(_loadable())}, and any other ESC.",
         style="dim",
     )
+
+
+def _luma_psnr(quality: dict[str, float]) -> list[str]:
+    """``{"Set5 PSNR-Y dB": 30.574, …}`` -> ``["Set5 30.57"]``; the rest is in ``--json``."""
+    ending = " PSNR-Y dB"
+    return [
+        f"{name.removesuffix(ending)} {value:.2f}"
+        for name, value in quality.items()
+        if name.endswith(ending)
+    ]

@@ -2,7 +2,7 @@
 
 from escsr.weights.box import BundledModel, bundled_models
 from escsr.weights.inspection import CheckpointReport, inspect_checkpoint
-from escsr.weights.loading import load_model
+from escsr.weights.loading import find_weights, load_model
 from escsr.weights.official import to_ours, to_reference
 from escsr.weights.recognition import infer_config
 from escsr.weights.rescaling import convert_scale, convert_scale_of_state
@@ -23,6 +23,7 @@ __all__ = [
     "bundled_models",
     "convert_scale",
     "convert_scale_of_state",
+    "find_weights",
     "infer_config",
     "inspect_checkpoint",
     "load_model",

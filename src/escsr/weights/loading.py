@@ -48,11 +48,9 @@ def load_model(
         ConfigurationError: the scale or an override is not allowed.
     """
     _check_scale(scale)
-    if _is_path(name_or_path):
-        path = Path(name_or_path).expanduser()
-    else:
-        name, scale = _split_name(str(name_or_path), scale)
-        path = find_bundled(name, scale, bundled_folder)
+    if not _is_path(name_or_path):
+        _, scale = _split_name(str(name_or_path), scale)
+    path = find_weights(name_or_path, scale=scale, bundled_folder=bundled_folder)
     checkpoint = open_checkpoint(path, **overrides)
     if scale is not None and scale != checkpoint.config.scale:
         raise CheckpointError(
@@ -61,6 +59,19 @@ def load_model(
             f"escsr.weights.convert_scale(load_model(path), scale={scale})."
         )
     return checkpoint.build(attention_backend=attention_backend)
+
+
+def find_weights(
+    name_or_path: str | os.PathLike[str],
+    *,
+    scale: int | None = None,
+    bundled_folder: Path | None = None,
+) -> Path:
+    """The file that ``load_model`` loads; arguments and errors as there."""
+    if _is_path(name_or_path):
+        return Path(name_or_path).expanduser()
+    name, scale = _split_name(str(name_or_path), scale)
+    return find_bundled(name, scale, bundled_folder)
 
 
 def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
