@@ -130,6 +130,14 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(train: Train, tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_on_ones_own_images_validates_too(train: Train, photographs: Path) -> None:
+    """Without a test set it judges pictures of its own: its message speaks of a validation."""
+    result = train("--dry-run", "--data", photographs)
+    assert result.exit_code == 0, result.output
+    assert " dB" in result.stderr
+    assert "validation" in result.stdout
+
+
 def test_broken_images_are_named_counted_and_left_out(recipe: Path, tmp_path: Path) -> None:
     """On stderr, unasked, in a process of its own; the run goes on with the others."""
     folder = write_every_kind(tmp_path / "kinds")

@@ -91,6 +91,27 @@ def test_if_no_state_can_be_read_the_run_ends(
         train(recipe, photographs, stopped, resume=True)
 
 
+def test_the_state_just_written_stays_behind_a_damaged_later_one(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """A run that fell back to an earlier step must not delete its own states."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000200.pt").write_bytes(b"rubbish")
+    once = changed(recipe, watch={"checkpoints_kept": 1})
+    CheckpointFolder(tmp_path / "checkpoints").write(state_at(recipe, 150), once)
+    assert checkpoints_of(tmp_path) == ["step-00000150.pt"]
+
+
+def test_a_changed_optimiser_setting_holds_after_resuming(
+    stopped: Path, recipe: Recipe, photographs: Path
+) -> None:
+    """What the warning says is what happens: the state gives the moments, the recipe the rest."""
+    other = changed(recipe, optimizer={"weight_decay": 0.25, "betas": (0.8, 0.95)})
+    state = train(other, photographs, stopped, resume=True)
+    (group,) = state.optimizer.param_groups
+    assert (group["weight_decay"], tuple(group["betas"])) == (0.25, (0.8, 0.95))
+
+
 def test_what_a_killed_write_left_behind_disturbs_nothing(
     stopped: Path, recipe: Recipe, photographs: Path
 ) -> None:

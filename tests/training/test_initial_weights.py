@@ -9,7 +9,7 @@ import torch
 from escsr.errors import CheckpointError, TrainingError
 from escsr.model.network import ESC
 from escsr.training.checkpoint import CheckpointFolder
-from escsr.training.initial_weights import start_from
+from escsr.training.initial_weights import located, start_from
 from escsr.training.recipe import Recipe
 from escsr.weights import Provenance, load_model, save_weights
 from tests.training.runs import changed, start_state
@@ -140,3 +140,16 @@ def test_a_file_that_is_neither_is_refused(recipe: Recipe, tmp_path: Path) -> No
     (tmp_path / "rubbish.pt").write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match=r"rubbish\.pt"):
         started(recipe, tmp_path / "run", weights=tmp_path / "rubbish.pt")
+
+
+def test_names_in_the_box_give_the_scale_that_is_trained_if_it_is_there() -> None:
+    """Else the box's own default; a name with a scale is that scale."""
+    assert located("esc-tiny", scale=3).name == "esc-tiny-x3.safetensors"
+    assert located("esc-tiny", scale=7).name == "esc-tiny-x4.safetensors"
+    assert located("esc-tiny-x2", scale=4).name == "esc-tiny-x2.safetensors"
+
+
+def test_weights_that_are_not_there_are_told_before_anything_starts(tmp_path: Path) -> None:
+    """With what may be given instead."""
+    with pytest.raises(CheckpointError, match=r"does not exist; give the path .* name in the box"):
+        located(tmp_path / "none.safetensors", scale=2)

@@ -31,6 +31,16 @@ def test_a_device_that_is_not_there_is_refused(recipe: Recipe) -> None:
         launch(recipe, device="cuda")
 
 
+def test_more_processes_than_gpus_are_refused(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With how many there are."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigurationError, match=r"has 2 cuda devices .* use --processes 2"):
+        launch(recipe, device="cuda", processes=3)
+
+
 def test_a_device_that_does_not_exist_is_told_with_those_that_do(recipe: Recipe) -> None:
     """A slip of the pen."""
     with pytest.raises(ConfigurationError, match="'gpu'; allowed are auto, cuda, mps, cpu"):

@@ -1,6 +1,7 @@
 """A whole run: photographs in, a file of weights out that says where it is from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from escsr.errors import TrainingError
 from escsr.training.loop import LoopHooks
 from escsr.training.recipe import Recipe
+from escsr.training.recipe_file import read_recipe
+from escsr.training.rehearsal import rehearsed
 from escsr.training.run import Run, rehearse_recipe, train_recipe
 from escsr.weights import load_model, read_header
 from tests.training.data.pictures import write_pictures
@@ -123,6 +126,13 @@ def test_a_dry_run_leaves_nothing_behind(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dry_run_refuses_a_batch_that_the_real_run_refuses(run: Run) -> None:
+    """Shrinking the batch must not hide that it cannot be divided."""
+    recipe = read_recipe(run.recipe_path, changes={"data.batch_size": 16})
+    assert rehearsed(recipe, processes=2).data.batch_size == 4
+    assert rehearsed(recipe, processes=3).data.batch_size == 16
+
+
 def test_a_dry_run_beside_a_run_does_not_touch_it(run: Run) -> None:
     """A change is tried while, or after, another run is in the folder."""
     train_recipe(run, hooks=stopping_after(2))
@@ -190,3 +200,37 @@ def test_a_test_image_that_cannot_be_judged_is_refused_before_training(
     with pytest.raises(Exception, match=r"b\.png"):
         train_recipe(judged, hooks=LoopHooks(on_step=steps.append))
     assert not steps
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even where another recipe is given: no step would be made with it."""
+    weights = train_recipe(run).weights
+    assert weights is not None
+    before = weights.read_bytes()
+    again = train_recipe(replace(run, resume=True), changes={"seed": 99})
+    assert (again.weights, weights.read_bytes()) == (weights, before)
+    assert again.quality == read_header(weights).provenance.quality
+    assert "is finished" in caplog.text
+
+
+def test_weights_given_to_a_run_that_is_resumed_are_left_aside(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The state goes before, and that is said."""
+    train_recipe(run, hooks=stopping_after(2))
+    resumed = replace(run, resume=True, initial_weights="esc-tiny-x2")
+    assert train_recipe(resumed).weights is not None
+    assert "left aside: the run goes on from its state" in caplog.text
+
+
+def test_the_display_hears_of_images_and_of_the_start(run: Run) -> None:
+    """Before the first step, so that it has something to show."""
+    heard: list[tuple[str, int, int]] = []
+    hooks = LoopHooks(
+        on_loaded=lambda done, total: heard.append(("loaded", done, total)),
+        on_start=lambda step, steps: heard.append(("start", step, steps)),
+    )
+    train_recipe(run, hooks=hooks)
+    assert heard[-2:] == [("loaded", 6, 6), ("start", 0, 6)]

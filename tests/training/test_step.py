@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor
 
 from escsr.errors import TrainingError
@@ -151,6 +153,26 @@ def test_bfloat16_steps_stay_near_float32_ones(recipe: Recipe, batch: Batch) -> 
     assert rounded == pytest.approx(exact, rel=0.01)
     assert rounded != exact
     assert shallow_of(state.network).dtype == torch.float32
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_float16_steps_learn_with_and_without_clipping(
+    recipe: Recipe, batch: Batch, clip_norm: float | None
+) -> None:
+    """Its first steps overflow by design, until the scale of the loss fits; they are skipped.
+
+    The scaler is a GPU's; that of a CPU does the same, which is what tests can run everywhere.
+    """
+    chosen = changed(recipe, precision="float16", optimizer={"clip_norm": clip_norm})
+    state = start_state(chosen)
+    fabric = Fabric(
+        accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", device="cpu")]
+    )
+    step = TrainingStep(chosen, state, fabric)
+    losses = [float(step(*batch)) for _ in range(30)]
+    assert losses[-1] < 0.9 * losses[0]
+    assert state.precision is not None
+    assert state.precision.state_dict()["scale"] > 0
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(recipe: Recipe) -> None:

@@ -86,7 +86,7 @@ def _rows(report: "CheckpointReport") -> dict[str, str]:
             f"{config.num_heads} heads, {config.large_kernel} kernel {config.large_kernel_size}"
         ),
         "Stored": f"{report.file_format}; {report.dtype}",
-        "Sha256": report.sha256,
+        "Sha256 of tensors": report.sha256,
     }
     if report.header is None:
         rows["Licence"] = (

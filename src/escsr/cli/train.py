@@ -18,23 +18,35 @@ def train_command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Training images: a folder, or a folder or pattern of .tar shards.",
+            metavar="FOLDER",
+            help="Training images: a folder, or a folder or pattern of .tar shards. Needed.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="Folder of the run [default: runs/NAME].", show_default=False
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Of the run [default: runs/NAME].",
+            show_default=False,
         ),
     ] = None,
     test: Annotated[
         list[Path] | None,
-        typer.Option(help="Test set to judge with; may be repeated.", show_default=False),
+        typer.Option(
+            metavar="FOLDER", help="Test set to judge with; may be repeated.", show_default=False
+        ),
     ] = None,
     start_from: Annotated[
-        Path | None,
-        typer.Option("--from", help="Weights to start from, of any scale.", show_default=False),
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WEIGHTS",
+            help="To start from: a file, or a name in the box; of any scale.",
+            show_default=False,
+        ),
     ] = None,
     change: Annotated[
         list[str] | None,
@@ -101,6 +113,8 @@ def _run(run: "Run", changes: dict[str, object], *, is_dry_run: bool) -> None:
 
     with stop_flag() as stop_signal, training_view() as view:
         hooks = LoopHooks(
+            on_loaded=view.loaded,
+            on_start=view.start,
             on_progress=view.row,
             on_step=view.step,
             on_best=view.best,

@@ -29,6 +29,12 @@ class TrainingView:
         self._is_shown = is_shown
         self._best_psnr_y_db: float | None = None
 
+    def loaded(self, done: int, total: int) -> None:
+        """Images are being decoded."""
+
+    def start(self, step: int, steps: int) -> None:
+        """The first step is about to begin."""
+
     def step(self, step: int) -> None:
         """A step is done."""
 
@@ -51,19 +57,22 @@ class LiveTrainingView(TrainingView):
     def __init__(self, bars: Bars) -> None:
         super().__init__(is_shown=True)
         self._bars = bars
-        self._task: TaskID | None = None
-        self._steps_done = 0
+        self._task: TaskID = bars.add_task("starting", total=None)
+
+    def loaded(self, done: int, total: int) -> None:
+        """Let the bar count images first."""
+        self._bars.update(self._task, total=total, completed=done, description="reading images")
+
+    def start(self, step: int, steps: int) -> None:
+        """Begin the bar of the steps."""
+        self._bars.reset(self._task, total=steps, completed=step, description="first steps")
 
     def step(self, step: int) -> None:
         """Move the bar."""
-        self._steps_done = step
-        if self._task is not None:
-            self._bars.update(self._task, completed=step)
+        self._bars.update(self._task, completed=step)
 
     def row(self, progress: "Progress") -> None:
         """Show the figures beside the bar."""
-        if self._task is None:
-            self._task = self._bars.add_task("", total=progress.steps, completed=progress.step)
         self._bars.update(self._task, description=_figures(progress), completed=progress.step)
         if progress.psnr_y_db is not None:
             self._bars.console.print(_line(progress, self._best_psnr_y_db), highlight=False)

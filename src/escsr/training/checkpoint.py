@@ -33,6 +33,10 @@ class CheckpointFolder:
         """The states on disk."""
         return sorted(self._folder.glob(_PATTERN), reverse=True)
 
+    def newest_step(self) -> int | None:
+        """The step of the newest state; None where there is none."""
+        return next((int(path.stem.removeprefix("step-")) for path in self.newest_first()), None)
+
     def write(self, state: TrainingState, recipe: Recipe) -> Path:
         """Write a state, then delete those that are no longer needed.
 
@@ -55,7 +59,9 @@ class CheckpointFolder:
                 f"The state of step {state.step} could not be written to {path}: {error}. Make "
                 "room, then go on with --resume; the state before it is untouched."
             ) from error
-        for old in self.newest_first()[recipe.watch.checkpoints_kept :]:
+        # Behind a damaged state of a later step, the one just written is not the first.
+        others = [other for other in self.newest_first() if other != path]
+        for old in others[recipe.watch.checkpoints_kept - 1 :]:
             old.unlink(missing_ok=True)
         return path
 

@@ -3,12 +3,12 @@
 import logging
 from pathlib import Path
 
-from escsr.errors import CheckpointError, TrainingError
+from escsr.errors import CheckpointError, ConfigurationError, TrainingError
 from escsr.model.network import ESC
 from escsr.training.checkpoint import averaged_weights
 from escsr.training.recipe import Recipe
 from escsr.weights.box import bundled_models
-from escsr.weights.loading import load_model
+from escsr.weights.loading import find_weights, load_model
 from escsr.weights.rescaling import convert_scale
 
 _log = logging.getLogger("escsr")
@@ -45,6 +45,25 @@ def start_from(
     _log.info("starting from %s", path)
 
 
+def located(name_or_path: str | Path, *, scale: int) -> Path:
+    """The file of a network to start from; of the box's, that of the scale if it is there.
+
+    Raises:
+        CheckpointError: there is no such file.
+        UnknownModelError: no network in the box has that name.
+    """
+    try:
+        path = find_weights(str(name_or_path), scale=scale)
+    except (ConfigurationError, CheckpointError):
+        path = find_weights(str(name_or_path))
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist; give the path of a file of weights, or a name in the box "
+            "(escsr models lists them)."
+        )
+    return path
+
+
 def _find(recipe: Recipe, out: Path, *, is_optional: bool) -> Path | None:
     name = recipe.starts_from
     if name is None:
@@ -56,6 +75,7 @@ def _find(recipe: Recipe, out: Path, *, is_optional: bool) -> Path | None:
         if f"{model.name}-x{model.scale}" == name:
             return model.path
     if is_optional:
+        _log.warning("a real run needs the weights of %s (--from); this one starts at random", name)
         return None
     raise TrainingError(
         f"The recipe {recipe.name} starts from the weights of {name}, which are neither in the box "

@@ -36,7 +36,8 @@ def launch(recipe: Recipe, *, device: str = "auto", processes: int = 1) -> Fabri
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda" or "mps".
         processes: to start on this machine, one per GPU; torchrun's own number goes before.
     Raises:
-        ConfigurationError: no such device here, or float16 on a CPU, which has no use for it.
+        ConfigurationError: no such device here, more processes than devices, or float16 on a CPU,
+            which has no use for it.
     """
     kind = _device_kind(device)
     if recipe.precision == "float16" and kind == "cpu":
@@ -48,8 +49,7 @@ def launch(recipe: Recipe, *, device: str = "auto", processes: int = 1) -> Fabri
     if "TORCHELASTIC_RUN_ID" in os.environ:
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // processes
-    if processes < 1:
-        raise ConfigurationError(f"{processes} processes were asked for; at least 1 is needed.")
+    _require_devices(kind, processes)
     # Its notes ("Using bfloat16 ...") say what the recipe says already.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
@@ -85,3 +85,16 @@ def _device_kind(device: str) -> Literal["cpu", "cuda", "mps"]:
     if not present[device]:
         raise ConfigurationError(f"This machine has no {device} device; use --device cpu.")
     return device  # pyright: ignore[reportReturnType]
+
+
+def _require_devices(kind: str, processes: int) -> None:
+    if processes < 1:
+        raise ConfigurationError(f"{processes} processes were asked for; at least 1 is needed.")
+    if kind == "cpu":
+        return
+    present = torch.cuda.device_count() if kind == "cuda" else 1
+    if processes > present:
+        raise ConfigurationError(
+            f"{processes} processes were asked for, but this machine has {present} {kind} devices "
+            f"for one each; use --processes {present}."
+        )

@@ -30,6 +30,10 @@ CHECKPOINT_FOLDER = "checkpoints"
 class LoopHooks:
     """What a caller may listen to, and how it asks to stop."""
 
+    on_loaded: Callable[[int, int], None] = lambda _done, _total: None
+    """While images are decoded before the start, with how many are done and how many there are."""
+    on_start: Callable[[int, int], None] = lambda _step, _steps: None
+    """Before the first step, with the steps done and the steps in all."""
     on_progress: Callable[[Progress], None] = lambda _: None
     """After each row of the log."""
     on_step: Callable[[int], None] = lambda _: None
@@ -81,7 +85,7 @@ class TrainingLoop:
         if resume:
             self._checkpoints.read_newest(state, recipe)
         self._log = RunLog(out, state, is_written=fabric.is_global_zero)
-        self._samples = SampleSheet(out, source, validation_pairs, scale=recipe.scale)
+        self._samples = SampleSheet(out, validation_pairs, scale=recipe.scale)
         self._recent: list[Tensor] = []
         self._saved_at = time.monotonic()
 
@@ -100,6 +104,7 @@ class TrainingLoop:
             self._log.close()
 
     def _run(self) -> bool:
+        self._hooks.on_start(self._state.step, self._recipe.steps)
         with Prefetcher(
             self._source,
             first_step=self._state.step,
@@ -157,10 +162,10 @@ class TrainingLoop:
         """Bring the losses of recent steps from the devices, and stop if one is not finite."""
         if not self._recent:
             return
-        values = torch.stack(self._recent).double()
+        values = torch.stack(self._recent)
         self._recent.clear()
         if self._fabric.world_size > 1:
-            values = self._fabric.all_reduce(values)
+            values = self._fabric.all_reduce(values.double())  # MPS, always alone, has no double
             assert isinstance(values, Tensor)
         losses = values.tolist()
         self._state.losses.extend(losses)
@@ -214,6 +219,8 @@ class TrainingLoop:
             )
         try:
             out.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise TrainingError(f"{out} is a file, not a folder; choose another --out.") from error
         except OSError as error:
             raise TrainingError(
                 f"The folder {out} cannot be made: {error.strerror}. Choose another."

@@ -30,7 +30,7 @@ def read_recipe(path: Path, *, changes: Mapping[str, object] | None = None) -> R
     values = _read_with_base(path, before=())
     for key, value in (changes or {}).items():
         values = _merge(values, _nested(key.split("."), value))
-    return check_recipe(values, origin=str(path))
+    return check_recipe(values, origin=f"{path} with --set" if changes else str(path))
 
 
 def check_recipe(values: Mapping[str, Any], *, origin: str) -> Recipe:

@@ -19,7 +19,10 @@ def rehearsed(recipe: Recipe, *, processes: int = 1) -> Recipe:
         recipe: the real one.
         processes: that train together; each gets at least one pair per micro-batch.
     """
-    batch_size = min(recipe.data.batch_size, 2 * processes * recipe.optimizer.micro_batches)
+    parts = processes * recipe.optimizer.micro_batches
+    batch_size = recipe.data.batch_size
+    if batch_size % parts == 0:  # else the step says what is wrong, as it would in the real run
+        batch_size = min(batch_size, 2 * parts)
     data = {
         "batch_size": batch_size,
         "patch_pixels": min(recipe.data.patch_pixels, _PATCH_PIXELS),

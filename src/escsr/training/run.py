@@ -13,13 +13,14 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from escsr.errors import TrainingError
-from escsr.evaluation.test_sets import find_test_pairs, names_of_test_sets
+from escsr.evaluation.test_sets import TestPair, find_test_pairs, names_of_test_sets
 from escsr.images.files import probe_image
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.network import ESC
+from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.data.machine import default_cache_bytes, usable_cores
 from escsr.training.data.pairs import PairSource, open_pairs
-from escsr.training.initial_weights import start_from
+from escsr.training.initial_weights import located, start_from
 from escsr.training.launching import launch, processes_here
 from escsr.training.loop import CHECKPOINT_FOLDER, LoopHooks, TrainingLoop
 from escsr.training.outcome import measured_quality, psnr_key, save_trained
@@ -27,6 +28,7 @@ from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import read_recipe
 from escsr.training.rehearsal import REHEARSAL_IMAGES, make_photographs, rehearsed
 from escsr.training.state import TrainingState
+from escsr.weights.store import read_header
 
 _log = logging.getLogger("escsr")
 
@@ -45,14 +47,16 @@ class Run:
     """Folder for checkpoints, log, samples and weights; ``runs/<recipe name>`` unless given."""
     test_sets: Sequence[Path] = ()
     """Judged at the end; the first one while training, too."""
-    initial_weights: Path | None = None
-    """A network to start from; one for another scale gets its last convolution converted."""
+    initial_weights: str | Path | None = None
+    """A network to start from, by its name in the box or its file; one for another scale gets its
+    last convolution converted."""
     resume: bool = False
     device: str = "auto"
     processes: int = 1
     """That train together on this machine; ``torchrun``'s own number goes before."""
     cache_bytes: int | None = None
-    """Bound on decoded images in memory; None takes half of what is free."""
+    """Bound on decoded images in the memory of this machine, shared among its processes; None takes
+    half of what is free."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,12 +87,9 @@ def train_recipe(
         CheckpointError: ``initial_weights`` cannot be used.
     """
     recipe = read_recipe(run.recipe_path, changes=changes)
-    return _train(
-        recipe,
-        run,
-        launch(recipe, device=run.device, processes=run.processes),
-        hooks or LoopHooks(),
-    )
+    run = _with_located_weights(run, recipe)
+    fabric = launch(recipe, device=run.device, processes=run.processes)
+    return _train(recipe, run, fabric, hooks or LoopHooks())
 
 
 def rehearse_recipe(
@@ -102,17 +103,20 @@ def rehearse_recipe(
         As ``train_recipe``.
     """
     recipe = read_recipe(run.recipe_path, changes=changes)
+    run = _with_located_weights(run, recipe)
     fabric = launch(recipe, device=run.device, processes=run.processes)
     recipe = rehearsed(recipe, processes=fabric.world_size)
     with tempfile.TemporaryDirectory(prefix="escsr-dry-run-") as name:
-        folder = Path(name)
-        data = run.data
-        if data is None:
-            data = folder / "photographs"
-            data.mkdir()
-            make_photographs(data, side_pixels=2 * recipe.data.patch_pixels * recipe.scale)
-        test_sets = run.test_sets or ([data] if isinstance(data, Path) else [])
-        rehearsal = replace(run, data=data, out=folder / "run", test_sets=test_sets, resume=False)
+        photographs = Path(name) / "photographs"
+        photographs.mkdir()
+        make_photographs(photographs, side_pixels=2 * recipe.data.patch_pixels * recipe.scale)
+        rehearsal = replace(
+            run,
+            data=run.data or photographs,
+            out=Path(name) / "run",
+            test_sets=run.test_sets or (photographs,),
+            resume=False,
+        )
         return _train(recipe, rehearsal, fabric, hooks or LoopHooks(), is_rehearsal=True)
 
 
@@ -121,23 +125,26 @@ def _train(
 ) -> RunResult:
     image_limit = REHEARSAL_IMAGES if is_rehearsal else None
     out = run.out or Path("runs") / recipe.name
-    test_sets = {
-        name: find_test_pairs(folder, scale=recipe.scale)[:image_limit]
-        for name, folder in zip(names_of_test_sets(run.test_sets), run.test_sets, strict=True)
-    }
     if run.data is None:
         raise TrainingError("No training images were given; name their folder with --data.")
-    for pair in chain.from_iterable(test_sets.values()):
-        probe_image(pair.hr_path)  # told now, not after the first thousand steps
+    test_sets = _find_test_sets(run, recipe, image_limit=image_limit)
     torch.manual_seed(recipe.seed)
-    resume = run.resume and _has_state(out)
+    newest_step = CheckpointFolder(out / CHECKPOINT_FOLDER).newest_step() if run.resume else None
+    resume, path = newest_step is not None, out / f"{recipe.name}.safetensors"
+    if newest_step is not None and newest_step >= recipe.steps and path.exists():
+        _log.warning("%s is finished: for more, set more steps (--set steps=N).", out)
+        return RunResult(out=out, weights=path, quality=_stated_quality(path))
+    if resume and run.initial_weights:
+        _log.warning("%s is left aside: the run goes on from its state.", run.initial_weights)
     # PyTorch's fused attention has no gradient for the bias on a CPU.
     backend: AttentionBackend = "chunked" if fabric.device.type == "cpu" else "sdpa"
     network = ESC(recipe.network_config(), attention_backend=backend)
     if not resume:
-        weights = run.initial_weights or _weights_to_go_on_from(run, out)
+        given = run.initial_weights
+        weights = Path(given) if given else _weights_to_go_on_from(run, out)
         start_from(network, recipe, weights, out=out, is_optional=is_rehearsal)
-    with closing(_open_pairs(recipe, run, fabric, image_limit=image_limit)) as source:
+    pairs = _open_pairs(recipe, run, fabric, image_limit=image_limit, hooks=hooks)
+    with closing(pairs) as source:
 
         def keep_best(best: nn.Module, psnr_y_db: float) -> None:
             quality = {psnr_key(next(iter(test_sets))): round(psnr_y_db, 3)}
@@ -161,13 +168,37 @@ def _train(
         return RunResult(out=out, weights=None, quality={})
     network = state.averaged_network.cpu()
     quality = measured_quality(network, test_sets)
-    path = out / f"{recipe.name}.safetensors"
     save_trained(path, network, recipe, quality)
     return RunResult(out=out, weights=path, quality=quality)
 
 
-def _open_pairs(recipe: Recipe, run: Run, fabric: Fabric, *, image_limit: int | None) -> PairSource:
-    chosen = recipe.data
+def _find_test_sets(
+    run: Run, recipe: Recipe, *, image_limit: int | None
+) -> dict[str, list[TestPair]]:
+    test_sets = {
+        name: find_test_pairs(folder, scale=recipe.scale)[:image_limit]
+        for name, folder in zip(names_of_test_sets(run.test_sets), run.test_sets, strict=True)
+    }
+    for pair in chain.from_iterable(test_sets.values()):
+        probe_image(pair.hr_path)  # told now, not after the first thousand steps
+    return test_sets
+
+
+def _with_located_weights(run: Run, recipe: Recipe) -> Run:
+    """Find the weights to start from before other processes are started."""
+    if run.initial_weights is None:
+        return run
+    return replace(run, initial_weights=located(run.initial_weights, scale=recipe.scale))
+
+
+def _stated_quality(path: Path) -> dict[str, float]:
+    return dict(read_header(path).provenance.quality)
+
+
+def _open_pairs(
+    recipe: Recipe, run: Run, fabric: Fabric, *, image_limit: int | None, hooks: LoopHooks
+) -> PairSource:
+    chosen, processes = recipe.data, processes_here(fabric)
     assert run.data is not None
     return open_pairs(
         run.data,
@@ -178,8 +209,11 @@ def _open_pairs(recipe: Recipe, run: Run, fabric: Fabric, *, image_limit: int | 
         degradation=chosen.degradation,
         augmentation=chosen.augmentation,
         share=chosen.share,
-        cache_bytes=run.cache_bytes or default_cache_bytes(processes_here(fabric)),
+        cache_bytes=default_cache_bytes(processes)
+        if run.cache_bytes is None
+        else run.cache_bytes // processes,
         image_limit=image_limit,
+        on_loaded=hooks.on_loaded,
     )
 
 
@@ -187,10 +221,6 @@ def _data_workers(recipe: Recipe, fabric: Fabric) -> int:
     """Threads that make batches: one suffices to cut decoded images, all else takes many."""
     only_cuts = recipe.data.degradation == "matlab" and fabric.device.type == "cpu"
     return 1 if only_cuts else max(1, min(8, usable_cores() // processes_here(fabric)))
-
-
-def _has_state(out: Path) -> bool:
-    return any((out / CHECKPOINT_FOLDER).glob("step-*.pt"))
 
 
 def _weights_to_go_on_from(run: Run, out: Path) -> Path | None:

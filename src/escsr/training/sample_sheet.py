@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from escsr.evaluation.protocol import TestPair, read_pair
 from escsr.images.writer import write_image
-from escsr.training.data.pairs import PairSource
 
 _MOST_ROWS = 4
 _LARGEST_LR_PIXELS = 64
@@ -22,17 +21,14 @@ class SampleSheet:
 
     Args:
         out: folder of the run; gets ``samples/step-00001000.png``.
-        source: gives patches of its first batch where there is no test set.
-        pairs: the middle of the first few is shown.
+        pairs: at least one; the middle of the first few is shown.
         scale: upscaling factor per side.
     """
 
-    def __init__(
-        self, out: Path, source: PairSource, pairs: Sequence[TestPair], *, scale: int
-    ) -> None:
+    def __init__(self, out: Path, pairs: Sequence[TestPair], *, scale: int) -> None:
         self._folder = out / "samples"
         self._scale = scale
-        self._source, self._pairs = source, pairs
+        self._pairs = pairs
         self._rows: list[tuple[Tensor, Tensor]] = []
 
     def write(self, network: nn.Module, step: int) -> npt.NDArray[np.uint8]:
@@ -57,9 +53,6 @@ class SampleSheet:
         return pixels
 
     def _choose_rows(self) -> list[tuple[Tensor, Tensor]]:
-        if not self._pairs:
-            lr_batch, hr_batch = self._source.batch(0)
-            return list(zip(lr_batch[:_MOST_ROWS].split(1), hr_batch.split(1), strict=False))
         pairs = (read_pair(pair, scale=self._scale) for pair in self._pairs[:_MOST_ROWS])
         return [self._middle(lr_image, hr_image) for lr_image, hr_image in pairs]
 

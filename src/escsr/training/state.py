@@ -60,7 +60,8 @@ class TrainingState:
             lr=chosen.learning_rate,
             betas=chosen.betas,
             weight_decay=chosen.weight_decay,
-            fused=True,
+            # A fused optimiser scales float16's gradients back itself, too late to clip them.
+            fused=chosen.clip_norm is None or recipe.precision != "float16",
         )
         return cls(network.train(), averaged, optimizer)
 
@@ -98,10 +99,17 @@ class TrainingState:
         """
         self.network.load_state_dict(content["network"])
         self.averaged_network.load_state_dict(content["averaged_network"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        self._fill_optimizer(content["optimizer"])
         if self.precision is not None and content["precision"]:
             self.precision.load_state_dict(content["precision"])
         torch.set_rng_state(content["random_state"])
         self.step, self.seconds = content["step"], content["seconds"]
         self.best_psnr_y_db = content["best_psnr_y_db"]
         self.losses = list(content["losses"])
+
+    def _fill_optimizer(self, content: dict[str, Any]) -> None:
+        """Take the moments over; the settings stay the recipe's, which may have changed."""
+        settings = self.optimizer.state_dict()["param_groups"]
+        pairs = zip(content["param_groups"], settings, strict=True)
+        groups = [{**before, **now, "params": before["params"]} for before, now in pairs]
+        self.optimizer.load_state_dict({**content, "param_groups": groups})

@@ -56,8 +56,12 @@ class TrainingStep:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._accumulate_gradients(lr_batch, hr_batch)
         if recipe.optimizer.clip_norm is not None:
+            # float16's scaler skips a step whose gradient is not finite; else the loop says so.
             self._fabric.clip_gradients(
-                self._network, self._optimizer, max_norm=recipe.optimizer.clip_norm
+                self._network,
+                self._optimizer,
+                max_norm=recipe.optimizer.clip_norm,
+                error_if_nonfinite=False,
             )
         self._optimizer.step()
         state.average(recipe.ema_decay)

@@ -122,17 +122,25 @@ class RunLog:
                 board.close()
 
     def _start_file(self, step: int) -> None:
-        kept: list[list[str]] = []
         try:
             if step and self._path.exists():
-                with self._path.open(encoding="utf-8", newline="") as file:
-                    rows = list(csv.reader(file))[1:]
-                # A crash may have cut the last row.
-                kept = [row for row in rows if len(row) == len(LOG_COLUMNS) and int(row[0]) <= step]
+                self._drop_rows_after(step)
+                return
             with self._path.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([LOG_COLUMNS, *kept])
+                csv.writer(file).writerow(LOG_COLUMNS)
         except OSError as error:
             raise _not_written(self._path, error) from error
+
+    def _drop_rows_after(self, step: int) -> None:
+        with self._path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        # A crash may have cut the last row.
+        kept = [row for row in rows if len(row) == len(LOG_COLUMNS) and int(row[0]) <= step]
+        # A kill while the file is written again must not cost the rows so far.
+        temporary = self._path.with_suffix(".partial")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([LOG_COLUMNS, *kept])
+        temporary.replace(self._path)
 
     def _add_row(self, progress: Progress) -> None:
         judged = progress.psnr_y_db

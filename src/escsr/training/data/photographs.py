@@ -146,6 +146,8 @@ class Photographs:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         self._require_images()
+        if self._broken:
+            _log.warning("%d of %d decoded images are broken, left out", len(self._broken), total)
         _log.info(
             "%d images in memory, %.1f GB%s",
             self.image_count,
