@@ -75,7 +75,9 @@ class LiveTrainingView(TrainingView):
         """Show the figures beside the bar."""
         self._bars.update(self._task, description=_figures(progress), completed=progress.step)
         if progress.psnr_y_db is not None:
-            self._bars.console.print(_line(progress, self._best_psnr_y_db), highlight=False)
+            place = f"step {progress.step}/{progress.steps}"
+            judged = _judged(progress, self._best_psnr_y_db)
+            self._bars.console.print(f"{place}{judged}", highlight=False)
 
 
 def is_first_process() -> bool:
@@ -109,16 +111,14 @@ def _figures(progress: "Progress") -> str:
 
 def _line(progress: "Progress", best_psnr_y_db: float | None) -> str:
     remaining = (progress.steps - progress.step) / max(1e-9, progress.steps_per_second)
-    judged = ""
-    if progress.psnr_y_db is not None:
-        judged = f"  {progress.psnr_y_db:.3f} dB"
-        if best_psnr_y_db is not None:
-            judged += (
-                " (best)"
-                if progress.psnr_y_db >= best_psnr_y_db
-                else (f" (best {best_psnr_y_db:.3f})")
-            )
-    return (
-        f"step {progress.step}/{progress.steps}  {_figures(progress)}  "
-        f"{time.strftime('%H:%M:%S', time.gmtime(remaining))} left{judged}"
-    )
+    left = time.strftime("%H:%M:%S", time.gmtime(remaining))
+    place = f"step {progress.step}/{progress.steps}"
+    return f"{place}  {_figures(progress)}  {left} left{_judged(progress, best_psnr_y_db)}"
+
+
+def _judged(progress: "Progress", best_psnr_y_db: float | None) -> str:
+    if progress.psnr_y_db is None:
+        return ""
+    is_best = best_psnr_y_db is None or progress.psnr_y_db >= best_psnr_y_db
+    beside = "best" if is_best else f"best {best_psnr_y_db:.3f}"
+    return f"  {progress.psnr_y_db:.3f} dB ({beside})"
