@@ -1,9 +1,13 @@
 """``escsr evaluate``: several models and test sets in one table."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from escsr.errors import CheckpointError
 
 from .conftest import Escsr, MakePicture
 
@@ -108,3 +112,46 @@ def test_a_perceptual_metric_is_one_more_column(escsr: Escsr, make_picture: Make
     report = json.loads(escsr(*arguments, "--json").stdout)
     assert report["images"][0]["niqe"] > 0
     assert "photographs" in report["metrics"][-1]["note"]
+
+
+def test_a_picture_too_small_for_a_metric_keeps_its_other_figures(
+    escsr: Escsr, two_sets: tuple[Path, Path]
+) -> None:
+    """A dash, the reason, and exit status 1."""
+    result = escsr("evaluate", "bicubic", "-s", "2", "--data", two_sets[0], "--metric", "niqe")
+    assert result.exit_code == 1
+    row = next(line for line in result.stdout.splitlines() if line.startswith("bicubic"))
+    assert row.split()[-1] == "-"
+    assert row.split()[1] != "-"
+    assert "FAILED: bicubic, Small, one, NIQE: " in result.stderr
+
+
+def test_fid_without_pyiqa_is_refused_before_any_work(
+    escsr: Escsr, two_sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the extra that brings it, and its licence."""
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    arguments = ("-s", "2", "--data", two_sets[0], "--metric", "fid", "--out", tmp_path / "out")
+    result = escsr("evaluate", "bicubic", *arguments)
+    assert result.exit_code == 1
+    assert "escsr[metrics]" in result.stderr
+    assert "non-commercial" in result.stderr
+    assert not result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_without_its_weights_is_named_and_the_rest_is_judged(
+    escsr: Escsr, two_sets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a model that cannot be loaded."""
+
+    def no_weights(name: str, *, device: torch.device) -> None:
+        raise CheckpointError(f"The weights of {name} could not be downloaded.")
+
+    monkeypatch.setattr("escsr.evaluation.perceptual.PyiqaNetwork", no_weights)
+    arguments = ("evaluate", "bicubic", "-s", "2", "--data", two_sets[0], "--metric", "fid")
+    result = escsr(*arguments)
+    assert result.exit_code == 1
+    assert "FAILED: FID: The weights of fid could not be downloaded." in result.stderr
+    assert "PSNR-Y" in result.stdout
+    assert "FID" not in result.stdout

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from escsr.errors import ConfigurationError, ImageReadError, ImageWriteError, OutputExistsError
-from escsr.evaluation.comparison import Comparison, Conditions, Entrants, compare, enter
+from escsr.evaluation.comparison import Entrants, compare, enter
 from escsr.evaluation.contenders import Contender
 from escsr.evaluation.crops import CROP_PIXELS, CropGallery, crop_picture
 from escsr.evaluation.metrics import PSNR_Y, SSIM_Y
-from escsr.evaluation.report import as_csv, as_json, as_markdown, best_of, report_as_dict
+from escsr.evaluation.records import Comparison, Conditions
+from escsr.evaluation.report import as_csv, as_json, report_as_dict
 from escsr.evaluation.report_folder import prepare_report_folder, write_report
+from escsr.evaluation.report_markdown import as_markdown
+from escsr.evaluation.table import table_rows
 from escsr.images.files import read_image
 
 from .pictures import write_waves
@@ -90,9 +93,10 @@ def test_a_failing_network_and_a_broken_image_stop_nothing(comparison: Compariso
 def test_means_are_of_the_images_that_could_be_judged(comparison: Comparison) -> None:
     """And only means of equally many images are compared for the best."""
     values = [s.values["psnr_y_db"] for s in comparison.scores if s.model == "nearest"]
-    assert comparison.mean("nearest", "Mixed", PSNR_Y) == pytest.approx(sum(values) / 2)
-    assert comparison.mean("nobody", "Mixed", PSNR_Y) is None
-    assert best_of(comparison, "Mixed", PSNR_Y) is None
+    assert comparison.figure("nearest", "Mixed", PSNR_Y) == pytest.approx(sum(values) / 2)
+    assert comparison.figure("nobody", "Mixed", PSNR_Y) is None
+    rows = table_rows(comparison, comparison.test_sets[0])
+    assert not any(figure.is_best for row in rows for figure in row.figures)
 
 
 def test_progress_counts_every_result_failed_or_not(pictures: Path) -> None:
@@ -100,7 +104,7 @@ def test_progress_counts_every_result_failed_or_not(pictures: Path) -> None:
     entrants = entrants_of(pictures, contender("a", Nearest()), contender("b", Failing()))
     told: list[tuple[str, str, str]] = []
     compare(entrants, LUMA, on_result=lambda *place: told.append(place))
-    assert len(told) == entrants.num_results == 6
+    assert len(told) == entrants.num_results(LUMA) == 6
     assert told[0] == ("a", "Mixed", "a-small")
 
 

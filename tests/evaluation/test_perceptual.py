@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -18,9 +19,17 @@ from escsr.errors import (
     MissingExtraError,
 )
 from escsr.evaluation import pyiqa_door
+from escsr.evaluation.metrics import SetMetric
 from escsr.evaluation.niqe import niqe
 from escsr.evaluation.niqe_parameters import load_niqe_parameters
-from escsr.evaluation.perceptual import METRICS, ImageMetric, MetricName, fid, load_metric
+from escsr.evaluation.perceptual import (
+    METRICS,
+    ImageMetric,
+    MetricName,
+    fid,
+    load_column,
+    load_metric,
+)
 from escsr.images.writer import write_image
 
 PYIQA_NAMES: list[MetricName] = [name for name, kind in METRICS.items() if kind.library == "pyiqa"]
@@ -202,3 +211,38 @@ def test_lpips_runs_with_weights_from_the_cache_folder(
     assert "pyiqa" in metric.note
     assert metric(textured(0), textured(0)) == pytest.approx(0, abs=1e-6)
     assert metric(textured(0), textured(1)) > 0.01
+
+
+class LowRank:
+    """In place of SciPy's linear algebra: 2048x2048 of a few images takes it a minute a time."""
+
+    @staticmethod
+    def sqrtm(
+        matrix: npt.NDArray[np.float64], *, disp: bool
+    ) -> tuple[npt.NDArray[np.complex128], float]:
+        """The square root of a matrix of rank 4 or less, exact, within the space of its columns."""
+        from scipy.linalg import sqrtm  # pyright: ignore[reportMissingImports]  # with pyiqa
+
+        random = np.random.default_rng(0).normal(size=(len(matrix), 4))
+        basis, _ = np.linalg.qr(matrix @ random)
+        return basis @ sqrtm(basis.T @ matrix @ basis) @ basis.T, 0.0
+
+
+@needs_pyiqa
+@pytest.mark.slow
+def test_fid_runs_as_the_column_of_a_whole_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a random Inception: 0 from itself, more from other images."""
+    pytest.importorskip("torchvision")
+    monkeypatch.setattr("pyiqa.archs.inception.load_pretrained_network", lambda *_: None)
+    monkeypatch.setattr("pyiqa.archs.fid_arch.linalg", LowRank)
+    torch.manual_seed(0)
+    column = load_column("fid")
+    assert isinstance(column, SetMetric)
+    assert "pyiqa" in column.note
+    assert "2048 images" in column.note
+    one, other = two_folders(tmp_path)
+    distance = column.measure(one, other)
+    assert distance > 0
+    assert column.measure(one, one) == pytest.approx(0, abs=distance / 1000)

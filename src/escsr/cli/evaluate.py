@@ -1,17 +1,21 @@
 """``escsr evaluate``: PSNR and SSIM on test sets, by the field's protocol."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from escsr.cli.exit_status import SOME_FAILED, printable
 
 if TYPE_CHECKING:
-    from escsr.evaluation.comparison import Comparison, Conditions, Entrants
+    import torch
+
+    from escsr.evaluation.comparison import Entrants
     from escsr.evaluation.crops import CropGallery
-    from escsr.evaluation.metrics import Metric
+    from escsr.evaluation.metrics import Column
+    from escsr.evaluation.records import Comparison, Conditions, Failure
 
 MODEL_HELP = (
     "A name in the box, a checkpoint, any file that spandrel loads, module:callable, or the word "
@@ -20,11 +24,11 @@ MODEL_HELP = (
 DATA_HELP = (
     "Test set: a folder of HR images, or one with HR and LR_bicubic/X4 inside; may be repeated."
 )
-
 METRIC_HELP = (
-    "One more column; may be repeated: niqe, or lpips, dists, maniqa, musiq, clipiqa "
-    "(pip install 'escsr[metrics]')."
+    "One more column; may be repeated: niqe, or lpips, dists, maniqa, musiq, clipiqa, fid "
+    "(pip install 'escsr[metrics]'). FID is of a whole test set, and takes a minute for each."
 )
+PADDING_HELP = "window: to whole windows, as the official tester; none: as they are."
 
 
 class Padding(StrEnum):
@@ -34,99 +38,118 @@ class Padding(StrEnum):
     NONE = "none"
 
 
+ModelArgument: TypeAlias = Annotated[
+    list[str], typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)
+]
+DataOption: TypeAlias = Annotated[list[Path], typer.Option(help=DATA_HELP, show_default=False)]
+ScaleOption: TypeAlias = Annotated[
+    int | None, typer.Option("-s", "--scale", min=1, help="Default: that of the first network.")
+]
+PaddingOption: TypeAlias = Annotated[Padding, typer.Option(help=PADDING_HELP)]
+EnsembleOption: TypeAlias = Annotated[
+    bool, typer.Option("--self-ensemble", help="Mean over the 8 flips and rotations.")
+]
+MetricOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help=METRIC_HELP, show_default=False)
+]
+NiqeOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What NIQE compares with, instead of our photographs."),
+]
+DeviceOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+OutOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", help="Folder for results.md, .csv, .json and pictures."),
+]
+CropsOption: TypeAlias = Annotated[
+    int, typer.Option(min=0, help="Pictures in --out, of where two networks differ most.")
+]
+OverwriteOption: TypeAlias = Annotated[
+    bool, typer.Option("--overwrite", help="Write into an --out folder that is not ours.")
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
 def evaluate_command(
-    model: Annotated[
-        list[str], typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)
-    ],
-    data: Annotated[list[Path], typer.Option(help=DATA_HELP, show_default=False)],
-    scale: Annotated[
-        int | None,
-        typer.Option("-s", "--scale", min=1, help="Default: that of the first network."),
-    ] = None,
-    padding: Annotated[
-        Padding,
-        typer.Option(help="window: to whole windows, as the official tester; none: as they are."),
-    ] = Padding.WINDOW,
-    self_ensemble: Annotated[
-        bool, typer.Option("--self-ensemble", help="Mean over the 8 flips and rotations.")
-    ] = False,
-    metric: Annotated[list[str] | None, typer.Option(help=METRIC_HELP, show_default=False)] = None,
-    niqe_parameters: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What NIQE compares with, instead of our photographs."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="Folder for results.md, .csv, .json and pictures."),
-    ] = None,
-    crops: Annotated[
-        int, typer.Option(min=0, help="Pictures in --out, of where two networks differ most.")
-    ] = 4,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write into an --out folder that is not ours.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    model: ModelArgument,
+    data: DataOption,
+    scale: ScaleOption = None,
+    padding: PaddingOption = Padding.WINDOW,
+    self_ensemble: EnsembleOption = False,
+    metric: MetricOption = None,
+    niqe_parameters: NiqeOption = None,
+    device: DeviceOption = "auto",
+    out: OutOption = None,
+    crops: CropsOption = 4,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Compare networks on test sets: PSNR and SSIM on Y and on RGB, as papers measure them.
 
-    The result is rounded to 8 bits, the luma is not, and SCALE border pixels are cropped. Models
-    and images that fail are named; the rest goes on, and the exit status is 1.
+    The result is rounded to 8 bits, the luma is not, and SCALE border pixels are cropped. Models,
+    images and metrics that fail are named; the rest goes on, and the exit status is 1.
     """
-    from escsr.evaluation.comparison import Conditions, enter
+    from dataclasses import replace
+
+    from escsr.evaluation.comparison import enter
     from escsr.evaluation.crops import CropGallery
-    from escsr.evaluation.report import report_as_dict
-    from escsr.evaluation.report_folder import prepare_report_folder, write_report
+    from escsr.evaluation.report_folder import prepare_report_folder
     from escsr.inference.devices import choose_device
 
     chosen_device = choose_device(device)
-    metrics = _metrics(metric or [], device, niqe_parameters)
+    columns, unloaded = _columns(metric or [], chosen_device, niqe_parameters)
     if out is not None:
         prepare_report_folder(out, overwrite=overwrite)
     entrants = enter(model, data, scale=scale)
-    conditions = Conditions(
-        scale=entrants.scale,
-        padding=padding.value,
-        self_ensemble=self_ensemble,
-        device=chosen_device,
-        metrics=metrics,
-    )
+    entrants = replace(entrants, failures=[*entrants.failures, *unloaded])
+    conditions = _conditions(entrants, columns, padding, self_ensemble, chosen_device)
     gallery = CropGallery(0 if out is None else crops, scale=entrants.scale)
-    comparison = _compared(entrants, conditions, gallery)
-    if out is None:
-        report = report_as_dict(comparison)
-    else:
-        report = write_report(out, comparison, gallery.crops)
-        typer.echo(f"Results: {printable(out / 'results.md')}", err=True)
-    _tell(comparison, report if json else None)
-    if comparison.failures:
-        raise typer.Exit(SOME_FAILED)
+    _tell(_compared(entrants, conditions, gallery), gallery, out=out, as_json=json)
 
 
-def _metrics(names: list[str], device: str, niqe_parameters: Path | None) -> "tuple[Metric, ...]":
-    """The columns of the table: PSNR and SSIM, and what was asked for beside them."""
-    from dataclasses import replace
-
-    from escsr.errors import ConfigurationError
+def _columns(
+    names: list[str], device: "torch.device", niqe_parameters: Path | None
+) -> "tuple[list[Column], list[Failure]]":
+    """PSNR, SSIM and what was asked for beside them; what misses its weights is named."""
+    from escsr.errors import CheckpointError, ConfigurationError
     from escsr.evaluation.metrics import FIDELITY_METRICS
+    from escsr.evaluation.perceptual import load_column
+    from escsr.evaluation.records import Failure
 
     wanted = list(dict.fromkeys(name.strip().lower() for name in names))
     if niqe_parameters is not None and "niqe" not in wanted:
         raise ConfigurationError("--niqe-parameters are for --metric niqe; give that as well.")
-    if not wanted:
-        return FIDELITY_METRICS
-    from escsr.evaluation.perceptual import load_metric
-    from escsr.inference.devices import choose_device
+    columns: list[Column] = [*FIDELITY_METRICS]
+    failures: list[Failure] = []
+    for name in wanted:
+        try:
+            columns.append(load_column(name, device=device, niqe_parameters=niqe_parameters))
+        except CheckpointError as error:
+            # The file of NIQE is the user's own, and a slip in its name is no reason to go on.
+            if name == "niqe":
+                raise
+            failures.append(Failure(metric=name.upper(), error=str(error)))
+    return columns, failures
 
-    loaded = [
-        load_metric(
-            name,
-            device=choose_device(device),
-            niqe_parameters=niqe_parameters if name == "niqe" else None,
-        )
-        for name in wanted
-    ]
-    return (*FIDELITY_METRICS, *(replace(m.column(), note=m.note) for m in loaded))
+
+def _conditions(
+    entrants: "Entrants",
+    columns: "Sequence[Column]",
+    padding: Padding,
+    self_ensemble: bool,
+    device: "torch.device",
+) -> "Conditions":
+    from escsr.evaluation.metrics import Metric, SetMetric
+    from escsr.evaluation.records import Conditions
+
+    return Conditions(
+        scale=entrants.scale,
+        padding=padding.value,
+        self_ensemble=self_ensemble,
+        device=device,
+        metrics=[column for column in columns if isinstance(column, Metric)],
+        set_metrics=[column for column in columns if isinstance(column, SetMetric)],
+    )
 
 
 def _compared(
@@ -136,18 +159,30 @@ def _compared(
     from escsr.cli.interruption import stopping_cleanly
     from escsr.evaluation.comparison import compare
 
-    with stopping_cleanly(), progress_shown(entrants.num_results) as on_result:
+    num_results = entrants.num_results(conditions)
+    with stopping_cleanly(), progress_shown(num_results) as on_result:
         return compare(entrants, conditions, gallery=gallery, on_result=on_result)
 
 
-def _tell(comparison: "Comparison", report: "dict[str, Any] | None") -> None:
-    """Tables, or the report as JSON, on stdout; what failed on stderr."""
+def _tell(
+    comparison: "Comparison", gallery: "CropGallery", *, out: Path | None, as_json: bool
+) -> None:
+    """Tables, or the report as JSON, on stdout and as files; what failed on stderr."""
     from escsr.cli.evaluate_view import failure_lines, print_comparison
-    from escsr.evaluation.report import as_json
+    from escsr.evaluation import report
+    from escsr.evaluation.report_folder import write_report
 
-    if report is None:
-        print_comparison(comparison)
+    content: dict[str, Any]
+    if out is None:
+        content = report.report_as_dict(comparison)
     else:
-        typer.echo(as_json(report))
+        content = write_report(out, comparison, gallery.crops)
+        typer.echo(f"Results: {printable(out / 'results.md')}", err=True)
+    if as_json:
+        typer.echo(report.as_json(content))
+    else:
+        print_comparison(comparison)
     for line in failure_lines(comparison.failures):
         typer.echo(f"FAILED: {line}", err=True)
+    if comparison.failures:
+        raise typer.Exit(SOME_FAILED)

@@ -10,15 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from escsr.cli.exit_status import printable
-from escsr.evaluation.comparison import Comparison, Failure
-from escsr.evaluation.report import (
-    PADDING_IN_WORDS,
-    best_of,
-    device_name,
-    label_with_count,
-    metric_notes,
-    shown,
-)
+from escsr.evaluation.records import Comparison, Failure
+from escsr.evaluation.report import device_name
+from escsr.evaluation.table import PADDING_IN_WORDS, metric_notes, table_rows
 from escsr.evaluation.test_sets import TestSet
 
 
@@ -27,9 +21,9 @@ def progress_shown(num_results: int) -> Iterator[Callable[[str, str, str], None]
     """Show a bar where stderr is a terminal.
 
     Args:
-        num_results: how many images are to be judged.
+        num_results: how many images and test sets are to be judged.
     Yields:
-        What to call with contender, test set and image after each of them.
+        What to call with contender, test set, and image or metric after each of them.
     """
     if not sys.stderr.isatty():
         yield lambda *_: None
@@ -71,33 +65,24 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def failure_lines(failures: Sequence[Failure]) -> list[str]:
-    """One line per model and reason, with how many more images it holds for."""
-    alike: dict[tuple[str | None, str], list[Failure]] = {}
+    """One line per model and reason, with how many more images or test sets it holds for."""
+    alike: dict[tuple[str | None, ...], list[Failure]] = {}
     for failure in failures:
-        alike.setdefault((failure.model, failure.error), []).append(failure)
-    return [
-        printable(first) + (f" (and {len(others)} more images)" if others else "")
-        for first, *others in alike.values()
-    ]
+        reason = (failure.model, failure.metric, failure.error)
+        alike.setdefault(reason, []).append(failure)
+    lines: list[str] = []
+    for first, *others in alike.values():
+        kind = "test sets" if first.image is None else "images"
+        lines.append(printable(first) + (f" (and {len(others)} more {kind})" if others else ""))
+    return lines
 
 
 def _table(comparison: Comparison, test_set: TestSet) -> Table:
-    metrics = comparison.conditions.metrics
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("Model", overflow="fold")
-    for position, metric in enumerate(metrics):
-        table.add_column(metric.title, justify="right", no_wrap=True, style="dim" * (position > 1))
-    best = [best_of(comparison, test_set.name, metric) for metric in metrics]
-    for contender in comparison.contenders:
-        figures = [
-            shown(comparison.mean(contender.label, test_set.name, metric), metric)
-            for metric in metrics
-        ]
-        table.add_row(
-            Text(printable(label_with_count(comparison, contender, test_set))),
-            *(
-                Text(figure, style="bold" if figure == known else "")
-                for figure, known in zip(figures, best, strict=True)
-            ),
-        )
+    for position, column in enumerate(comparison.conditions.columns):
+        table.add_column(column.title, justify="right", no_wrap=True, style="dim" * (position > 1))
+    for row in table_rows(comparison, test_set):
+        cells = [Text(f.text, style="bold" if f.is_best else "") for f in row.figures]
+        table.add_row(Text(printable(row.label)), *cells)
     return table

@@ -1,67 +1,19 @@
-"""Several networks on several test sets: everything a report tells."""
+"""Several networks on several test sets: who takes part, and the judging of all."""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from escsr.errors import ConfigurationError, EscsrError
-from escsr.evaluation.contenders import (
-    BICUBIC,
-    Contender,
-    Padding,
-    distinguished,
-    open_contender,
-)
+from escsr.evaluation.contenders import BICUBIC, Contender, distinguished, open_contender
 from escsr.evaluation.crops import CropGallery
-from escsr.evaluation.metrics import FIDELITY_METRICS, Metric
-from escsr.evaluation.protocol import measure_quality, read_pair, upscale_rounded
-from escsr.evaluation.test_sets import TestPair, TestSet, find_test_set, names_of_test_sets
-from escsr.shapes import ImageBatch
-
-logger = logging.getLogger("escsr")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
-    """The figures of one result."""
-
-    model: str
-    """Label of the contender."""
-    test_set: str
-    image: str
-    values: Mapping[str, float]
-    """By key of the metric."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """What could not be judged, and why; None stands for all of that kind."""
-
-    model: str | None = None
-    test_set: str | None = None
-    image: str | None = None
-    error: str
-
-    def __str__(self) -> str:
-        """One line: what, and why."""
-        place = ", ".join(filter(None, (self.model, self.test_set, self.image)))
-        return self.error if self.error.startswith(place) else f"{place}: {self.error}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Conditions:
-    """How networks are run and judged."""
-
-    scale: int
-    padding: Padding = "window"
-    self_ensemble: bool = False
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    metrics: Sequence[Metric] = FIDELITY_METRICS
+from escsr.evaluation.judging import ImageJudge, OnResult, SetJudge
+from escsr.evaluation.records import Comparison, Conditions, Failure, Score, SetScore
+from escsr.evaluation.test_sets import TestSet, find_test_set, names_of_test_sets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,30 +25,10 @@ class Entrants:
     failures: Sequence[Failure]
     scale: int
 
-    @property
-    def num_results(self) -> int:
-        """How many images are to be made."""
-        return len(self.contenders) * sum(len(test_set.pairs) for test_set in self.test_sets)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """What came of it."""
-
-    conditions: Conditions
-    contenders: Sequence[Contender]
-    test_sets: Sequence[TestSet]
-    scores: Sequence[Score]
-    failures: Sequence[Failure]
-
-    def scores_of(self, model: str, test_set: str) -> list[Score]:
-        """Of one contender on one test set, by image; empty where every image failed."""
-        return [s for s in self.scores if (s.model, s.test_set) == (model, test_set)]
-
-    def mean(self, model: str, test_set: str, metric: Metric) -> float | None:
-        """Over the images of a test set that could be judged; None where none could."""
-        values = [score.values[metric.key] for score in self.scores_of(model, test_set)]
-        return sum(values) / len(values) if values else None
+    def num_results(self, conditions: Conditions) -> int:
+        """How many images are to be made, and figures of whole test sets."""
+        sets = (len(s.pairs) + len(conditions.set_metrics) for s in self.test_sets)
+        return len(self.contenders) * sum(sets)
 
 
 def enter(models: Sequence[str], folders: Sequence[Path], *, scale: int | None) -> Entrants:
@@ -135,36 +67,53 @@ def compare(
     conditions: Conditions,
     *,
     gallery: CropGallery | None = None,
-    on_result: Callable[[str, str, str], None] = lambda *_: None,
+    on_result: OnResult = lambda *_: None,
 ) -> Comparison:
     """Judge every contender on every image; one that fails does not stop the others.
 
-    Images are the outer loop, so that the results of one image can be compared pixel by pixel.
+    Within a test set, images are the outer loop, so that their results can be compared by pixels.
 
     Args:
         entrants: from ``enter``.
         conditions: how to run and judge.
         gallery: is shown all results of each image.
-        on_result: called with contender, test set and image after each result, failed or not.
+        on_result: see ``OnResult``; ``Entrants.num_results`` says how often it is called.
     """
     scores: list[Score] = []
+    set_scores: list[SetScore] = []
     failures = list(entrants.failures)
     with _true_float32():
         networks = _prepared(entrants.contenders, conditions)
-        for test_set, pair in _all_pairs(entrants.test_sets):
-            judge = _ImageJudge(test_set, pair, conditions)
-            judge.run(networks, on_result)
-            scores += judge.scores
-            failures += judge.failures
-            if gallery is not None:
-                judge.show(gallery)
+        for test_set in entrants.test_sets:
+            with SetJudge(test_set, conditions.set_metrics) as set_judge:
+                for judge in _judged_images(test_set, networks, conditions, on_result):
+                    judge.hand_to(set_judge)
+                    judge.show(gallery)
+                    scores += judge.scores
+                    failures += judge.failures
+                set_judge.run(list(networks), on_result)
+            set_scores += set_judge.scores
+            failures += set_judge.failures
     return Comparison(
         conditions=conditions,
         contenders=entrants.contenders,
         test_sets=entrants.test_sets,
         scores=scores,
+        set_scores=set_scores,
         failures=failures,
     )
+
+
+def _judged_images(
+    test_set: TestSet,
+    networks: Mapping[str, nn.Module],
+    conditions: Conditions,
+    on_result: OnResult,
+) -> Iterator[ImageJudge]:
+    for pair in test_set.pairs:
+        judge = ImageJudge(test_set, pair, conditions)
+        judge.run(networks, on_result)
+        yield judge
 
 
 def _prepared(contenders: Sequence[Contender], conditions: Conditions) -> dict[str, nn.Module]:
@@ -176,68 +125,6 @@ def _prepared(contenders: Sequence[Contender], conditions: Conditions) -> dict[s
         )
         for contender in contenders
     }
-
-
-class _ImageJudge:
-    """Runs all networks on one image, and keeps what came of it."""
-
-    def __init__(self, test_set: TestSet, pair: TestPair, conditions: Conditions) -> None:
-        self.scores: list[Score] = []
-        self.failures: list[Failure] = []
-        self._results: dict[str, ImageBatch] = {}
-        self._images: tuple[ImageBatch, ImageBatch] | None = None
-        self._test_set = test_set.name
-        self._pair = pair
-        self._conditions = conditions
-
-    def run(
-        self, networks: Mapping[str, nn.Module], on_result: Callable[[str, str, str], None]
-    ) -> None:
-        """Judge each network by label; an image that cannot be read fails once for all."""
-        try:
-            self._images = read_pair(self._pair, scale=self._conditions.scale)
-        except (EscsrError, OSError) as error:
-            self._fail(None, error)
-        for label, network in networks.items():
-            if self._images is not None:
-                self._judge(label, network, *self._images)
-            on_result(label, self._test_set, self._pair.name)
-
-    def show(self, gallery: CropGallery) -> None:
-        """Offer all results to a gallery."""
-        if self._images is not None:
-            lr_image, hr_image = self._images
-            gallery.offer(
-                self._test_set,
-                self._pair.name,
-                lr_image=lr_image,
-                hr_image=hr_image,
-                results=self._results,
-            )
-
-    def _judge(
-        self, label: str, network: nn.Module, lr_image: ImageBatch, hr_image: ImageBatch
-    ) -> None:
-        scale, device = self._conditions.scale, self._conditions.device
-        try:
-            sr_image = upscale_rounded(network, lr_image.to(device), scale=scale)
-            values = measure_quality(
-                sr_image, hr_image, scale=scale, metrics=self._conditions.metrics
-            )
-        except Exception as error:  # a foreign network can fail in any way
-            self._fail(label, error)
-            return
-        self._results[label] = sr_image
-        self.scores.append(
-            Score(model=label, test_set=self._test_set, image=self._pair.name, values=values)
-        )
-
-    def _fail(self, label: str | None, error: Exception) -> None:
-        failure = Failure(
-            model=label, test_set=self._test_set, image=self._pair.name, error=_told(error)
-        )
-        logger.info("failed: %s", failure, exc_info=not isinstance(error, EscsrError))
-        self.failures.append(failure)
 
 
 def _opened_models(
@@ -262,21 +149,8 @@ def _opened_models(
     return [opened[position] for position in sorted(opened)], failures, scale
 
 
-def _all_pairs(test_sets: Sequence[TestSet]) -> Iterator[tuple[TestSet, TestPair]]:
-    for test_set in test_sets:
-        for pair in test_set.pairs:
-            yield test_set, pair
-
-
 @contextmanager
 def _true_float32() -> Iterator[None]:
     """Without TF32, which cuDNN takes for convolutions unless told otherwise."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, EscsrError):
-        return str(error)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from escsr.evaluation.contenders import BICUBIC, MatlabBicubic
+from escsr.evaluation.protocol import to_pixels
 from escsr.images.colour import rgb_to_luma
 from escsr.images.lettering import render_text
 from escsr.images.metrics import psnr_y_db
@@ -150,16 +151,12 @@ def _most_different(
 def _panels(
     hr_crop: ImageBatch, results: Mapping[str, ImageBatch], rows: slice, columns: slice
 ) -> tuple[Panel, ...]:
-    panels = [Panel(label="HR", pixels=_pixels(hr_crop), psnr_y_db=None)]
+    panels = [Panel(label="HR", pixels=to_pixels(hr_crop), psnr_y_db=None)]
     for label, result in results.items():
         cut = result[..., rows, columns]
         psnr_db = float(psnr_y_db(cut, hr_crop))
-        panels.append(Panel(label=label, pixels=_pixels(cut), psnr_y_db=psnr_db))
+        panels.append(Panel(label=label, pixels=to_pixels(cut), psnr_y_db=psnr_db))
     return tuple(panels)
-
-
-def _pixels(image: ImageBatch) -> npt.NDArray[np.uint8]:
-    return (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 def _column(panel: Panel) -> npt.NDArray[np.uint8]:

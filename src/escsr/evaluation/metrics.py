@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from escsr.images.metrics import psnr_db, psnr_y_db, ssim, ssim_y
 from escsr.shapes import ImageBatch
@@ -11,9 +12,14 @@ Measure = Callable[[ImageBatch, ImageBatch, int], float]
 every value is k/255. A metric that needs no truth leaves it aside."""
 
 
+MeasureSet = Callable[[Path, Path], float]
+"""(folder of results, folder of truths) -> value. Both hold PNGs of the same names, except those of
+images for which there is no result."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
-    """One figure per image, and how a table shows it."""
+class Column:
+    """A figure of a table, and how it is shown."""
 
     key: str
     """Its name in CSV and JSON, with the unit."""
@@ -22,9 +28,23 @@ class Metric:
     decimals: int
     """Shown in a table; CSV and JSON have all digits."""
     higher_is_better: bool
-    measure: Measure
     note: str = ""
-    """One sentence that a report must not leave out: which parameters, which licence."""
+    """What a report must not leave out: which parameters, which licence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric(Column):
+    """One figure per image; tables have the mean."""
+
+    measure: Measure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetMetric(Column):
+    """One figure of all images of a test set together."""
+
+    measure: MeasureSet
+    least_images: int = 2
 
 
 PSNR_Y = Metric(

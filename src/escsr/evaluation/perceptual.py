@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import torch
 
 from escsr.errors import ConfigurationError, ImageReadError, ImageValueError
-from escsr.evaluation.metrics import Metric
+from escsr.evaluation.metrics import Metric, SetMetric
 from escsr.evaluation.niqe import niqe
 from escsr.evaluation.niqe_parameters import load_niqe_parameters
 from escsr.evaluation.pyiqa_door import PyiqaNetwork
@@ -97,6 +97,11 @@ METRICS: dict[MetricName, MetricKind] = {
 FID_FEATURES = 2048
 """With fewer images than features, FID's covariances are singular and its values too high."""
 
+_BIAS_OF_FID = (
+    f"it describes {FID_FEATURES} features by their covariance. Compare it only with values of as "
+    "many images."
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageMetric:
@@ -154,13 +159,32 @@ class ImageMetric:
         )
 
 
+def load_column(
+    name: str, *, device: str | torch.device = "cpu", niqe_parameters: Path | None = None
+) -> Metric | SetMetric:
+    """Make any metric ready, as a column of a table.
+
+    Args:
+        name: one of ``METRICS``.
+        device: where pyiqa's networks run.
+        niqe_parameters: see ``load_metric``; other metrics take no notice.
+    Raises:
+        ConfigurationError, CheckpointError, MissingExtraError: see ``load_metric``.
+    """
+    metric_name = _checked_name(name)
+    if METRICS[metric_name].judges == "folders":
+        return load_fid(device=device)
+    parameters = niqe_parameters if metric_name == "niqe" else None
+    return load_metric(metric_name, device=device, niqe_parameters=parameters).column()
+
+
 def load_metric(
     name: str, *, device: str | torch.device = "cpu", niqe_parameters: Path | None = None
 ) -> ImageMetric:
     """Make a metric ready.
 
     Args:
-        name: one of ``METRICS``, except ``fid``, which has a function of its own.
+        name: one of ``METRICS``, except ``fid``, for which there is ``load_fid``.
         device: where pyiqa's networks run; NIQE is computed on the CPU.
         niqe_parameters: what NIQE compares with, as for ``load_niqe_parameters``; None means ours,
             whose values cannot be compared with published ones.
@@ -172,8 +196,8 @@ def load_metric(
     metric_name = _checked_name(name)
     if METRICS[metric_name].judges == "folders":
         raise ConfigurationError(
-            f"{name} judges folders, not single images; in Python, "
-            "escsr.evaluation.perceptual.fid(folder_a, folder_b) compares two."
+            f"{name} judges folders, not single images; in escsr.evaluation.perceptual, "
+            "fid(folder_a, folder_b) compares two, and load_fid() is for comparisons."
         )
     if metric_name == "niqe":
         return _load_niqe(niqe_parameters)
@@ -202,13 +226,32 @@ def fid(folder_a: Path, folder_b: Path, *, device: str | torch.device = "cpu") -
     """
     fewest = min(_count_images(folder) for folder in (folder_a, folder_b))
     if fewest < FID_FEATURES:
-        logger.warning(
-            "FID of %d images is biased: it describes %d features by their covariance. Compare it "
-            "only with values of as many images.",
-            fewest,
-            FID_FEATURES,
-        )
+        logger.warning("FID of %d images is biased: %s", fewest, _BIAS_OF_FID)
     return PyiqaNetwork("fid", device=torch.device(device)).compare_folders(folder_a, folder_b)
+
+
+def load_fid(*, device: str | torch.device = "cpu") -> SetMetric:
+    """Make the Fréchet inception distance ready, as a column of a table.
+
+    It takes a minute per contender and test set, most of it for the square root of a matrix on the
+    CPU, however few images there are.
+
+    Args:
+        device: where the network runs.
+    Raises:
+        CheckpointError, MissingExtraError: see ``load_metric``.
+    """
+    network = PyiqaNetwork("fid", device=torch.device(device))
+    kind = METRICS["fid"]
+    return SetMetric(
+        key="fid",
+        title=kind.title,
+        decimals=2,
+        higher_is_better=kind.higher_is_better,
+        measure=network.compare_folders,
+        note=f"{kind.about}, by {network.library}. Of fewer than {FID_FEATURES} images it is "
+        f"biased: {_BIAS_OF_FID}",
+    )
 
 
 def _checked_name(name: str) -> MetricName:

@@ -30,6 +30,7 @@ __all__ = [
     "mean_quality",
     "measure_quality",
     "read_pair",
+    "to_pixels",
     "upscale_rounded",
 ]
 
@@ -180,6 +181,11 @@ def measure_quality(
         The figure of each metric, by its key.
     """
     return {metric.key: metric.measure(sr_image, hr_image, scale) for metric in metrics}
+
+
+def to_pixels(image: ImageBatch) -> npt.NDArray[np.uint8]:
+    """(1, 3, H, W) with every value k/255 -> (H, W, 3)."""
+    return (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 def _read_rgb(path: Path) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
@@ -39,7 +40,11 @@ class PyiqaNetwork:
         _name_the_licence_once()
         self.name = name
         self.device = device
-        with _standard_output_kept_clean(), _missing_weights_explained(name):
+        with (
+            _standard_output_kept_clean(),
+            _missing_weights_explained(name),
+            _deprecations_left_to_pyiqa(),
+        ):
             self._network = pyiqa.create_metric(name, device=device)
 
     @property
@@ -125,6 +130,15 @@ def _licence_of_pyiqa() -> str:
 def _standard_output_kept_clean() -> Iterator[None]:
     """Send what pyiqa prints to stderr: a program may be reading our results from stdout."""
     with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _deprecations_left_to_pyiqa() -> Iterator[None]:
+    """Without torchvision's warnings of how pyiqa calls it, of which a user can do nothing."""
+    with warnings.catch_warnings():
+        for parameter in ("The parameter 'pretrained'", "Arguments other than a weight enum"):
+            warnings.filterwarnings("ignore", parameter, UserWarning)
         yield
 
 

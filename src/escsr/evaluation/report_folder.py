@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from escsr.errors import ImageWriteError, OutputExistsError
-from escsr.evaluation.comparison import Comparison
 from escsr.evaluation.crops import Crop, crop_picture
-from escsr.evaluation.report import JSON_FORMAT, as_csv, as_json, as_markdown, report_as_dict
+from escsr.evaluation.records import Comparison
+from escsr.evaluation.report import JSON_FORMAT, as_csv, as_json, report_as_dict
+from escsr.evaluation.report_markdown import as_markdown
 from escsr.images.writer import write_image
 
 JSON_NAME = "results.json"
