@@ -2,7 +2,7 @@
 
 Each side runs in a process of its own, in turn over several rounds; random weights, since only time
 and memory are asked for. Memory is the process's high-water mark above what it held before the
-first image. POSIX only.
+first image. Linux only.
 
     python benchmarks/measure_attention.py esc -s 4 --out benchmarks/DATE-attention.json
 """

@@ -51,9 +51,10 @@ def test_gradients_in_bfloat16_do_not_drown_in_the_mean_of_keys_and_values() -> 
     exact = with_gradients("naive", exact_given)[1]
     errors = {
         backend: float((with_gradients(backend, shifted)[1] - exact).norm() / exact.norm())
-        for backend in ("chunked", "naive")
+        for backend in ("chunked", "sdpa", "naive")
     }
     assert errors["chunked"] < 0.02
+    assert errors["sdpa"] < 0.02
     assert errors["naive"] > 1
 
 

@@ -48,5 +48,4 @@ def test_gradients_in_bfloat16_are_those_of_float32_but_for_rounding(
     network = load_model("esc-tiny", scale=2, attention_backend=backend)
     exact = gradients(network, lr_batch, hr_batch, bfloat16=False)
     rounded = gradients(network, lr_batch, hr_batch, bfloat16=True)
-    print(float((exact - rounded).norm() / exact.norm()))
     assert float((exact - rounded).norm() / exact.norm()) < 0.5

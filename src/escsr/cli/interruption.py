@@ -39,13 +39,22 @@ def stopping_cleanly() -> Iterator[None]:
 def stop_flag() -> Iterator[Callable[[], int | None]]:
     """Let Ctrl-C, SIGTERM and SIGHUP raise a flag, for work that ends by itself between steps.
 
+    A second one ends the program at once. A signal that is ignored, as under ``nohup``, stays so.
+
     Yields:
         A function that gives the number of the signal that asked first, None while none did.
     """
     asked: list[int] = []
+
+    def raise_flag(number: int, frame: FrameType | None) -> None:
+        if asked:
+            _raise_terminated(number, frame)
+        asked.append(number)
+
     previous = {
-        number: signal.signal(number, lambda received, _frame: asked.append(received))
+        number: signal.signal(number, raise_flag)
         for number in (signal.SIGINT, *_stop_signals())
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield lambda: asked[0] if asked else None

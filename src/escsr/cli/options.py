@@ -45,7 +45,7 @@ def parse_tile(text: str) -> TileChoice:
     )
 
 
-def parse_memory(text: str | None) -> int | None:
+def parse_memory(text: str | None, *, option: str = "--memory") -> int | None:
     """Read an amount of memory such as ``2GB``, ``1.5GiB`` or ``800M``.
 
     Returns:
@@ -59,7 +59,7 @@ def parse_memory(text: str | None) -> int | None:
     num_bytes = int(float(match[1]) * BYTES_OF_UNIT[match[2] or ""]) if match else 0
     if num_bytes < 1:
         raise ConfigurationError(
-            f"--memory is {text!r}; it must be an amount such as 2GB, 1.5GiB or 800MB."
+            f"{option} is {text!r}; it must be an amount such as 2GB, 1.5GiB or 800MB."
         )
     return num_bytes
 

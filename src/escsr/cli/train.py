@@ -100,7 +100,7 @@ def train_command(
         resume=resume,
         device=device,
         processes=processes,
-        cache_bytes=None if cache is None else parse_memory(cache),
+        cache_bytes=None if cache is None else parse_memory(cache, option="--cache"),
     )
     _run(run, dict(_parse_change(item) for item in change or []), is_dry_run=dry_run)
 

@@ -7,11 +7,12 @@
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from escsr.errors import ConfigurationError
-from escsr.model.chunked_attention import attend_in_chunks
+from escsr.model.chunked_attention import attend_in_chunks, centred
 from escsr.shapes import WindowTokens
 
 AttentionBackend = Literal["naive", "sdpa", "chunked"]
@@ -45,9 +46,13 @@ def attend(
     if backend == "naive":
         scores = (q_BNTD / math.sqrt(q_BNTD.shape[-1])) @ k_BNTD.transpose(-2, -1)
         return scores.add_(bias_NTT.to(scores.dtype)).softmax(dim=-1) @ v_BNTD
-    return F.scaled_dot_product_attention(
-        q_BNTD, k_BNTD, v_BNTD, attn_mask=bias_NTT.to(q_BNTD.dtype).unsqueeze(0)
-    )
+    mask = bias_NTT.to(q_BNTD.dtype).unsqueeze(0)
+    if q_BNTD.dtype not in (torch.bfloat16, torch.float16):
+        return F.scaled_dot_product_attention(q_BNTD, k_BNTD, v_BNTD, attn_mask=mask)
+    # Half precision would lose the gradient in what keys and values have in common.
+    k_BNTD, v_BNTD, mean_value = centred(k_BNTD, v_BNTD)
+    attended = F.scaled_dot_product_attention(q_BNTD, k_BNTD, v_BNTD, attn_mask=mask)
+    return attended + mean_value
 
 
 def require_backend(backend: AttentionBackend) -> AttentionBackend:

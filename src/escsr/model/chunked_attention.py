@@ -19,16 +19,11 @@ LARGEST_KEPT_BYTES = 64 * 2**20
 """Probabilities of a layer up to this size are kept for the gradient; larger ones made again."""
 
 
+@torch.compiler.disable  # a loop over pieces would be unrolled, and compile for many minutes
 def attend_in_chunks(
     q_BNTD: WindowTokens, k_BNTD: WindowTokens, v_BNTD: WindowTokens, bias_NTT: Tensor
 ) -> WindowTokens:
-    """``softmax(q k^T / sqrt(D) + bias) v``, computed with centred keys and values.
-
-    Subtracting the mean key of a window moves all scores of a row alike, and the mean value can be
-    added to the result again: the function is the same. Its gradient, however, is a difference of
-    nearly equal numbers where attention is nearly uniform, and centring takes what they share
-    away *before* they are rounded. Without it bfloat16's rounding was up to 1000 times the gradient
-    (tests/training/test_precision.py).
+    """``softmax(q k^T / sqrt(D) + bias) v``, a few windows at a time, keys and values ``centred``.
 
     Args:
         q_BNTD: (windows, N, T, D).
@@ -39,15 +34,31 @@ def attend_in_chunks(
         (windows, N, T, D), of the dtype given, also under autocast.
     """
     with torch.autocast(q_BNTD.device.type, enabled=False):
-        mean_value = v_BNTD.mean(-2, keepdim=True)
+        k_BNTD, v_BNTD, mean_value = centred(k_BNTD, v_BNTD)
         apply = cast(Callable[..., Tensor], _ChunkedAttention.apply)  # pyright: ignore[reportUnknownMemberType]
         attended = apply(
             (q_BNTD / math.sqrt(q_BNTD.shape[-1])).contiguous(),
-            (k_BNTD - k_BNTD.mean(-2, keepdim=True)).contiguous(),
-            (v_BNTD - mean_value).contiguous(),
+            k_BNTD.contiguous(),
+            v_BNTD.contiguous(),
             bias_NTT.to(q_BNTD.dtype),
         )
         return attended + mean_value
+
+
+def centred(k_BNTD: WindowTokens, v_BNTD: WindowTokens) -> tuple[Tensor, Tensor, Tensor]:
+    """Subtract the mean key and the mean value of each window.
+
+    The first moves all scores of a row alike, and the mean value is added to the result again: the
+    function is the same. Its gradient, however, is a difference of nearly equal numbers where
+    attention is nearly uniform, and centring takes what they share away *before* they are
+    rounded. Without it bfloat16's rounding was up to 1000 times the gradient
+    (tests/training/test_precision.py).
+
+    Returns:
+        Keys and values, (windows, N, T, D), and the mean value, (windows, N, 1, D).
+    """
+    mean_value = v_BNTD.mean(-2, keepdim=True)
+    return k_BNTD - k_BNTD.mean(-2, keepdim=True), v_BNTD - mean_value, mean_value
 
 
 class _ChunkedAttention(torch.autograd.Function):
