@@ -78,7 +78,7 @@ def _report(
         "recipe": recipe.name,
         "batch_size": recipe.data.batch_size,
         "patch_pixels": recipe.data.patch_pixels,
-        "ours": f"{arguments.cores} processes of one thread, bfloat16, channels_last, chunked",
+        "ours": f"{arguments.cores} processes of one thread, {recipe.precision}, NHWC, chunked",
         "as_written": f"one process of {arguments.cores} threads, float32, NCHW, naive",
         "torch": torch.__version__,
         "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
