@@ -114,11 +114,12 @@ def _described(path: Path) -> Any:
         raise MissingExtraError(
             f"{path} is no ESC, and other networks need {error.name}: pip install 'escsr[rivals]'"
         ) from error
+    library: Any = spandrel  # its types are unknown where it is not installed
     try:
-        return spandrel.ModelLoader(device="cpu").load_from_file(path)
-    except spandrel.UnsupportedModelError as error:
+        return library.ModelLoader(device="cpu").load_from_file(path)
+    except library.UnsupportedModelError as error:
         raise CheckpointError(
-            f"{path} is of no architecture that spandrel {spandrel.__version__} knows. Write a "
+            f"{path} is of no architecture that spandrel {library.__version__} knows. Write a "
             "function that builds the network, and give module:callable."
         ) from error
     except Exception as error:  # spandrel builds the network, which can fail in any way

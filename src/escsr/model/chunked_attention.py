@@ -19,7 +19,6 @@ LARGEST_KEPT_BYTES = 64 * 2**20
 """Probabilities of a layer up to this size are kept for the gradient; larger ones made again."""
 
 
-@torch.compiler.disable  # a loop over pieces would be unrolled, and compile for many minutes
 def attend_in_chunks(
     q_BNTD: WindowTokens, k_BNTD: WindowTokens, v_BNTD: WindowTokens, bias_NTT: Tensor
 ) -> WindowTokens:
@@ -35,8 +34,7 @@ def attend_in_chunks(
     """
     with torch.autocast(q_BNTD.device.type, enabled=False):
         k_BNTD, v_BNTD, mean_value = centred(k_BNTD, v_BNTD)
-        apply = cast(Callable[..., Tensor], _ChunkedAttention.apply)  # pyright: ignore[reportUnknownMemberType]
-        attended = apply(
+        attended = _apply(
             (q_BNTD / math.sqrt(q_BNTD.shape[-1])).contiguous(),
             k_BNTD.contiguous(),
             v_BNTD.contiguous(),
@@ -94,6 +92,10 @@ class _ChunkedAttention(torch.autograd.Function):
             q_gradient[piece] = scores @ k[piece]
             k_gradient[piece] = scores.transpose(-2, -1) @ q[piece]
         return q_gradient, k_gradient, v_gradient, bias_gradient.to(bias.dtype)
+
+
+# Left out of torch.compile, which would unroll the loop over pieces and compile for many minutes.
+_apply = cast(Callable[..., Tensor], torch.compiler.disable(_ChunkedAttention.apply))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _pieces(q_BNTD: Tensor, bias_NTT: Tensor) -> list[slice]:
