@@ -1,26 +1,34 @@
 """A copy of a network with everything derived from its weights computed once."""
 
 import copy
-from collections.abc import Callable
+import logging
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from escsr.model.attention_backends import AttentionBackend
+from escsr.model.attention_backends import FoldedBackend
 from escsr.model.convolutional_attention import (
     DYNAMIC_KERNEL_SIZE,
     ConvAttention,
     LargeKernelWeights,
     SharedLargeKernel,
-    convolve_dense,
     convolve_large,
 )
+from escsr.model.flash_bias import FactorisedPositionBias, RankRule
+from escsr.model.position_bias import Bias, PositionFactors
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap
 
+logger = logging.getLogger("escsr")
 
-def fold(network: nn.Module, *, attention_backend: AttentionBackend | None = None) -> nn.Module:
+
+def fold(
+    network: nn.Module,
+    *,
+    attention_backend: FoldedBackend | None = None,
+    flash_bias: RankRule | None = None,
+) -> nn.Module:
     """Copy a network for inference; the original stays as it is and trainable.
 
     In the copy the shared large kernel is averaged, position biases are expanded, and for a single
@@ -30,25 +38,34 @@ def fold(network: nn.Module, *, attention_backend: AttentionBackend | None = Non
     Args:
         network: an ``ESC``, or any module, with or without one inside.
         attention_backend: replaces the network's own choice.
+        flash_bias: the rank of "flashbias"; ``RankRule()`` unless given.
     Returns:
-        The copy, in eval mode, without gradients; equal to the original within rounding.
+        The copy, in eval mode, without gradients; equal to the original within rounding, but for
+        "flashbias", whose error the log tells.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.no_grad():
         for parent in list(folded.modules()):
             for name, child in list(parent.named_children()):
-                parent.add_module(name, _fold_part(child, attention_backend))
+                parent.add_module(name, _fold_part(child))
+            if isinstance(parent, WindowAttention):
+                _fold_attention(parent, attention_backend, flash_bias or RankRule())
     return folded
 
 
-def _fold_part(part: nn.Module, backend: AttentionBackend | None) -> nn.Module:
+def _fold_part(part: nn.Module) -> nn.Module:
     if isinstance(part, SharedLargeKernel):
         return FoldedLargeKernel(part)
-    if isinstance(part, WindowAttention):
-        return FoldedWindowAttention(part, backend or part.backend)
     if isinstance(part, ConvAttention):
         return FoldedConvAttention(part)
     return part
+
+
+def position_rank(folded: nn.Module) -> int:
+    """The largest rank of a folded copy's position factors; 0 where biases are whole."""
+    kinds = (FoldedPositionFactors, FactorisedPositionBias)
+    parts = (part for part in folded.modules() if isinstance(part, kinds))
+    return max((part.key_NTR.shape[-1] for part in parts), default=0)
 
 
 class FoldedLargeKernel(nn.Module):
@@ -65,29 +82,59 @@ class FoldedLargeKernel(nn.Module):
         return (self.first,) if self.second is None else (self.first, self.second)
 
 
-class FoldedWindowAttention(WindowAttention):
-    """Window attention whose position bias is already expanded."""
+def _fold_attention(
+    attention: WindowAttention, backend: FoldedBackend | None, rule: RankRule
+) -> None:
+    """Give window attention, which is a copy already, a bias that is computed, and a back-end."""
+    bias: Bias = attention.position_bias()
+    if isinstance(bias, PositionFactors):
+        attention.position_bias = FoldedPositionFactors(bias)
+    elif backend == "flashbias":
+        attention.position_bias = FactorisedPositionBias(bias, rule)
+        _tell_of_error(attention.position_bias, tokens=bias.shape[-1])
+    else:
+        attention.position_bias = FoldedPositionBias(bias)
+    # Factors are a part of the dot product: what is left is plain attention.
+    attention.backend = "auto" if backend == "flashbias" else backend or attention.backend
 
-    def __init__(self, source: WindowAttention, backend: AttentionBackend) -> None:
-        # On meta: weights that are replaced at once take no memory and draw no random numbers.
-        with torch.device("meta"):
-            super().__init__(
-                source.query_key_value.in_channels,
-                window_size=source.window_size,
-                num_heads=source.num_heads,
-                backend=backend,
-            )
-        self.query_key_value = source.query_key_value
-        self.output_projection = source.output_projection
-        del self.relative_position_bias
-        self.bias_NTT = nn.Buffer(source.position_bias().detach().clone())
 
-    def position_bias(self) -> Tensor:
+def _tell_of_error(factors: FactorisedPositionBias, *, tokens: int) -> None:
+    logger.info(
+        "A position bias of %d tokens as factors of rank %d: off by %.2g at most, and "
+        "probabilities by %.2g.",
+        tokens,
+        factors.rank,
+        factors.bias_error,
+        factors.probability_error,
+    )
+
+
+class FoldedPositionBias(nn.Module):
+    """A position bias, already expanded."""
+
+    def __init__(self, bias_NTT: Tensor) -> None:
+        super().__init__()
+        self.bias_NTT = nn.Buffer(bias_NTT.detach().clone())
+
+    def forward(self) -> Tensor:
         """The bias of every (query, key) pair of a window: (N, T, T)."""
         return self.bias_NTT
 
 
-class FoldedConvAttention(nn.Module):
+class FoldedPositionFactors(nn.Module):
+    """Factors of a position bias, already computed."""
+
+    def __init__(self, factors: PositionFactors) -> None:
+        super().__init__()
+        self.query_NTR = nn.Buffer(factors.query_NTR.detach().clone())
+        self.key_NTR = nn.Buffer(factors.key_NTR.detach().clone())
+
+    def forward(self) -> PositionFactors:
+        """The factors of a window's tokens: (N, T, R) each."""
+        return PositionFactors(self.query_NTR, self.key_NTR)
+
+
+class FoldedConvAttention(ConvAttention):
     """ConvAttention that convolves a single image once, with both kernels added up.
 
     ``LK * a + DK * a = (LK + pad(DK)) * a``: the dynamic kernel of channel c is added to the centre
@@ -95,23 +142,24 @@ class FoldedConvAttention(nn.Module):
     """
 
     def __init__(self, source: ConvAttention) -> None:
-        super().__init__()
-        self.pdim = source.pdim
+        nn.Module.__init__(self)
+        self.pdim, self.kind = source.pdim, source.kind
         self.dynamic_kernel = source.dynamic_kernel
+        self.own_kernel = source.own_kernel
         self.aggregate = source.aggregate
-        self.convolve_batch = source.convolve
-        self.convolve_single: Callable[[FeatureMap, LargeKernelWeights, Tensor], FeatureMap] = (
-            _convolve_dense_merged
-            if source.convolve is convolve_dense
-            else _convolve_decomposed_merged
-        )
 
-    def forward(self, features: FeatureMap, large_kernel: LargeKernelWeights) -> FeatureMap:
-        """Mix features: (B, C, H, W) -> (B, C, H, W)."""
-        convolved, untouched = features[:, : self.pdim], features[:, self.pdim :]
-        convolve = self.convolve_single if features.shape[0] == 1 else self.convolve_batch
-        attended = convolve(convolved, large_kernel, self.dynamic_kernel(convolved))
-        return self.aggregate(torch.cat((attended, untouched), dim=1))
+    def convolve(
+        self,
+        features: FeatureMap,
+        large_kernel: LargeKernelWeights,
+        dynamic_kernel: Tensor | None,
+    ) -> FeatureMap:
+        """``LK * a + DK * a``: (B, P, H, W) -> (B, P, H, W)."""
+        if dynamic_kernel is None or features.shape[0] != 1:
+            return super().convolve(features, large_kernel, dynamic_kernel)
+        if self.kind == "dense":
+            return _convolve_dense_merged(features, large_kernel, dynamic_kernel)
+        return _convolve_decomposed_merged(features, large_kernel, dynamic_kernel)
 
 
 def _convolve_dense_merged(

@@ -1,8 +1,24 @@
-"""The network: its configuration, its parts, its cost."""
+"""The network: its configuration, its parts, its cost.
+
+``ConvAttention``, ``SharedLargeKernel`` and ``WindowAttention`` serve other networks too:
+``docs/examples/denoise_grey.py``.
+"""
 
 from escsr.model.complexity import count_macs, count_parameters
 from escsr.model.config import ESCConfig
+from escsr.model.convolutional_attention import ConvAttention, SharedLargeKernel
 from escsr.model.network import ESC
 from escsr.model.variants import VARIANTS, variant
+from escsr.model.window_attention import WindowAttention
 
-__all__ = ["ESC", "VARIANTS", "ESCConfig", "count_macs", "count_parameters", "variant"]
+__all__ = [
+    "ESC",
+    "VARIANTS",
+    "ConvAttention",
+    "ESCConfig",
+    "SharedLargeKernel",
+    "WindowAttention",
+    "count_macs",
+    "count_parameters",
+    "variant",
+]

@@ -4,7 +4,6 @@ PyTorch's own fused attention has no gradient for an additive bias on a CPU; it 
 storing the scores of all windows several times. Here a few windows at a time go through all steps.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -20,25 +19,31 @@ LARGEST_KEPT_BYTES = 64 * 2**20
 
 
 def attend_in_chunks(
-    q_BNTD: WindowTokens, k_BNTD: WindowTokens, v_BNTD: WindowTokens, bias_NTT: Tensor
+    q_BNTD: WindowTokens,
+    k_BNTD: WindowTokens,
+    v_BNTD: WindowTokens,
+    bias_NTT: Tensor | None,
+    *,
+    scale: float,
 ) -> WindowTokens:
-    """``softmax(q k^T / sqrt(D) + bias) v``, a few windows at a time, keys and values ``centred``.
+    """``softmax(scale q k^T + bias) v``, a few windows at a time, keys and values ``centred``.
 
     Args:
         q_BNTD: (windows, N, T, D).
         k_BNTD: likewise, of the same dtype.
-        v_BNTD: likewise, of the same dtype.
-        bias_NTT: (N, T, T).
+        v_BNTD: (windows, N, T, E), of the same dtype.
+        bias_NTT: (N, T, T), or None for none.
+        scale: of the dot products.
     Returns:
-        (windows, N, T, D), of the dtype given, also under autocast.
+        (windows, N, T, E), of the dtype given, also under autocast.
     """
     with torch.autocast(q_BNTD.device.type, enabled=False):
         k_BNTD, v_BNTD, mean_value = centred(k_BNTD, v_BNTD)
         attended = _apply(
-            (q_BNTD / math.sqrt(q_BNTD.shape[-1])).contiguous(),
+            (q_BNTD * scale).contiguous(),
             k_BNTD.contiguous(),
             v_BNTD.contiguous(),
-            bias_NTT.to(q_BNTD.dtype),
+            None if bias_NTT is None else bias_NTT.to(q_BNTD.dtype),
         )
         return attended + mean_value
 
@@ -63,12 +68,12 @@ class _ChunkedAttention(torch.autograd.Function):
     """``softmax(q k^T + bias) v`` and its gradients, a few windows at a time."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         attended = torch.empty_like(v)
-        num_bytes = bias[0].numel() * q.shape[:2].numel() * q.element_size()
+        num_bytes = q.shape[:3].numel() * q.shape[2] * q.element_size()
         are_kept = any(ctx.needs_input_grad) and num_bytes <= LARGEST_KEPT_BYTES
         kept: list[Tensor] = []
-        for piece in _pieces(q, bias):
+        for piece in _pieces(q):
             probabilities = _probabilities(q[piece], k[piece], bias)
             attended[piece] = probabilities @ v[piece]
             if are_kept:
@@ -77,31 +82,41 @@ class _ChunkedAttention(torch.autograd.Function):
         return attended
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, bias, attended, *kept = ctx.saved_tensors
         gradient = gradient.contiguous()
         q_gradient, k_gradient, v_gradient = (torch.empty_like(part) for part in (q, k, v))
-        bias_gradient = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
-        shared = (gradient.to(bias_gradient.dtype) * attended).sum(-1, keepdim=True).to(q.dtype)
-        for number, piece in enumerate(_pieces(q, bias)):
+        exact = torch.promote_types(q.dtype, torch.float32)
+        bias_gradient = None if bias is None else torch.zeros_like(bias, dtype=exact)
+        shared = (gradient.to(exact) * attended).sum(-1, keepdim=True).to(q.dtype)
+        for number, piece in enumerate(_pieces(q)):
             probabilities = kept[number] if kept else _probabilities(q[piece], k[piece], bias)
             v_gradient[piece] = probabilities.transpose(-2, -1) @ gradient[piece]
             scores = gradient[piece] @ v[piece].transpose(-2, -1)
             scores.sub_(shared[piece]).mul_(probabilities)
-            bias_gradient += scores.sum(0)
+            if bias_gradient is not None:
+                bias_gradient += scores.sum(0)
             q_gradient[piece] = scores @ k[piece]
             k_gradient[piece] = scores.transpose(-2, -1) @ q[piece]
-        return q_gradient, k_gradient, v_gradient, bias_gradient.to(bias.dtype)
+        return q_gradient, k_gradient, v_gradient, _like(bias_gradient, bias)
 
 
 # Left out of torch.compile, which would unroll the loop over pieces and compile for many minutes.
 _apply = cast(Callable[..., Tensor], torch.compiler.disable(_ChunkedAttention.apply))  # pyright: ignore[reportUnknownMemberType]
 
 
-def _pieces(q_BNTD: Tensor, bias_NTT: Tensor) -> list[slice]:
-    windows = max(1, SCORES_PER_PIECE // bias_NTT.numel())
+def _pieces(q_BNTD: Tensor) -> list[slice]:
+    """Slices of windows whose scores fill ``SCORES_PER_PIECE``."""
+    _, num_heads, tokens, _ = q_BNTD.shape
+    windows = max(1, SCORES_PER_PIECE // (num_heads * tokens**2))
     return [slice(first, first + windows) for first in range(0, q_BNTD.shape[0], windows)]
 
 
-def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
-    return (q @ k.transpose(-2, -1)).add_(bias).softmax(dim=-1)
+def _probabilities(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+    scores = q @ k.transpose(-2, -1)
+    return (scores if bias is None else scores.add_(bias)).softmax(dim=-1)
+
+
+def _like(gradient: Tensor | None, given: Tensor | None) -> Tensor | None:
+    """A gradient in the dtype of what it is the gradient of; None where there is neither."""
+    return None if gradient is None or given is None else gradient.to(given.dtype)

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from escsr.model.config import ESCConfig
-from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE
+from escsr.model.config import ESCConfig, Mixer
+from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE, dynamic_hidden_dim
+from escsr.model.upsamplers import enlarging_steps
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -24,25 +25,26 @@ def count_macs(config: ESCConfig, height: int, width: int) -> int:
         width: of the LR image, in pixels.
     Source: ESC, arXiv:2503.06671, table 1; the convention is fvcore's, found by comparing with the
     published figures (tests/model/test_complexity.py).
+    Differs: ESC-RIB's published figures (1825.8, 842.9 and 457.8 G) are higher by 80 for each pair
+    of query and key in a window and layer, which we cannot explain (there, too).
     """
-    pixels = height * width
-    window_pixels = config.window_size**2
-    padded_pixels = (
-        -(-height // config.window_size) * -(-width // config.window_size) * window_pixels
-    )
+    rows, columns = -(-height // config.unshuffle), -(-width // config.unshuffle)
+    w, pixels = config.window_size, rows * columns
+    padded_pixels = -(-rows // w) * -(-columns // w) * w**2
     block = (
         _feed_forward(config.dim, config.first_expansion) * pixels
-        + 3 * config.dim**2 * padded_pixels
-        + 2 * window_pixels * config.dim * padded_pixels
-        + config.dim**2 * pixels
-        + config.num_conv_layers * _conv_layer(config, pixels)
+        + _mixer(config, config.first_mixer, pixels, padded_pixels)
+        + config.num_conv_layers * _layer(config, pixels, padded_pixels)
         + 9 * config.dim**2 * pixels
         + 3 * _norm(config.dim) * pixels
     )
-    ends = 9 * config.dim * (3 + config.dim + 3 * config.scale**2) * pixels
+    channels = 3 * config.unshuffle**2
+    ends = 9 * config.dim * (channels + config.dim) * pixels
     if config.norm_before_last_conv:
         ends += _norm(config.dim) * pixels
-    return config.num_blocks * block + ends
+    if config.feature_skip:
+        ends += 2 * config.dim * (channels + 49 + config.dim) * pixels
+    return config.num_blocks * block + ends + pixels * _upsampler(config)
 
 
 def _feed_forward(dim: int, expansion: float) -> int:
@@ -54,15 +56,69 @@ def _norm(dim: int) -> int:
     return 5 * dim
 
 
-def _conv_layer(config: ESCConfig, pixels: int) -> int:
+def _layer(config: ESCConfig, pixels: int, padded_pixels: int) -> int:
+    per_pixel = _feed_forward(config.dim, config.expansion)
+    if config.norm_in_conv_layers:
+        per_pixel += _norm(config.dim)
+    return per_pixel * pixels + _mixer(config, config.layer_mixer, pixels, padded_pixels)
+
+
+def _mixer(config: ESCConfig, kind: Mixer, pixels: int, padded_pixels: int) -> int:
+    if kind == "window":
+        return _window_attention(config, pixels, padded_pixels)
+    return _conv_attention(config, pixels)
+
+
+def _window_attention(config: ESCConfig, pixels: int, padded_pixels: int) -> int:
+    dim, tokens = config.dim, config.window_size**2
+    score_dim, per_window_place = dim, 0
+    per_pixel = dim**2
+    per_padded_pixel = 3 * dim**2 + tokens * (score_dim + dim)
+    return per_pixel * pixels + per_padded_pixel * padded_pixels + per_window_place * tokens
+
+
+def _conv_attention(config: ESCConfig, pixels: int) -> int:
     p, k = config.pdim, config.large_kernel_size
-    dynamic_taps = DYNAMIC_KERNEL_SIZE**2
+    dynamic_taps = DYNAMIC_KERNEL_SIZE**2 if config.dynamic_kernel else 0
     if config.large_kernel == "dense":
         per_pixel = p * p * k * k + p * dynamic_taps
     else:
         per_pixel = p * p + p * k * k
-    per_pixel += _feed_forward(config.dim, config.expansion) + config.dim**2 + p
-    if config.norm_in_conv_layers:
-        per_pixel += _norm(config.dim)
-    per_image = config.hidden_dynamic_dim * p * (1 + dynamic_taps)
-    return per_pixel * pixels + per_image
+    per_pixel += config.dim**2
+    if not config.dynamic_kernel:
+        return per_pixel * pixels
+    hidden = dynamic_hidden_dim(p, config.large_kernel)
+    return (per_pixel + p) * pixels + hidden * p * (1 + dynamic_taps)
+
+
+def _upsampler(config: ESCConfig) -> int:
+    """Per pixel of the features."""
+    dim, inner, scale = config.dim, config.upsampler_dim, config.inner_scale
+    match config.upsampler:
+        case "pixelshuffledirect":
+            return 9 * dim * 3 * scale**2
+        case "pixelshuffle":
+            areas = [1, *_areas(scale)]
+            inside = sum(9 * inner**2 * area for area in areas[1:])
+            return 9 * dim * inner + inside + 9 * inner * 3 * areas[-1]
+        case "nearest+conv" | "conv+nearest":
+            areas = [1, *_areas(scale)]
+            steps = areas[1:] if config.upsampler == "nearest+conv" else areas[:-1]
+            return 9 * dim**2 * (sum(steps) + areas[-1]) + 9 * dim * 3 * areas[-1]
+        case "dysample":
+            narrow = 9 * dim * inner if inner != dim else 0
+            offsets = 4 * config.dysample_groups * scale**2 * inner
+            return narrow + offsets + 3 * inner * scale**2
+        case "lte":
+            waves, hidden = config.texture_dim, config.texture_mlp_dim
+            inside = waves * hidden + (config.texture_mlp_layers - 1) * hidden**2 + 3 * hidden
+            return 2 * 9 * dim * waves + 4 * scale**2 * inside
+
+
+def _areas(scale: int) -> list[int]:
+    """Pixels per pixel of the features after each step of a stack."""
+    areas, side = list[int](), 1
+    for step in enlarging_steps(scale):
+        side *= step
+        areas.append(side**2)
+    return areas

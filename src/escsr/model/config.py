@@ -6,8 +6,12 @@ from typing import Any, Literal, get_args
 
 from escsr.errors import ConfigurationError
 
-ImageSkip = Literal["nearest", "bicubic"]
+ImageSkip = Literal["nearest", "bicubic", "none"]
 LargeKernel = Literal["dense", "decomposed"]
+Mixer = Literal["window", "convolution"]
+Upsampler = Literal[
+    "pixelshuffledirect", "pixelshuffle", "nearest+conv", "conv+nearest", "dysample", "lte"
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,15 +48,42 @@ class ESCConfig:
     norm_before_last_conv: bool = False
     """LayerNorm before the convolution that closes the body (ESC-FP)."""
     image_skip: ImageSkip = "nearest"
-    """How the LR image is enlarged and added to the output; "bicubic" in ESC-FP."""
+    """How the LR image is enlarged and added to the output; "bicubic" in ESC-FP. Only
+    "pixelshuffledirect" has one, and "lte" its own, bilinear."""
+    feature_skip: bool = False
+    """Features made from the image by 1x1, 7x7 and 1x1 are added after the body (ESC-Real)."""
     large_kernel: LargeKernel = "dense"
     """"dense": P x P x K x K; "decomposed": 1x1 P x P, then depthwise K x K (ESC-FP)."""
+    upsampler: Upsampler = "pixelshuffledirect"
+    """From features to pixels. "nearest+conv" is ESC-Real's, "conv+nearest" ESC-Real-M's (which
+    calls it nearest+conv, too); "lte" enlarges by any factor."""
+    upsampler_dim: int = 48
+    """Channels within "pixelshuffle" and "dysample"; the features' own where it equals ``dim``."""
+    dysample_groups: int = 4
+    """Groups of channels that "dysample" moves together; divides ``upsampler_dim``."""
+    unshuffle: int = 1
+    """Pixels per side that become channels before the body: ESC-Real-M at x1 has 4, at x2 2."""
+    texture_dim: int = 256
+    """Channels of the waves that "lte" adds up; even."""
+    texture_mlp_dim: int = 256
+    """Hidden channels of the MLP of "lte"."""
+    texture_mlp_layers: int = 3
+    """Hidden layers of that MLP."""
+    first_mixer: Mixer = "window"
+    """What the first layer of a block mixes pixels with; "convolution" is an ablation."""
+    layer_mixer: Mixer = "convolution"
+    """What the other layers mix pixels with; "window" is an ablation."""
+    dynamic_kernel: bool = True
+    """Whether ConvAttention makes a kernel of each image; without it is an ablation."""
+    share_large_kernel: bool = True
+    """One large kernel for the whole network, or one per ConvAttention: an ablation."""
 
     def __post_init__(self) -> None:
         """Check every field, naming the first that cannot be."""
-        for name in ("scale", "dim", "pdim", "num_blocks", "window_size", "num_heads"):
+        for name in _COUNTS:
             _require_integer(name, getattr(self, name), at_least=1)
-        _require_integer("num_conv_layers", self.num_conv_layers, at_least=0)
+        for name in ("num_conv_layers", "texture_mlp_layers"):
+            _require_integer(name, getattr(self, name), at_least=0)
         _require_integer("large_kernel_size", self.large_kernel_size, at_least=3)
         if self.large_kernel_size % 2 == 0:
             raise ConfigurationError(
@@ -70,18 +101,24 @@ class ESCConfig:
             )
         for name in ("expansion", "first_expansion"):
             _require_expansion(name, getattr(self, name), self.dim)
-        for name in ("norm_in_conv_layers", "norm_before_last_conv"):
+        for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(
                     f"{name} is {getattr(self, name)!r}; it must be true or false."
                 )
-        _require_choice("image_skip", self.image_skip, get_args(ImageSkip))
-        _require_choice("large_kernel", self.large_kernel, get_args(LargeKernel))
+        for name, allowed in _CHOICES.items():
+            _require_choice(name, getattr(self, name), allowed)
+        _require_upsampler(self)
 
     @property
-    def hidden_dynamic_dim(self) -> int:
-        """Hidden channels of the network that makes the dynamic kernel; at least 1."""
-        return max(1, self.pdim // (2 if self.large_kernel == "dense" else 4))
+    def inner_scale(self) -> int:
+        """Output pixels per pixel of the features, per side."""
+        return self.scale * self.unshuffle
+
+    @property
+    def is_arbitrary_scale(self) -> bool:
+        """Whether the network enlarges to any size; ``scale`` is then its default."""
+        return self.upsampler == "lte"
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, as plain JSON values."""
@@ -102,6 +139,65 @@ class ESCConfig:
                 f"Known are {', '.join(known)}."
             )
         return cls(**values)
+
+
+_COUNTS = (
+    "scale",
+    "dim",
+    "pdim",
+    "num_blocks",
+    "window_size",
+    "num_heads",
+    "upsampler_dim",
+    "dysample_groups",
+    "unshuffle",
+    "texture_dim",
+    "texture_mlp_dim",
+)
+_SWITCHES = (
+    "norm_in_conv_layers",
+    "norm_before_last_conv",
+    "feature_skip",
+    "dynamic_kernel",
+    "share_large_kernel",
+)
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "image_skip": get_args(ImageSkip),
+    "large_kernel": get_args(LargeKernel),
+    "upsampler": get_args(Upsampler),
+    "first_mixer": get_args(Mixer),
+    "layer_mixer": get_args(Mixer),
+}
+
+
+def _require_upsampler(config: ESCConfig) -> None:
+    kind, scale = config.upsampler, config.inner_scale
+    if kind != "pixelshuffledirect" and config.image_skip != "none":
+        raise ConfigurationError(
+            f"image_skip is {config.image_skip!r} and upsampler is {kind!r}; only "
+            '"pixelshuffledirect" adds the enlarged image, so set image_skip to "none".'
+        )
+    if config.unshuffle != 1 and config.image_skip != "none":
+        raise ConfigurationError(
+            f"image_skip is {config.image_skip!r} and unshuffle is {config.unshuffle}; where pixels "
+            'become channels no enlarged image is added, so set image_skip to "none".'
+        )
+    steps_exist = scale == 3 or (scale > 1 and scale & (scale - 1) == 0)
+    if kind in ("pixelshuffle", "nearest+conv", "conv+nearest") and not steps_exist:
+        raise ConfigurationError(
+            f"upsampler is {kind!r} and enlarges the features by {scale}; it can by 3 and by "
+            'powers of 2 (for the same size, take "pixelshuffledirect").'
+        )
+    if kind == "dysample" and config.upsampler_dim % config.dysample_groups:
+        raise ConfigurationError(
+            f"dysample_groups is {config.dysample_groups} and upsampler_dim is "
+            f"{config.upsampler_dim}; choose a number of groups that divides it."
+        )
+    if kind == "lte" and (config.texture_dim % 2 or config.unshuffle != 1):
+        raise ConfigurationError(
+            f'upsampler is "lte" with texture_dim {config.texture_dim} and unshuffle '
+            f"{config.unshuffle}; texture_dim must be even and unshuffle 1."
+        )
 
 
 def _require_integer(name: str, value: object, *, at_least: int) -> None:

@@ -4,14 +4,13 @@ One large kernel, shared by the whole network, reaches far; one small kernel, ma
 weighs by content. Only the first P channels are convolved; a 1x1 convolution mixes them back.
 """
 
-from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from escsr.model.config import ESCConfig, LargeKernel
+from escsr.model.config import LargeKernel
 from escsr.shapes import FeatureMap
 
 DYNAMIC_KERNEL_SIZE = 3
@@ -28,27 +27,65 @@ class ConvAttention(nn.Module):
     ``a' = LK * a + DK * a`` for the first P channels ``a``, DK depthwise and made from the global
     average of ``a``; the other channels pass through; then a 1x1 convolution mixes all of them.
 
+    Args:
+        dim: channels of the features (C).
+        pdim: channels that are convolved (P).
+        kind: of the large kernel that ``forward`` is given; as in :class:`SharedLargeKernel`.
+        has_dynamic_kernel: whether there is a DK.
+        own_kernel: used instead of the one that ``forward`` is given.
     Source: ESC, arXiv:2503.06671, section 3.2, equation 4; "decomposed" is ESC-FP's form.
     """
 
-    def __init__(self, config: ESCConfig) -> None:
+    def __init__(
+        self,
+        dim: int,
+        pdim: int,
+        *,
+        kind: LargeKernel = "dense",
+        has_dynamic_kernel: bool = True,
+        own_kernel: "SharedLargeKernel | None" = None,
+    ) -> None:
         super().__init__()
-        self.pdim = config.pdim
-        self.convolve: Callable[[FeatureMap, LargeKernelWeights, Tensor], FeatureMap] = (
-            convolve_dense if config.large_kernel == "dense" else convolve_decomposed
+        self.pdim = pdim
+        self.kind: LargeKernel = kind
+        self.dynamic_kernel = (
+            DynamicKernel(
+                pdim,
+                hidden_dim=dynamic_hidden_dim(pdim, kind),
+                starts_at_zero=kind == "dense",
+            )
+            if has_dynamic_kernel
+            else None
         )
-        self.dynamic_kernel = DynamicKernel(
-            config.pdim,
-            hidden_dim=config.hidden_dynamic_dim,
-            starts_at_zero=config.large_kernel == "dense",
-        )
-        self.aggregate = nn.Conv2d(config.dim, config.dim, 1)
+        self.own_kernel = own_kernel
+        self.aggregate = nn.Conv2d(dim, dim, 1)
 
-    def forward(self, features: FeatureMap, large_kernel: LargeKernelWeights) -> FeatureMap:
+    def forward(
+        self, features: FeatureMap, large_kernel: LargeKernelWeights | None = None
+    ) -> FeatureMap:
         """Mix features: (B, C, H, W) -> (B, C, H, W); ``large_kernel`` from SharedLargeKernel."""
+        weights = large_kernel if self.own_kernel is None else self.own_kernel()
+        assert weights is not None, "a ConvAttention without a kernel of its own is given one"
         convolved, untouched = features[:, : self.pdim], features[:, self.pdim :]
-        attended = self.convolve(convolved, large_kernel, self.dynamic_kernel(convolved))
+        dynamic_kernel = self.dynamic_kernel(convolved) if self.dynamic_kernel is not None else None
+        attended = self.convolve(convolved, weights, dynamic_kernel)
         return self.aggregate(torch.cat((attended, untouched), dim=1))
+
+    def convolve(
+        self,
+        features: FeatureMap,
+        large_kernel: LargeKernelWeights,
+        dynamic_kernel: Tensor | None,
+    ) -> FeatureMap:
+        """``LK * a + DK * a``: (B, P, H, W) -> (B, P, H, W)."""
+        if self.kind == "dense":
+            return convolve_dense(features, large_kernel, dynamic_kernel)
+        return convolve_decomposed(features, large_kernel, dynamic_kernel)
+
+
+def dynamic_hidden_dim(pdim: int, kind: LargeKernel) -> int:
+    """Hidden channels of the network that makes the dynamic kernel; at least 1."""
+    return max(1, pdim // (2 if kind == "dense" else 4))
 
 
 class DynamicKernel(nn.Module):
@@ -71,9 +108,15 @@ class DynamicKernel(nn.Module):
 
 
 class SharedLargeKernel(nn.Module):
-    """The one K x K kernel that every ConvAttention of a network uses."""
+    """The one K x K kernel that every ConvAttention of a network uses.
 
-    def __init__(self, pdim: int, kernel_size: int, kind: LargeKernel) -> None:
+    Args:
+        pdim: channels that it convolves (P).
+        kernel_size: K, odd.
+        kind: "dense", P x P x K x K; or "decomposed", 1x1 P x P and then depthwise K x K.
+    """
+
+    def __init__(self, pdim: int, kernel_size: int = 13, kind: LargeKernel = "dense") -> None:
         super().__init__()
         if kind == "dense":
             weights = (torch.empty(pdim, pdim, kernel_size, kernel_size),)
@@ -106,17 +149,17 @@ def average_over_symmetries(kernel: Tensor) -> Tensor:
 
 
 def convolve_dense(
-    features: FeatureMap, large_kernel: LargeKernelWeights, dynamic_kernel: Tensor
+    features: FeatureMap, large_kernel: LargeKernelWeights, dynamic_kernel: Tensor | None
 ) -> FeatureMap:
     """``LK * a + DK * a`` with a dense large kernel.
 
     Args:
         features: (B, P, H, W).
         large_kernel: one (P, P, K, K).
-        dynamic_kernel: (B, P, 3, 3), depthwise, one per image.
+        dynamic_kernel: (B, P, 3, 3), depthwise, one per image; or none.
     """
-    (dense,) = large_kernel
-    return convolve_large(features, dense) + convolve_per_image(features, dynamic_kernel)
+    far = convolve_large(features, large_kernel[0])
+    return far if dynamic_kernel is None else far + convolve_per_image(features, dynamic_kernel)
 
 
 def convolve_large(features: FeatureMap, dense: Tensor) -> FeatureMap:
@@ -175,19 +218,19 @@ def _pairs_to_pixels(pairs: Tensor) -> FeatureMap:
 
 
 def convolve_decomposed(
-    features: FeatureMap, large_kernel: LargeKernelWeights, dynamic_kernel: Tensor
+    features: FeatureMap, large_kernel: LargeKernelWeights, dynamic_kernel: Tensor | None
 ) -> FeatureMap:
     """``(LKs + pad(DK)) * (LKc a)`` with ESC-FP's large kernel.
 
     Args:
         features: (B, P, H, W).
         large_kernel: (P, P, 1, 1) and (P, 1, K, K).
-        dynamic_kernel: (B, P, 3, 3), made from the features before the 1x1.
+        dynamic_kernel: (B, P, 3, 3), made from the features before the 1x1; or none.
     """
     channel_mixing, spatial = large_kernel
     mixed = F.conv2d(features, channel_mixing)
     far = F.conv2d(mixed, spatial, padding=spatial.shape[-1] // 2, groups=mixed.shape[1])
-    return far + convolve_per_image(mixed, dynamic_kernel)
+    return far if dynamic_kernel is None else far + convolve_per_image(mixed, dynamic_kernel)
 
 
 def convolve_per_image(features: FeatureMap, kernel: Tensor) -> FeatureMap:

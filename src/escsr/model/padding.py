@@ -30,6 +30,19 @@ def reflect_pad_to_multiple(features: FeatureMap, multiple: int) -> FeatureMap:
     return features.index_select(-2, rows).index_select(-1, columns)
 
 
+def reflect_pad(features: FeatureMap, pixels: int) -> FeatureMap:
+    """Extend a map on all four sides by reflection; sides may be shorter than the padding.
+
+    Args:
+        features: (B, C, H, W), any H, W >= 1.
+        pixels: on each side.
+    Returns:
+        (B, C, H + 2 pixels, W + 2 pixels).
+    """
+    rows, columns = (_mirrored_range(side, pixels, features) for side in features.shape[-2:])
+    return features.index_select(-2, rows).index_select(-1, columns)
+
+
 def reflected_positions(position: Tensor, length: int) -> Tensor:
     """Fold positions beyond the end of an axis back into it, by repeated reflection.
 
@@ -46,6 +59,11 @@ def reflected_positions(position: Tensor, length: int) -> Tensor:
     forth = position % period
     # Not `last - (forth - last).abs()`: torch 2.6 cannot compile indices made by abs().
     return torch.minimum(forth, 2 * last - forth)
+
+
+def _mirrored_range(length: int, pixels: int, like: Tensor) -> Tensor:
+    position = _range(length + 2 * pixels, like) - pixels
+    return reflected_positions(torch.maximum(position, -position), length)
 
 
 def _range(length: int, like: Tensor) -> Tensor:

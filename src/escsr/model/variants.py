@@ -7,6 +7,15 @@ from typing import Any
 from escsr.errors import ConfigurationError, UnknownModelError
 from escsr.model.config import ESCConfig
 
+_REAL = ESCConfig(
+    num_blocks=10,
+    expansion=2.0,
+    norm_in_conv_layers=True,
+    image_skip="none",
+    feature_skip=True,
+    upsampler="nearest+conv",
+)
+
 VARIANTS: dict[str, ESCConfig] = {
     "esc": ESCConfig(),
     "esc-light": ESCConfig(num_blocks=3),
@@ -27,11 +36,42 @@ VARIANTS: dict[str, ESCConfig] = {
         num_heads=12,
         norm_in_conv_layers=True,
     ),
+    "esc-real": _REAL,
+    "esc-real-dysample": replace(_REAL, upsampler="dysample", upsampler_dim=64),
+    "esc-real-m": replace(_REAL, upsampler="conv+nearest"),
+    "esc-real-m-pixelshuffledirect": replace(_REAL, upsampler="pixelshuffledirect"),
+    "esc-real-m-pixelshuffle": replace(_REAL, upsampler="pixelshuffle"),
+    "esc-real-m-dysample": replace(_REAL, upsampler="dysample"),
+    "esc-real-m-conv": replace(_REAL, scale=1, upsampler="pixelshuffledirect"),
+    "esc-lte": ESCConfig(upsampler="lte", image_skip="none"),
     "esc-tiny": ESCConfig(
         dim=32, pdim=8, num_blocks=2, num_conv_layers=4, window_size=16, num_heads=2
     ),
 }
-"""Name -> configuration at x4. The first four are the paper's; esc-tiny is ours, made to ship."""
+"""Name -> configuration at x4 (of the restorer esc-real-m-conv at x1). esc-tiny is ours, made to
+ship; the others are the paper's, of its official code, and ESC-RIB's (arXiv:2603.06738)."""
+
+_OTHER_SCALES: dict[str, tuple[int, ...]] = {
+    "esc-real": (4,),
+    "esc-real-dysample": (4,),
+    "esc-real-m": (1, 2, 3, 4),
+    "esc-real-m-pixelshuffledirect": (1, 2, 3, 4),
+    "esc-real-m-pixelshuffle": (1, 2, 3, 4),
+    "esc-real-m-dysample": (1, 2, 3, 4),
+    "esc-real-m-conv": (1,),
+}
+
+
+_UNSHUFFLED = tuple(name for name, scales in _OTHER_SCALES.items() if scales == (1, 2, 3, 4))
+"""ESC-Real-M: at x1 and x2 pixels become channels, so that its features are enlarged by 3 or 4."""
+
+
+def variant_scales(name: str) -> tuple[int, ...]:
+    """The factors that a variant was published for; others can be built too.
+
+    Of esc-lte these are the factors it is trained between; it takes any.
+    """
+    return _OTHER_SCALES.get(name, (2, 3, 4))
 
 
 def variant(name: str, *, scale: int, **overrides: Any) -> ESCConfig:
@@ -47,6 +87,8 @@ def variant(name: str, *, scale: int, **overrides: Any) -> ESCConfig:
     """
     if name not in VARIANTS:
         raise UnknownModelError(unknown_name_message(name, list(VARIANTS)))
+    if scale in (1, 2) and name in _UNSHUFFLED:
+        overrides = {"unshuffle": 4 // scale, **overrides}
     try:
         return replace(VARIANTS[name], scale=scale, **overrides)
     except TypeError as error:

@@ -1,11 +1,12 @@
-"""Self-attention within non-overlapping windows, with a learned relative position bias."""
+"""Self-attention within non-overlapping windows, with a position bias."""
 
 import torch
 from torch import Tensor, nn
 
 from escsr.model.attention_backends import AttentionBackend, attend, require_backend
 from escsr.model.padding import reflected_positions
-from escsr.shapes import FeatureMap
+from escsr.model.position_bias import Bias, PositionFactors, TablePositionBias
+from escsr.shapes import FeatureMap, WindowTokens
 
 
 class WindowAttention(nn.Module):
@@ -14,28 +15,34 @@ class WindowAttention(nn.Module):
     The features are extended by reflection to whole windows *before* q, k, v are made and cropped
     *before* the output projection.
 
+    Args:
+        dim: channels of the features; a multiple of ``num_heads``.
+        window_size: side of a window, in pixels.
+        num_heads: number of heads.
+        backend: how attention is computed.
+        position_bias: called without arguments gives the bias of a window; a learned table of
+            relative offsets unless given.
     Raises:
         ConfigurationError: no such back-end.
     Source: ESC, arXiv:2503.06671, section 3.3.
     """
 
     def __init__(
-        self, dim: int, *, window_size: int, num_heads: int, backend: AttentionBackend
+        self,
+        dim: int,
+        *,
+        window_size: int,
+        num_heads: int,
+        backend: AttentionBackend = "sdpa",
+        position_bias: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.window_size = window_size
         self.num_heads = num_heads
         self.backend: AttentionBackend = require_backend(backend)
         self.query_key_value = nn.Conv2d(dim, 3 * dim, 1)
+        self.position_bias = position_bias or TablePositionBias(num_heads, window_size)
         self.output_projection = nn.Conv2d(dim, dim, 1)
-        self.relative_position_bias = nn.Parameter(
-            torch.empty(num_heads, (2 * window_size - 1) ** 2)
-        )
-        self.reset_bias()
-
-    def reset_bias(self) -> None:
-        """Draw the bias table from N(0, 0.001), as the reference does."""
-        nn.init.normal_(self.relative_position_bias, std=0.001)
 
     def forward(self, features: FeatureMap) -> FeatureMap:
         """Attend within windows: (B, C, H, W) -> (B, C, H, W), any H, W >= 1.
@@ -48,42 +55,32 @@ class WindowAttention(nn.Module):
         on_cpu = features.device.type == "cpu"
         if on_cpu and torch.is_autocast_enabled("cpu") and self.backend != "chunked":
             with torch.autocast("cpu", enabled=False):
-                return self._attend(features.float())
-        return self._attend(features)
+                return self._mix(features.float())
+        return self._mix(features)
 
-    def _attend(self, features: FeatureMap) -> FeatureMap:
+    def _mix(self, features: FeatureMap) -> FeatureMap:
+        q, k, v = self.queries_keys_values(features)
+        bias: Bias = self.position_bias()
+        if isinstance(bias, PositionFactors):
+            q, k = bias.appended_to(q, k)
+            attended_BNTD = attend(q, k, v, None, backend=self.backend, scale=1.0)
+        else:
+            attended_BNTD = attend(q, k, v, bias, backend=self.backend)
+        height, width = features.shape[-2:]
+        merged = merge_windows(merge_heads(attended_BNTD), self.window_size, height, width)
+        return self.output_projection(merged)
+
+    def queries_keys_values(
+        self, features: FeatureMap
+    ) -> tuple[WindowTokens, WindowTokens, WindowTokens]:
+        """(B, C, H, W) -> q, k and v of all windows, (windows, N, T, D) each."""
         w = self.window_size
         windows_BTC = partition_windows(features, w)
         # A window is a w x w map to the 1x1 convolution: a wide and thin one would be slow.
         maps = windows_BTC.reshape(-1, w, w, windows_BTC.shape[-1]).permute(0, 3, 1, 2)
         qkv_BTC = self.query_key_value(maps).permute(0, 2, 3, 1).flatten(1, 2)
         q, k, v = (split_heads(tokens_BTC, self.num_heads) for tokens_BTC in qkv_BTC.chunk(3, -1))
-        attended_BNTD = attend(q, k, v, self.position_bias(), backend=self.backend)
-        height, width = features.shape[-2:]
-        merged = merge_windows(merge_heads(attended_BNTD), w, height, width)
-        return self.output_projection(merged)
-
-    def position_bias(self) -> Tensor:
-        """The bias of every (query, key) pair of a window: (N, T, T)."""
-        return expand_bias(self.relative_position_bias, self.window_size)
-
-
-def expand_bias(bias_table: Tensor, window_size: int) -> Tensor:
-    """The bias of every (query, key) pair of a window, from the table of relative offsets.
-
-    Args:
-        bias_table: (N, (2w-1)^2); the entry of an offset is
-            ``(key_row - query_row + w-1) * (2w-1) + (key_col - query_col + w-1)``.
-        window_size: w.
-    Returns:
-        (N, w^2, w^2), row = query, tokens row-major.
-    Source: the official code; the sign is key minus query, the transpose of Swin's.
-    """
-    w = window_size
-    row = torch.arange(w, device=bias_table.device)
-    offset = row[None, :] - row[:, None] + (w - 1)  # (query, key) along one axis
-    index = offset[:, None, :, None] * (2 * w - 1) + offset[None, :, None, :]
-    return bias_table[:, index.reshape(w * w, w * w)]
+        return q, k, v
 
 
 def partition_windows(features: FeatureMap, window_size: int) -> Tensor:

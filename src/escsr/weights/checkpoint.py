@@ -14,7 +14,7 @@ from escsr.model.network import ESC
 from escsr.weights.checkpoint_file import CheckpointFile, Container, read_checkpoint
 from escsr.weights.fitting import Naming, build_network
 from escsr.weights.header import WeightsHeader, parse_header
-from escsr.weights.recognition import infer_config, is_named_as_ours, own_names
+from escsr.weights.recognition import is_named_as_ours, own_names, recognise
 from escsr.weights.store import check_tensors
 
 _TOLD_BY_SHAPES = (
@@ -26,6 +26,13 @@ _TOLD_BY_SHAPES = (
     "window_size",
     "num_heads",
     "large_kernel_size",
+    "upsampler",
+    "unshuffle",
+    "feature_skip",
+    "first_mixer",
+    "layer_mixer",
+    "dynamic_kernel",
+    "share_large_kernel",
 )
 
 
@@ -45,6 +52,8 @@ class Checkpoint:
     """Names in the file that no ESC has; ``build_network`` refuses them."""
     section: str
     """Which state dict of a PyTorch checkpoint was taken; empty where there was only one."""
+    assumed: tuple[str, ...] = ()
+    """Fields of the configuration that the file does not tell: published values were taken."""
 
     def build(self, *, attention_backend: AttentionBackend = "sdpa") -> ESC:
         """The network: evaluation mode, float32, on the CPU.
@@ -90,10 +99,13 @@ def _recognise(
     header: WeightsHeader | None,
     overrides: Mapping[str, Any],
 ) -> Checkpoint:
-    inferred = infer_config(file.tensors)
+    stated = None if header is None else header.config
+    recognised = recognise(file.tensors, stated=stated)
+    inferred, assumed = recognised.config, recognised.assumed
     if header is not None:
-        _require_agreement(header.config, inferred)
-    config = _overridden(header.config if header is not None else inferred, header, overrides)
+        _require_agreement(header.config, inferred, assumed)
+        assumed = ()
+    config = _overridden(stated or inferred, header, overrides, assumed)
     left_over, state = own_names(file.tensors)
     return Checkpoint(
         path=path,
@@ -104,13 +116,14 @@ def _recognise(
         naming="ours" if is_named_as_ours(file.tensors) else "reference",
         left_over=left_over,
         section=file.section,
+        assumed=tuple(name for name in assumed if name not in overrides),
     )
 
 
-def _require_agreement(stated: ESCConfig, inferred: ESCConfig) -> None:
+def _require_agreement(stated: ESCConfig, inferred: ESCConfig, assumed: tuple[str, ...]) -> None:
     stated_values, inferred_values = stated.to_dict(), inferred.to_dict()
     for name in _TOLD_BY_SHAPES:
-        if stated_values[name] != inferred_values[name]:
+        if name not in assumed and stated_values[name] != inferred_values[name]:
             raise CheckpointError(
                 f"The header says {name} {stated_values[name]}, the tensors say "
                 f"{inferred_values[name]}. The file was changed; download or copy it again."
@@ -127,15 +140,19 @@ def _require_agreement(stated: ESCConfig, inferred: ESCConfig) -> None:
 
 
 def _overridden(
-    config: ESCConfig, header: WeightsHeader | None, overrides: Mapping[str, Any]
+    config: ESCConfig,
+    header: WeightsHeader | None,
+    overrides: Mapping[str, Any],
+    assumed: tuple[str, ...],
 ) -> ESCConfig:
     known = config.to_dict()
+    told = [name for name in _TOLD_BY_SHAPES if name not in assumed]
     for name, value in overrides.items():
         if name not in known:
             raise ConfigurationError(
                 f"Unknown option {name!r}; allowed are attention_backend, {', '.join(known)}."
             )
-        if value != known[name] and (header is not None or name in _TOLD_BY_SHAPES):
+        if value != known[name] and (header is not None or name in told):
             raise ConfigurationError(
                 f"{name} was asked to be {value!r}, but the file says {known[name]!r}. Leave it "
                 "out: only what a file does not tell can be set."

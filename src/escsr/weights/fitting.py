@@ -107,7 +107,7 @@ def _require_fit(
     if faults:
         raise CheckpointError(
             f"The tensors fit no ESC. Of {len(expected)} that it needs: {'; '.join(faults)}. Give "
-            "the whole state dict of one ESC, ESC-light, ESC-FP or ESC-XL."
+            "the whole state dict of one network of ESC's family."
         )
 
 

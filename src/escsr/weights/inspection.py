@@ -1,13 +1,14 @@
 """The checkpoint doctor: what a file of weights is, in figures and words."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from escsr.errors import ConfigurationError
 from escsr.model.complexity import count_macs, count_parameters
 from escsr.model.config import ESCConfig
-from escsr.model.variants import VARIANTS
+from escsr.model.variants import VARIANTS, variant
 from escsr.weights.checkpoint import Checkpoint, open_checkpoint
 from escsr.weights.fitting import empty_network
 from escsr.weights.header import WeightsHeader
@@ -25,6 +26,8 @@ class CheckpointReport:
     variant: str | None
     """Name of the network; None where its configuration has none."""
     config: ESCConfig
+    assumed: tuple[str, ...]
+    """Fields of the configuration that the file does not tell: published values were taken."""
     parameters: int
     macs: int
     """For an output of 1280x720 pixels."""
@@ -52,6 +55,7 @@ class CheckpointReport:
             "parameters": self.parameters,
             "macs": self.macs,
             "config": self.config.to_dict(),
+            "assumed": list(self.assumed),
             "file_format": self.file_format,
             "dtype": self.dtype,
             "sha256": self.sha256,
@@ -77,6 +81,7 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> CheckpointReport:
         path=checkpoint.path,
         variant=variant_name(checkpoint.config),
         config=checkpoint.config,
+        assumed=checkpoint.assumed,
         parameters=count_parameters(network),
         macs=output_macs(checkpoint.config),
         file_format=_file_format(checkpoint),
@@ -90,8 +95,13 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> CheckpointReport:
 
 def variant_name(config: ESCConfig) -> str | None:
     """The name of the network with this configuration at any scale; None where it has none."""
-    at_table_scale = {name: replace(named, scale=config.scale) for name, named in VARIANTS.items()}
-    return next((name for name, named in at_table_scale.items() if named == config), None)
+    for name in VARIANTS:
+        try:
+            if variant(name, scale=config.scale) == config:
+                return name
+        except ConfigurationError:
+            continue  # this one does not come at that scale
+    return None
 
 
 def output_macs(config: ESCConfig) -> int:

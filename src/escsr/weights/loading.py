@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def load_model(
             (``.pth``, ``.pt``, ``.ckpt``, ``.safetensors``). To load a file that has the name of a
             model, write ``./name``.
         scale: upscaling factor per side. By name, None means x4 where the box has it, else its
-            largest; of a file, None means the file's own, and another one is an error.
+            largest; of a file, None means the file's own, and another one is an error (but of
+            ESC+LTE, which takes any, and of a file that does not tell its own).
         attention_backend: how attention is computed, ``sdpa`` or ``naive``.
         bundled_folder: to look names up in instead of the package's own box.
         overrides: fields of ``ESCConfig`` that a reference checkpoint does not tell, such as
@@ -48,10 +50,11 @@ def load_model(
         ConfigurationError: the scale or an override is not allowed.
     """
     _check_scale(scale)
-    if not _is_path(name_or_path):
-        _, scale = _split_name(str(name_or_path), scale)
-    path = find_weights(name_or_path, scale=scale, bundled_folder=bundled_folder)
+    path, scale = _find(name_or_path, scale, bundled_folder)
     checkpoint = open_checkpoint(path, **overrides)
+    is_free = "scale" in checkpoint.assumed or checkpoint.config.is_arbitrary_scale
+    if scale is not None and is_free:
+        checkpoint = replace(checkpoint, config=replace(checkpoint.config, scale=scale))
     if scale is not None and scale != checkpoint.config.scale:
         raise CheckpointError(
             f"{path} holds a x{checkpoint.config.scale} network, and x{scale} was asked for. Leave "
@@ -68,10 +71,17 @@ def find_weights(
     bundled_folder: Path | None = None,
 ) -> Path:
     """The file that ``load_model`` loads; arguments and errors as there."""
+    return _find(name_or_path, scale, bundled_folder)[0]
+
+
+def _find(
+    name_or_path: str | os.PathLike[str], scale: int | None, bundled_folder: Path | None
+) -> tuple[Path, int | None]:
+    """The file, and the scale that was asked for, by itself or in the name."""
     if _is_path(name_or_path):
-        return Path(name_or_path).expanduser()
+        return Path(name_or_path).expanduser(), scale
     name, scale = _split_name(str(name_or_path), scale)
-    return find_bundled(name, scale, bundled_folder)
+    return find_bundled(name, scale, bundled_folder), scale
 
 
 def _is_path(name_or_path: str | os.PathLike[str]) -> bool:

@@ -1,157 +1,134 @@
 """Reference checkpoints <-> ours: pure functions from one state dict to another.
 
-"Reference" means the official implementation of ESC and ESC-FP (arXiv:2503.06671). Only names
-change on the way, so a round trip is bit-exact; the one exception is the "mobile" form, whose
-expanded bias is read back into its table.
+"Reference" means the official implementation of ESC and its relatives (arXiv:2503.06671 and
+2603.06738). Only names change on the way, so a round trip is bit-exact. Exceptions are what holds
+no weights: the "mobile" form's expanded bias is read back into its table, and ESC-Real-M's record
+of its upsampler and DySample's constant grid are left out and made again.
 """
 
 import math
-import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from escsr.errors import CheckpointError
-from escsr.model.config import LargeKernel
-from escsr.model.window_attention import expand_bias
+from escsr.model.config import ESCConfig
+from escsr.model.dysample import initial_places
+from escsr.model.position_bias import expand_bias
+from escsr.weights.official_names import (
+    BIAS_TABLE,
+    EXPANDED_BIAS,
+    INITIAL_PLACES,
+    META_UPSAMPLE,
+    Layout,
+    Rules,
+    layout_of_ours,
+    layout_of_reference,
+    ours_to_reference,
+    own_patterns,
+    reference_to_ours,
+    rename,
+)
 
 StateDict = dict[str, Tensor]
 
-_SHARED_NAMES: tuple[tuple[str, str], ...] = (
-    ("proj", "shallow"),
-    ("blocks.#.ln_proj", "blocks.#.norm_in"),
-    ("blocks.#.proj.proj", "blocks.#.feed_forward.expand"),
-    ("blocks.#.proj.dwc", "blocks.#.feed_forward.depthwise"),
-    ("blocks.#.proj.aggr", "blocks.#.feed_forward.reduce"),
-    ("blocks.#.ln_attn", "blocks.#.norm_attention"),
-    ("blocks.#.attn.to_qkv", "blocks.#.attention.query_key_value"),
-    ("blocks.#.attn.relative_position_bias", "blocks.#.attention.relative_position_bias"),
-    ("blocks.#.attn.to_out", "blocks.#.attention.output_projection"),
-    ("blocks.#.lns.#", "blocks.#.conv_layers.#.norm"),
-    ("blocks.#.convffns.#.proj", "blocks.#.conv_layers.#.feed_forward.expand"),
-    ("blocks.#.convffns.#.dwc", "blocks.#.conv_layers.#.feed_forward.depthwise"),
-    ("blocks.#.convffns.#.aggr", "blocks.#.conv_layers.#.feed_forward.reduce"),
-    ("blocks.#.pconvs.#.aggr", "blocks.#.conv_layers.#.conv_attention.aggregate"),
-    ("blocks.#.ln_out", "blocks.#.norm_out"),
-    ("blocks.#.conv_out", "blocks.#.conv_out"),
-    ("ln_last", "norm"),
-    ("last", "deep"),
-    ("to_img", "reconstruction.to_subpixels"),
+RECORDED_UPSAMPLERS = (
+    "no enlarging",
+    "pixelshuffledirect",
+    "pixelshuffle",
+    "conv+nearest",
+    "dysample",
 )
-_DYNAMIC_KERNEL = "blocks.#.conv_layers.#.conv_attention.dynamic_kernel"
-_NAMES: dict[LargeKernel, tuple[tuple[str, str], ...]] = {
-    "dense": (
-        *_SHARED_NAMES,
-        ("plk_filter", "shared_large_kernel.weights.0"),
-        ("blocks.#.pconvs.#.plk.dwc_proj.1", f"{_DYNAMIC_KERNEL}.to_hidden"),
-        ("blocks.#.pconvs.#.plk.dwc_proj.3", f"{_DYNAMIC_KERNEL}.to_kernel"),
-    ),
-    "decomposed": (
-        *_SHARED_NAMES,
-        ("lk_channel", "shared_large_kernel.weights.0"),
-        ("lk_spatial", "shared_large_kernel.weights.1"),
-        ("blocks.#.pconvs.#.plk.proj.1", f"{_DYNAMIC_KERNEL}.to_hidden"),
-        ("blocks.#.pconvs.#.plk.proj.3", f"{_DYNAMIC_KERNEL}.to_kernel"),
-    ),
-}
-"""(reference's module or tensor, ours), one to one for each kind; ``#`` is an index."""
-
-_EXPANDED_BIAS = ".attn.rpe_bias"
-_BIAS_TABLE = ".attn.relative_position_bias"
+"""Our names of the kinds in the order of ESC-Real-M's record."""
+_RECORD_VERSION = 2
 
 
 def to_ours(reference_state: Mapping[str, Tensor]) -> StateDict:
     """Give the weights of a reference checkpoint the names that ``ESC`` uses.
 
     Args:
-        reference_state: tensors by the reference's names, of ESC, ESC-light, ESC-XL or ESC-FP, also
-            after its ``convert()`` or in its mobile form.
+        reference_state: tensors by the reference's names, of any network of the family, also after
+            its ``convert()`` or in its mobile form.
     Returns:
         The same tensors by our names, not copied.
     Raises:
         CheckpointError: a name is not one of the reference's.
     """
-    state = {name: tensor for name, tensor in reference_state.items()}
-    for name in [name for name in state if name.endswith(_EXPANDED_BIAS)]:
-        table_name = name.removesuffix(_EXPANDED_BIAS) + _BIAS_TABLE
+    layout = layout_of_reference(reference_state)
+    state = {name: reference_state[name] for name in reference_state if not _is_constant(name)}
+    for name in [name for name in state if name.endswith(EXPANDED_BIAS)]:
+        table_name = name.removesuffix(EXPANDED_BIAS) + BIAS_TABLE
         state[table_name] = _bias_table(name, state.pop(name))
-    return _renamed(state, _reference_to_ours(_kind_of_reference(state)))
+    return _renamed(state, reference_to_ours(layout))
 
 
-def to_reference(state: Mapping[str, Tensor]) -> StateDict:
+def to_reference(state: Mapping[str, Tensor], config: ESCConfig | None = None) -> StateDict:
     """Give the weights of an ``ESC`` the reference's names: the inverse of ``to_ours``.
 
     The result, saved by ``torch.save({"params": …}, path)``, loads in the reference's code.
 
+    Args:
+        state: tensors by our names.
+        config: of the network; with it, what the reference stores beside weights is added.
     Raises:
-        CheckpointError: a name is not one of ours.
+        CheckpointError: a name is not one of ours, or the reference's code has no such network.
     """
-    return _renamed(state, _ours_to_reference(_kind_of_ours(state)))
+    layout = layout_of_ours(state)
+    renamed = _renamed(state, ours_to_reference(layout))
+    return renamed if config is None else {**renamed, **_constants(layout, config)}
 
 
 def unknown_reference_names(names: Iterable[str]) -> list[str]:
-    """Those of the names that the reference's ESC and ESC-FP do not have, in order."""
+    """Those of the names that no network of the reference's has, in order."""
     names = list(names)
-    rules = _reference_to_ours(_kind_of_reference(names))
+    rules = reference_to_ours(layout_of_reference(names))
     return [
-        name for name in names if not name.endswith(_EXPANDED_BIAS) and _rename(name, rules) is None
+        name
+        for name in names
+        if not name.endswith(EXPANDED_BIAS)
+        and not _is_constant(name)
+        and rename(name, rules) is None
     ]
 
 
-def unknown_own_names(names: Iterable[str]) -> list[str]:
+def unknown_own_names(state: Mapping[str, Tensor]) -> list[str]:
     """Those of the names that no ``ESC`` of ours has, in order."""
-    names = list(names)
-    rules = _ours_to_reference(_kind_of_ours(names))
-    return [name for name in names if _rename(name, rules) is None]
+    patterns = own_patterns()
+    return [name for name in state if not any(p.fullmatch(name) for p in patterns)]
 
 
-Rules = tuple[tuple[re.Pattern[str], str], ...]
+def _is_constant(name: str) -> bool:
+    return name == META_UPSAMPLE or name.endswith(INITIAL_PLACES)
 
 
-@cache
-def _reference_to_ours(kind: LargeKernel) -> Rules:
-    return tuple((_pattern(theirs), ours) for theirs, ours in _NAMES[kind])
+def _constants(layout: Layout, config: ESCConfig) -> StateDict:
+    """What the reference stores beside the weights."""
+    scale, groups = config.inner_scale, config.dysample_groups
+    constants: StateDict = {}
+    if layout.family == "real-m":
+        kind = 0 if scale == 1 else RECORDED_UPSAMPLERS.index(config.upsampler)
+        numbers = (_RECORD_VERSION, kind, scale, config.dim, 3, config.upsampler_dim, groups)
+        constants[META_UPSAMPLE] = torch.tensor(numbers, dtype=torch.uint8)
+    if config.upsampler == "dysample":
+        place = next(t for p, t in ours_to_reference(layout) if p.fullmatch(_OFFSET_NAME))
+        name = place.removesuffix(".offset") + INITIAL_PLACES
+        constants[name] = initial_places(scale, groups)
+    return constants
 
 
-@cache
-def _ours_to_reference(kind: LargeKernel) -> Rules:
-    return tuple((_pattern(ours), theirs) for theirs, ours in _NAMES[kind])
-
-
-def _pattern(module: str) -> re.Pattern[str]:
-    return re.compile(re.escape(module).replace(r"\#", r"(\d+)") + r"(\.weight|\.bias|)")
-
-
-def _kind_of_reference(names: Iterable[str]) -> LargeKernel:
-    return "decomposed" if {"lk_channel", "lk_spatial"} & set(names) else "dense"
-
-
-def _kind_of_ours(names: Iterable[str]) -> LargeKernel:
-    return "decomposed" if "shared_large_kernel.weights.1" in set(names) else "dense"
+_OFFSET_NAME = "reconstruction.sampler.offset"
 
 
 def _renamed(state: Mapping[str, Tensor], rules: Rules) -> StateDict:
-    renamed = {name: _rename(name, rules) for name in state}
+    renamed = {name: rename(name, rules) for name in state}
     unknown = [name for name, new_name in renamed.items() if new_name is None]
     if unknown:
         raise CheckpointError(
             f"{len(unknown)} of {len(state)} names are not ESC's, such as "
-            f"{', '.join(unknown[:3])}; give the state dict of an ESC, ESC-light, ESC-FP or ESC-XL."
+            f"{', '.join(unknown[:3])}; give the state dict of a network of ESC's family."
         )
     return {new_name: state[name] for name, new_name in renamed.items() if new_name is not None}
-
-
-def _rename(name: str, rules: Rules) -> str | None:
-    for pattern, target in rules:
-        match = pattern.fullmatch(name)
-        if match is not None:
-            *indices, parameter = match.groups()
-            for index in indices:
-                target = target.replace("#", index, 1)
-            return target + parameter
-    return None
 
 
 def _bias_table(name: str, expanded: Tensor) -> Tensor:

@@ -3,36 +3,61 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from escsr.errors import CheckpointError
-from escsr.model.config import ESCConfig, ImageSkip, LargeKernel
-from escsr.weights.official import to_ours, to_reference, unknown_own_names, unknown_reference_names
+from escsr.model.config import ESCConfig
+from escsr.weights.official import (
+    to_ours,
+    to_reference,
+    unknown_own_names,
+    unknown_reference_names,
+)
+from escsr.weights.official_names import META_UPSAMPLE
+from escsr.weights.upsampler_recognition import recognise_upsampler, side_of_square
 
 _PUBLISHED_EXPANSIONS = (1.25, 2.0, 1.5)
-"""Of ESC's ConvAttention layers, of its first ConvFFN, and of ESC-FP's first ConvFFN."""
-
-_RELATIVES = (
-    ("imnet.", "ESC+LTE"),
-    ("upsampler.up_conv.", "ESC-RIB"),
-    ("to_img.MetaUpsample", "ESC-Real-M"),
-    ("skip.", "ESC-Real"),
-)
-"""A beginning of a name -> the relative of ESC whose checkpoints have it."""
+"""Of ESC's ConvAttention layers, of its first ConvFFN and of ESC-FP's."""
 
 _RANKS = {
     "shallow.weight": 4,
-    "shared_large_kernel.weights.0": 4,
     "blocks.0.feed_forward.expand.weight": 4,
-    "blocks.0.attention.relative_position_bias": 2,
-    "reconstruction.to_subpixels.weight": 4,
+    "deep.weight": 4,
 }
-"""Tensors that tell the configuration -> their number of dimensions."""
+"""Tensors that every network has -> their number of dimensions."""
+_MORE_RANKS = {
+    "shared_large_kernel.weights.0": 4,
+    "blocks.0.attention.position_bias.table": 2,
+    "reconstruction.to_subpixels.weight": 4,
+    "reconstruction.amplitude.weight": 4,
+}
+"""Tensors that some have and that tell something."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recognition:
+    """What a file of weights was recognised as."""
+
+    config: ESCConfig
+    assumed: tuple[str, ...] = ()
+    """Fields of the configuration that no tensor tells: published values were taken."""
 
 
 def infer_config(state: Mapping[str, Tensor]) -> ESCConfig:
+    """Read every hyper-parameter of a network from the names and shapes of its weights.
+
+    As ``recognise``, without telling what was assumed.
+    """
+    return recognise(state).config
+
+
+def recognise(state: Mapping[str, Tensor], *, stated: ESCConfig | None = None) -> Recognition:
     """Read every hyper-parameter of a network from the names and shapes of its weights.
 
     Two hidden widths are told, not the factors they came from: the published factor is taken where
@@ -40,27 +65,30 @@ def infer_config(state: Mapping[str, Tensor]) -> ESCConfig:
 
     Args:
         state: tensors by the reference's names or by ours.
+        stated: what a header says; asked where tensors fit more than one network.
     Raises:
         CheckpointError: not the weights of an ESC; says what was found and what is missing.
     """
     unknown, ours = own_names(state)
     shapes = {name: tuple(tensor.shape) for name, tensor in ours.items()}
     missing = [name for name in _RANKS if name not in shapes]
-    if missing:
+    if missing or not any(name.startswith("reconstruction.") for name in shapes):
         raise CheckpointError(_not_an_esc(state, unknown, missing))
-    for name, rank in _RANKS.items():
-        if len(shapes[name]) != rank or 0 in shapes[name]:
+    for name, rank in {**_RANKS, **_MORE_RANKS}.items():
+        if name in shapes and (len(shapes[name]) != rank or 0 in shapes[name]):
             raise CheckpointError(
                 f"{name} has the shape {shapes[name]}; an ESC's has {rank} dimensions, none empty."
             )
-    return _config_from_shapes(shapes)
+    stated_scale = None if stated is None else stated.inner_scale
+    return _from_shapes(shapes, state.get(META_UPSAMPLE), stated_scale)
 
 
 def own_names(state: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]:
     """Split off what no ESC has, and give the rest our names.
 
     Returns:
-        The names that neither the reference's ESC nor ours has; the other tensors by our names.
+        The names that neither the reference's networks nor ours have; the other tensors by our
+        names, without what the reference stores beside weights.
     """
     if is_named_as_ours(state):
         unknown = unknown_own_names(state)
@@ -74,58 +102,90 @@ def is_named_as_ours(state: Mapping[str, Tensor]) -> bool:
     return len(unknown_own_names(state)) < len(unknown_reference_names(state))
 
 
-def _config_from_shapes(shapes: Mapping[str, tuple[int, ...]]) -> ESCConfig:
-    dim = shapes["shallow.weight"][0]
-    kernel = "decomposed" if "shared_large_kernel.weights.1" in shapes else "dense"
-    spatial = "shared_large_kernel.weights.1" if kernel == "decomposed" else None
-    num_heads, offsets = shapes["blocks.0.attention.relative_position_bias"]
+def _from_shapes(shapes: Shapes, record: Tensor | None, stated_scale: int | None) -> Recognition:
+    dim, channels = shapes["shallow.weight"][:2]
+    if channels % 3:
+        raise CheckpointError(
+            f"The first convolution takes {channels} channels; an ESC's takes 3 * unshuffle^2."
+        )
+    unshuffle = side_of_square("the first convolution's input channels / 3", channels // 3)
     layer_width = shapes.get("blocks.0.conv_layers.0.feed_forward.expand.weight", (0,))[0]
-    return _checked_config(
-        scale=_side("the last convolution's channels / 3", _subpixels(shapes)),
+    attention, assumed = _attention(shapes)
+    convolution, also_assumed = _convolution(shapes)
+    assumed = (*assumed, *also_assumed, *(() if layer_width else ("layer_mixer",)))
+    upsampler, also_assumed = recognise_upsampler(
+        shapes, record, unshuffle=unshuffle, stated_scale=stated_scale
+    )
+    values = dict(
         dim=dim,
-        pdim=shapes["shared_large_kernel.weights.0"][0],
         num_blocks=_count(shapes, r"blocks\.(\d+)\..*"),
         num_conv_layers=_count(shapes, r"blocks\.0\.conv_layers\.(\d+)\..*"),
-        window_size=(_side("the entries of the position bias per head", offsets) + 1) // 2,
-        num_heads=num_heads,
-        large_kernel_size=shapes[spatial or "shared_large_kernel.weights.0"][-1],
         expansion=_expansion(layer_width, dim) if layer_width else _PUBLISHED_EXPANSIONS[0],
         first_expansion=_expansion(shapes["blocks.0.feed_forward.expand.weight"][0], dim),
         norm_in_conv_layers="blocks.0.conv_layers.0.norm.weight" in shapes,
         norm_before_last_conv="norm.weight" in shapes,
-        large_kernel=kernel,
-        image_skip="bicubic" if kernel == "decomposed" else "nearest",
+        feature_skip="feature_skip.expand.weight" in shapes,
+        unshuffle=unshuffle,
+        **attention,
+        **convolution,
+        **upsampler,
     )
-
-
-def _checked_config(
-    *, large_kernel: LargeKernel, image_skip: ImageSkip, **values: float | bool
-) -> ESCConfig:
     try:
-        return ESCConfig.from_dict(
-            {"large_kernel": large_kernel, "image_skip": image_skip, **values}
-        )
+        config = ESCConfig.from_dict(values)
     except ValueError as error:
         raise CheckpointError(f"The shapes of the tensors fit no ESC: {error}") from error
+    return Recognition(config=config, assumed=(*assumed, *also_assumed))
 
 
-def _subpixels(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    channels = shapes["reconstruction.to_subpixels.weight"][0]
-    if channels % 3:
-        raise CheckpointError(
-            f"The last convolution makes {channels} channels; an ESC's makes 3 * scale^2."
-        )
-    return channels // 3
+def _attention(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What attention says of itself, wherever in a block it first is."""
+    is_first = "blocks.0.attention.query_key_value.weight" in shapes
+    is_in_layers = "blocks.0.conv_layers.0.conv_attention.query_key_value.weight" in shapes
+    place = "blocks.0.attention" if is_first else "blocks.0.conv_layers.0.conv_attention"
+    values: dict[str, Any] = {
+        "first_mixer": "window" if is_first else "convolution",
+        "layer_mixer": "window" if is_in_layers else "convolution",
+    }
+    if not is_first and not is_in_layers:
+        # Nothing attends: any window and any number of heads is right.
+        num_heads = math.gcd(shapes["shallow.weight"][0], ESCConfig().num_heads)
+        unused = ("window_size", "num_heads")
+        return {**values, "num_heads": num_heads}, unused
+    if f"{place}.position_bias.table" in shapes:
+        num_heads, offsets = shapes[f"{place}.position_bias.table"]
+        side = side_of_square("the entries of the position bias per head", offsets)
+        return {**values, "num_heads": num_heads, "window_size": (side + 1) // 2}, ()
+    raise CheckpointError(f"{place} has no position bias, so the file is no whole ESC.")
 
 
-def _side(what: str, area: int) -> int:
-    side = math.isqrt(area)
-    if side * side != area:
-        raise CheckpointError(f"In an ESC, {what} are a square number; here they are {area}.")
-    return side
+def _convolution(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What ConvAttention says of itself."""
+    shared = "shared_large_kernel.weights"
+    owned = next((name for name in shapes if ".own_kernel.weights.0" in name), None)
+    has_convolution = any(".aggregate.weight" in name for name in shapes)
+    if f"{shared}.0" not in shapes and owned is None:
+        if has_convolution:
+            raise CheckpointError("There is no large kernel, so the file is no whole ESC.")
+        # Nothing convolves: any kernel is right.
+        values = {
+            "pdim": min(shapes["shallow.weight"][0], ESCConfig().pdim),
+            "share_large_kernel": any("conv_attention.query_key_value" in name for name in shapes),
+        }
+        return values, (*values, "large_kernel_size", "large_kernel", "dynamic_kernel")
+    first = shapes[f"{shared}.0"] if owned is None else shapes[owned]
+    second_name = f"{shared}.1" if owned is None else f"{owned[:-1]}1"
+    is_decomposed = second_name in shapes
+    return {
+        "pdim": first[0],
+        "large_kernel_size": shapes[second_name][-1] if is_decomposed else first[-1],
+        "large_kernel": "decomposed" if is_decomposed else "dense",
+        "share_large_kernel": owned is None,
+        "dynamic_kernel": not has_convolution
+        or any(".dynamic_kernel.to_hidden.weight" in name for name in shapes),
+    }, () if has_convolution else ("dynamic_kernel",)
 
 
-def _count(names: Mapping[str, tuple[int, ...]], pattern: str) -> int:
+def _count(names: Shapes, pattern: str) -> int:
     """How many different indices there are; gaps show later, as missing names."""
     matches = (re.fullmatch(pattern, name) for name in names)
     return len({match.group(1) for match in matches if match is not None})
@@ -140,22 +200,16 @@ def _expansion(hidden: int, dim: int) -> float:
 
 
 def _not_an_esc(state: Mapping[str, Tensor], unknown: list[str], missing: list[str]) -> str:
-    has_large_kernel = any(name.endswith("plk_filter") for name in state)
-    for beginning, relative in _RELATIVES:
-        if has_large_kernel and any(name.startswith(beginning) for name in state):
-            return (
-                f"These are the weights of {relative}, which this version does not run; it runs "
-                "ESC, ESC-light, ESC-FP and ESC-XL."
-            )
     examples = [
         f"{name} {'x'.join(map(str, tensor.shape))}" for name, tensor in list(state.items())[:3]
     ]
     if len(state) > len(examples):
         examples.append("…")
+    missing = missing or ["reconstruction.to_subpixels.weight"]
     if not is_named_as_ours(state):
         missing = list(to_reference(dict.fromkeys(missing, torch.empty(0))))
     return (
         f"Not an ESC: {len(state)} tensors were found ({', '.join(examples)}), {len(unknown)} of "
         f"them with names that no ESC has; missing are {', '.join(missing)} and "
-        "more. Give a checkpoint of ESC, ESC-light, ESC-FP or ESC-XL."
+        "more. Give a checkpoint of ESC or of one of its relatives (escsr models --all)."
     )

@@ -73,7 +73,7 @@ def save_reference_weights(path: str | os.PathLike[str], network: ESC) -> None:
     """
     state = {
         name: tensor.detach().cpu().contiguous()
-        for name, tensor in to_reference(network.state_dict()).items()
+        for name, tensor in to_reference(network.state_dict(), network.config).items()
     }
     target = Path(path)
     partial = _partial_name(target)

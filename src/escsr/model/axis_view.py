@@ -1,0 +1,65 @@
+"""Which pixels of an enlarged image a piece of the image answers for, along one axis."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from escsr.errors import ConfigurationError
+from escsr.model.query_neighbours import AxisNeighbours, find_neighbours
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AxisView:
+    """A stretch of the result's axis, and the piece of the image's axis that it is made from.
+
+    Places are those of the whole image, so that pieces meet exactly whatever the factor.
+
+    Raises:
+        ConfigurationError: no output pixel, or a side below 1.
+    """
+
+    length: int
+    """Of the whole image, in pixels."""
+    output_length: int
+    """Of the whole result, in pixels."""
+    start: int = 0
+    """First pixel of the image that is at hand."""
+    first: int = 0
+    """First pixel of the result that is asked for."""
+    stop: int
+    """One past the last."""
+
+    def __post_init__(self) -> None:
+        """Check that there is something to make, and something to make it from."""
+        if min(self.length, self.output_length, self.stop - self.first) < 1:
+            raise ConfigurationError(
+                f"An axis of {self.length} pixels was asked to become {self.output_length}, of "
+                f"them {self.first} to {self.stop}; all three need at least 1 pixel."
+            )
+
+    @classmethod
+    def whole(cls, *, length: int, output_length: int) -> "AxisView":
+        """All of the result from all of the image."""
+        return cls(length=length, output_length=output_length, stop=output_length)
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of the result that are asked for."""
+        return self.stop - self.first
+
+    def neighbours(self, num_features: int, dtype: torch.dtype) -> AxisNeighbours:
+        """The pixels at hand that answer each query: (num_pixels,), on the CPU.
+
+        Args:
+            num_features: pixels at hand, from ``start`` on; more than the image has where it was
+                extended.
+            dtype: of offsets and shares.
+        """
+        return find_neighbours(self._coordinates(num_features), num_features, dtype)
+
+    def _coordinates(self, num_features: int) -> Tensor:
+        """Centres of the output pixels, from -1 to 1 over the pixels at hand; float64."""
+        position = 2 * torch.arange(self.first, self.stop, dtype=torch.float64) + 1
+        share = self.length / num_features
+        return position / self.output_length * share - 2 * self.start / num_features - 1

@@ -1,0 +1,223 @@
+"""How the reference's code calls each tensor, and how we do: one table per part of a network."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from torch import Tensor
+
+from escsr.model.config import LargeKernel
+
+Family = Literal["esc", "real", "real-m", "lte"]
+Ending = Literal["subpixels", "layers", "dysample", "narrowed dysample", "lte"]
+Pairs = tuple[tuple[str, str], ...]
+Rules = tuple[tuple[re.Pattern[str], str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """What decides how the reference names the tensors of a network."""
+
+    family: Family = "esc"
+    large_kernel: LargeKernel = "dense"
+    ending: Ending = "subpixels"
+    is_unshuffled: bool = False
+
+
+META_UPSAMPLE = "to_img.MetaUpsample"
+"""ESC-Real-M's record of its upsampler: seven bytes, no weights."""
+INITIAL_PLACES = ".init_pos"
+"""End of the name of DySample's constant grid."""
+EXPANDED_BIAS = ".attn.rpe_bias"
+BIAS_TABLE = ".attn.relative_position_bias"
+
+_BODY: Pairs = (
+    ("blocks.#.ln_proj", "blocks.#.norm_in"),
+    ("blocks.#.proj.proj", "blocks.#.feed_forward.expand"),
+    ("blocks.#.proj.dwc", "blocks.#.feed_forward.depthwise"),
+    ("blocks.#.proj.aggr", "blocks.#.feed_forward.reduce"),
+    ("blocks.#.ln_attn", "blocks.#.norm_attention"),
+    ("blocks.#.attn.to_qkv", "blocks.#.attention.query_key_value"),
+    ("blocks.#.attn.relative_position_bias", "blocks.#.attention.position_bias.table"),
+    ("blocks.#.attn.to_out", "blocks.#.attention.output_projection"),
+    ("blocks.#.lns.#", "blocks.#.conv_layers.#.norm"),
+    ("blocks.#.convffns.#.proj", "blocks.#.conv_layers.#.feed_forward.expand"),
+    ("blocks.#.convffns.#.dwc", "blocks.#.conv_layers.#.feed_forward.depthwise"),
+    ("blocks.#.convffns.#.aggr", "blocks.#.conv_layers.#.feed_forward.reduce"),
+    ("blocks.#.pconvs.#.aggr", "blocks.#.conv_layers.#.conv_attention.aggregate"),
+    ("blocks.#.ln_out", "blocks.#.norm_out"),
+    ("blocks.#.conv_out", "blocks.#.conv_out"),
+)
+_DYNAMIC_KERNEL = "blocks.#.conv_layers.#.conv_attention.dynamic_kernel"
+_KERNELS: dict[LargeKernel, Pairs] = {
+    "dense": (
+        ("plk_filter", "shared_large_kernel.weights.0"),
+        ("blocks.#.pconvs.#.plk.dwc_proj.1", f"{_DYNAMIC_KERNEL}.to_hidden"),
+        ("blocks.#.pconvs.#.plk.dwc_proj.3", f"{_DYNAMIC_KERNEL}.to_kernel"),
+    ),
+    "decomposed": (
+        ("lk_channel", "shared_large_kernel.weights.0"),
+        ("lk_spatial", "shared_large_kernel.weights.1"),
+        ("blocks.#.pconvs.#.plk.proj.1", f"{_DYNAMIC_KERNEL}.to_hidden"),
+        ("blocks.#.pconvs.#.plk.proj.3", f"{_DYNAMIC_KERNEL}.to_kernel"),
+    ),
+}
+_BODY_END: Pairs = (("ln_last", "norm"), ("last", "deep"))
+_LTE: Pairs = (
+    ("coef", "reconstruction.amplitude"),
+    ("freq", "reconstruction.frequency"),
+    ("phase", "reconstruction.phase"),
+    ("imnet.layers.#", "reconstruction.decoder.#"),
+)
+_OURS_ALONE: tuple[str, ...] = (
+    "blocks.#.attention.aggregate",
+    "blocks.#.attention.dynamic_kernel.to_hidden",
+    "blocks.#.attention.dynamic_kernel.to_kernel",
+    "blocks.#.attention.own_kernel.weights.#",
+    "blocks.#.conv_layers.#.conv_attention.own_kernel.weights.#",
+    "blocks.#.conv_layers.#.conv_attention.query_key_value",
+    "blocks.#.conv_layers.#.conv_attention.output_projection",
+    "blocks.#.conv_layers.#.conv_attention.position_bias.table",
+)
+"""Of the paper's ablations, whose code is not published."""
+
+
+def layout_of_reference(names: Iterable[str]) -> Layout:
+    """How a state dict with the reference's names is laid out."""
+    names = set(names)
+    kernel = "decomposed" if {"lk_channel", "lk_spatial"} & names else "dense"
+    if any(name.startswith(("imnet.", "encoder.")) for name in names):
+        return Layout(family="lte", large_kernel=kernel, ending="lte")
+    if not any(name.startswith("skip.") for name in names) and META_UPSAMPLE not in names:
+        return Layout(large_kernel=kernel)
+    family = "real-m" if META_UPSAMPLE in names or "to_img.0.weight" in names else "real"
+    return Layout(
+        family=family,
+        large_kernel=kernel,
+        ending=_ending_of_reference(names),
+        is_unshuffled="proj.1.weight" in names,
+    )
+
+
+def _ending_of_reference(names: set[str]) -> Ending:
+    if any(name.startswith("to_img.2.offset") for name in names):
+        return "narrowed dysample"
+    if any(re.fullmatch(r"to_img\.(0\.)?offset\..*", name) for name in names):
+        return "dysample"
+    convolutions = {name for name in names if re.fullmatch(r"to_img\.\d+\.weight", name)}
+    return "subpixels" if convolutions == {"to_img.0.weight"} else "layers"
+
+
+def layout_of_ours(state: Mapping[str, Tensor]) -> Layout:
+    """How the reference would lay out a state dict with our names."""
+    kernel = "decomposed" if "shared_large_kernel.weights.1" in state else "dense"
+    if "reconstruction.amplitude.weight" in state:
+        return Layout(family="lte", large_kernel=kernel, ending="lte")
+    if "feature_skip.expand.weight" not in state:
+        return Layout(large_kernel=kernel)
+    entering = state.get("shallow.weight")
+    is_unshuffled = entering is not None and entering.dim() == 4 and entering.shape[1] != 3
+    ending = _ending_of_ours(state)
+    of_real = ending == "dysample" or (ending == "layers" and _NEAREST_FIRST in state)
+    return Layout(
+        family="real" if of_real and not is_unshuffled else "real-m",
+        large_kernel=kernel,
+        ending=ending,
+        is_unshuffled=is_unshuffled,
+    )
+
+
+_NEAREST_FIRST = "reconstruction.layers.1.weight"
+
+
+def _ending_of_ours(names: Mapping[str, Tensor]) -> Ending:
+    if "reconstruction.sampler.offset.weight" in names:
+        narrowed = "reconstruction.narrow.weight" in names
+        return "narrowed dysample" if narrowed else "dysample"
+    return "subpixels" if "reconstruction.to_subpixels.weight" in names else "layers"
+
+
+@cache
+def reference_to_ours(layout: Layout) -> Rules:
+    """(pattern of the reference's name, ours); the first that matches holds."""
+    return tuple((_pattern(theirs), ours) for theirs, ours in _pairs(layout))
+
+
+@cache
+def ours_to_reference(layout: Layout) -> Rules:
+    """(pattern of our name, the reference's)."""
+    return tuple((_pattern(ours), theirs) for theirs, ours in _pairs(layout))
+
+
+@cache
+def own_patterns() -> tuple[re.Pattern[str], ...]:
+    """Of every name that a network of ours may have, also between the reference's networks."""
+    layouts = (
+        Layout(),
+        Layout(family="rib", large_kernel="decomposed"),
+        Layout(family="lte", ending="lte"),
+        Layout(family="real-m", ending="layers"),
+        Layout(family="real-m", ending="narrowed dysample"),
+    )
+    names = dict.fromkeys(ours for layout in layouts for _, ours in _pairs(layout))
+    return tuple(_pattern(name) for name in (*names, *_OURS_ALONE))
+
+
+def _pairs(layout: Layout) -> Pairs:
+    prefix = "encoder." if layout.family == "lte" else ""
+    body = (*_BODY, *_KERNELS[layout.large_kernel], *_entrance(layout))
+    body = (*body, *_BODY_END)
+    return (*((prefix + theirs, ours) for theirs, ours in body), *_ending(layout))
+
+
+def _entrance(layout: Layout) -> Pairs:
+    if layout.family not in ("real", "real-m"):
+        return (("proj", "shallow"),)
+    first = 1 if layout.is_unshuffled else 0
+    return (
+        ("proj.1" if layout.is_unshuffled else "proj", "shallow"),
+        (f"skip.{first}", "feature_skip.expand"),
+        (f"skip.{first + 1}", "feature_skip.depthwise"),
+        (f"skip.{first + 3}", "feature_skip.reduce"),
+    )
+
+
+def _ending(layout: Layout) -> Pairs:
+    match layout.ending:
+        case "lte":
+            return _LTE
+        case "layers":
+            return (("to_img.#", "reconstruction.layers.#"),)
+        case "narrowed dysample":
+            return (("to_img.0", "reconstruction.narrow"), *_dysample("to_img.2"))
+        case "dysample":
+            return _dysample("to_img" if layout.family == "real" else "to_img.0")
+        case "subpixels":
+            name = "to_img" if layout.family == "esc" else "to_img.0"
+            return ((name, "reconstruction.to_subpixels"),)
+
+
+def _dysample(place: str) -> Pairs:
+    return (
+        (f"{place}.offset", "reconstruction.sampler.offset"),
+        (f"{place}.scope", "reconstruction.sampler.scope"),
+        (f"{place}.end_conv", "reconstruction.sampler.mix"),
+    )
+
+
+def _pattern(module: str) -> re.Pattern[str]:
+    return re.compile(re.escape(module).replace(r"\#", r"(\d+)") + r"(\.weight|\.bias|)")
+
+
+def rename(name: str, rules: Rules) -> str | None:
+    """A name by the first rule that fits; None where none does."""
+    for pattern, target in rules:
+        match = pattern.fullmatch(name)
+        if match is not None:
+            *indices, parameter = match.groups()
+            for index in indices:
+                target = target.replace("#", index, 1)
+            return target + parameter
+    return None
