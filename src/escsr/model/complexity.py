@@ -72,7 +72,12 @@ def _mixer(config: ESCConfig, kind: Mixer, pixels: int, padded_pixels: int) -> i
 def _window_attention(config: ESCConfig, pixels: int, padded_pixels: int) -> int:
     dim, tokens = config.dim, config.window_size**2
     score_dim, per_window_place = dim, 0
-    per_pixel = dim**2
+    if config.position_bias == "implicit":
+        places = 2 + 4 * config.position_frequencies
+        ranks = config.num_heads * config.position_rank
+        score_dim = dim + ranks
+        per_window_place = config.position_hidden_dim * (places + 2 * ranks)
+    per_pixel = dim**2 + (dim * (9 + dim) if config.attention_gate else 0)
     per_padded_pixel = 3 * dim**2 + tokens * (score_dim + dim)
     return per_pixel * pixels + per_padded_pixel * padded_pixels + per_window_place * tokens
 

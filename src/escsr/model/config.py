@@ -8,6 +8,7 @@ from escsr.errors import ConfigurationError
 
 ImageSkip = Literal["nearest", "bicubic", "none"]
 LargeKernel = Literal["dense", "decomposed"]
+PositionBias = Literal["table", "implicit"]
 Mixer = Literal["window", "convolution"]
 Upsampler = Literal[
     "pixelshuffledirect", "pixelshuffle", "nearest+conv", "conv+nearest", "dysample", "lte"
@@ -69,6 +70,17 @@ class ESCConfig:
     """Hidden channels of the MLP of "lte"."""
     texture_mlp_layers: int = 3
     """Hidden layers of that MLP."""
+    position_bias: PositionBias = "table"
+    """"table": one learned number per offset and head; "implicit": a small network of the position
+    makes factors (ESC-RIB)."""
+    position_rank: int = 16
+    """Numbers per position, head and side that the implicit bias makes."""
+    position_hidden_dim: int = 32
+    """Hidden channels of the implicit bias's network."""
+    position_frequencies: int = 10
+    """Frequencies at which the implicit bias sees a position."""
+    attention_gate: bool = False
+    """Attention's result is weighed by a gate made from its input (ESC-RIB)."""
     first_mixer: Mixer = "window"
     """What the first layer of a block mixes pixels with; "convolution" is an ablation."""
     layer_mixer: Mixer = "convolution"
@@ -82,7 +94,7 @@ class ESCConfig:
         """Check every field, naming the first that cannot be."""
         for name in _COUNTS:
             _require_integer(name, getattr(self, name), at_least=1)
-        for name in ("num_conv_layers", "texture_mlp_layers"):
+        for name in ("num_conv_layers", "position_frequencies", "texture_mlp_layers"):
             _require_integer(name, getattr(self, name), at_least=0)
         _require_integer("large_kernel_size", self.large_kernel_size, at_least=3)
         if self.large_kernel_size % 2 == 0:
@@ -153,11 +165,14 @@ _COUNTS = (
     "unshuffle",
     "texture_dim",
     "texture_mlp_dim",
+    "position_rank",
+    "position_hidden_dim",
 )
 _SWITCHES = (
     "norm_in_conv_layers",
     "norm_before_last_conv",
     "feature_skip",
+    "attention_gate",
     "dynamic_kernel",
     "share_large_kernel",
 )
@@ -165,6 +180,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "image_skip": get_args(ImageSkip),
     "large_kernel": get_args(LargeKernel),
     "upsampler": get_args(Upsampler),
+    "position_bias": get_args(PositionBias),
     "first_mixer": get_args(Mixer),
     "layer_mixer": get_args(Mixer),
 }

@@ -11,6 +11,7 @@ from escsr.model.convolutional_attention import (
     LargeKernelWeights,
     SharedLargeKernel,
 )
+from escsr.model.implicit_position_bias import ImplicitPositionBias
 from escsr.model.layer_norm import ChannelLayerNorm
 from escsr.model.padding import reflect_pad, reflect_pad_to_multiple
 from escsr.model.position_bias import TablePositionBias
@@ -160,6 +161,7 @@ def _mixer(config: ESCConfig, kind: Mixer, attention_backend: AttentionBackend) 
             num_heads=config.num_heads,
             backend=attention_backend,
             position_bias=_position_bias(config),
+            has_gate=config.attention_gate,
         )
     return ConvAttention(
         config.dim,
@@ -171,6 +173,14 @@ def _mixer(config: ESCConfig, kind: Mixer, attention_backend: AttentionBackend) 
 
 
 def _position_bias(config: ESCConfig) -> nn.Module:
+    if config.position_bias == "implicit":
+        return ImplicitPositionBias(
+            config.num_heads,
+            config.window_size,
+            rank=config.position_rank,
+            hidden_dim=config.position_hidden_dim,
+            frequencies=config.position_frequencies,
+        )
     return TablePositionBias(config.num_heads, config.window_size)
 
 

@@ -44,6 +44,13 @@ VARIANTS: dict[str, ESCConfig] = {
     "esc-real-m-dysample": replace(_REAL, upsampler="dysample"),
     "esc-real-m-conv": replace(_REAL, scale=1, upsampler="pixelshuffledirect"),
     "esc-lte": ESCConfig(upsampler="lte", image_skip="none"),
+    "esc-rib": ESCConfig(
+        window_size=64,
+        first_expansion=4.0,
+        norm_before_last_conv=True,
+        position_bias="implicit",
+        attention_gate=True,
+    ),
     "esc-tiny": ESCConfig(
         dim=32, pdim=8, num_blocks=2, num_conv_layers=4, window_size=16, num_heads=2
     ),

@@ -13,7 +13,7 @@ class WindowAttention(nn.Module):
     """Multi-head self-attention in windows of ``window_size``: no shift, no mask.
 
     The features are extended by reflection to whole windows *before* q, k, v are made and cropped
-    *before* the output projection.
+    *before* the gate and the output projection.
 
     Args:
         dim: channels of the features; a multiple of ``num_heads``.
@@ -22,9 +22,10 @@ class WindowAttention(nn.Module):
         backend: how attention is computed.
         position_bias: called without arguments gives the bias of a window; a learned table of
             relative offsets unless given.
+        has_gate: weigh the result by ``sigmoid(Conv1x1(DWConv3x3(features)))``.
     Raises:
         ConfigurationError: no such back-end.
-    Source: ESC, arXiv:2503.06671, section 3.3.
+    Source: ESC, arXiv:2503.06671, section 3.3; the gate is ESC-RIB's, arXiv:2603.06738.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class WindowAttention(nn.Module):
         num_heads: int,
         backend: AttentionBackend = "sdpa",
         position_bias: nn.Module | None = None,
+        has_gate: bool = False,
     ) -> None:
         super().__init__()
         self.window_size = window_size
@@ -42,6 +44,7 @@ class WindowAttention(nn.Module):
         self.backend: AttentionBackend = require_backend(backend)
         self.query_key_value = nn.Conv2d(dim, 3 * dim, 1)
         self.position_bias = position_bias or TablePositionBias(num_heads, window_size)
+        self.gate = Gate(dim) if has_gate else None
         self.output_projection = nn.Conv2d(dim, dim, 1)
 
     def forward(self, features: FeatureMap) -> FeatureMap:
@@ -68,6 +71,8 @@ class WindowAttention(nn.Module):
             attended_BNTD = attend(q, k, v, bias, backend=self.backend)
         height, width = features.shape[-2:]
         merged = merge_windows(merge_heads(attended_BNTD), self.window_size, height, width)
+        if self.gate is not None:
+            merged = merged * self.gate(features)
         return self.output_projection(merged)
 
     def queries_keys_values(
@@ -81,6 +86,19 @@ class WindowAttention(nn.Module):
         qkv_BTC = self.query_key_value(maps).permute(0, 2, 3, 1).flatten(1, 2)
         q, k, v = (split_heads(tokens_BTC, self.num_heads) for tokens_BTC in qkv_BTC.chunk(3, -1))
         return q, k, v
+
+
+class Gate(nn.Module):
+    """How much of each attended value passes: in (0, 1), from a pixel and its neighbours."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.pointwise = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, features: FeatureMap) -> FeatureMap:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return self.pointwise(self.depthwise(features)).sigmoid()
 
 
 def partition_windows(features: FeatureMap, window_size: int) -> Tensor:

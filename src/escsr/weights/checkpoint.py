@@ -29,6 +29,8 @@ _TOLD_BY_SHAPES = (
     "upsampler",
     "unshuffle",
     "feature_skip",
+    "position_bias",
+    "attention_gate",
     "first_mixer",
     "layer_mixer",
     "dynamic_kernel",

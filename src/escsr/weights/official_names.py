@@ -10,7 +10,7 @@ from torch import Tensor
 
 from escsr.model.config import LargeKernel
 
-Family = Literal["esc", "real", "real-m", "lte"]
+Family = Literal["esc", "real", "real-m", "lte", "rib"]
 Ending = Literal["subpixels", "layers", "dysample", "narrowed dysample", "lte"]
 Pairs = tuple[tuple[str, str], ...]
 Rules = tuple[tuple[re.Pattern[str], str], ...]
@@ -65,6 +65,17 @@ _KERNELS: dict[LargeKernel, Pairs] = {
     ),
 }
 _BODY_END: Pairs = (("ln_last", "norm"), ("last", "deep"))
+_RIB: Pairs = (
+    ("blocks.#.attn.hidden_b", "blocks.#.attention.position_bias.hidden_bias"),
+    ("blocks.#.attn.to_hidden", "blocks.#.attention.position_bias.to_hidden"),
+    ("blocks.#.attn.to_q", "blocks.#.attention.position_bias.to_query"),
+    ("blocks.#.attn.to_k", "blocks.#.attention.position_bias.to_key"),
+    ("blocks.#.attn.gate.0", "blocks.#.attention.gate.depthwise"),
+    ("blocks.#.attn.gate.1", "blocks.#.attention.gate.pointwise"),
+    ("last.0", "norm"),
+    ("last.1", "deep"),
+    ("upsampler.up_conv", "reconstruction.to_subpixels"),
+)
 _LTE: Pairs = (
     ("coef", "reconstruction.amplitude"),
     ("freq", "reconstruction.frequency"),
@@ -80,6 +91,12 @@ _OURS_ALONE: tuple[str, ...] = (
     "blocks.#.conv_layers.#.conv_attention.query_key_value",
     "blocks.#.conv_layers.#.conv_attention.output_projection",
     "blocks.#.conv_layers.#.conv_attention.position_bias.table",
+    "blocks.#.conv_layers.#.conv_attention.position_bias.hidden_bias",
+    "blocks.#.conv_layers.#.conv_attention.position_bias.to_hidden",
+    "blocks.#.conv_layers.#.conv_attention.position_bias.to_query",
+    "blocks.#.conv_layers.#.conv_attention.position_bias.to_key",
+    "blocks.#.conv_layers.#.conv_attention.gate.depthwise",
+    "blocks.#.conv_layers.#.conv_attention.gate.pointwise",
 )
 """Of the paper's ablations, whose code is not published."""
 
@@ -90,6 +107,8 @@ def layout_of_reference(names: Iterable[str]) -> Layout:
     kernel = "decomposed" if {"lk_channel", "lk_spatial"} & names else "dense"
     if any(name.startswith(("imnet.", "encoder.")) for name in names):
         return Layout(family="lte", large_kernel=kernel, ending="lte")
+    if any(name.startswith("upsampler.up_conv") for name in names):
+        return Layout(family="rib", large_kernel=kernel)
     if not any(name.startswith("skip.") for name in names) and META_UPSAMPLE not in names:
         return Layout(large_kernel=kernel)
     family = "real-m" if META_UPSAMPLE in names or "to_img.0.weight" in names else "real"
@@ -113,6 +132,8 @@ def _ending_of_reference(names: set[str]) -> Ending:
 def layout_of_ours(state: Mapping[str, Tensor]) -> Layout:
     """How the reference would lay out a state dict with our names."""
     kernel = "decomposed" if "shared_large_kernel.weights.1" in state else "dense"
+    if any(".position_bias.to_hidden" in name for name in state):
+        return Layout(family="rib", large_kernel=kernel)
     if "reconstruction.amplitude.weight" in state:
         return Layout(family="lte", large_kernel=kernel, ending="lte")
     if "feature_skip.expand.weight" not in state:
@@ -168,6 +189,8 @@ def own_patterns() -> tuple[re.Pattern[str], ...]:
 def _pairs(layout: Layout) -> Pairs:
     prefix = "encoder." if layout.family == "lte" else ""
     body = (*_BODY, *_KERNELS[layout.large_kernel], *_entrance(layout))
+    if layout.family == "rib":
+        return (*body, *_RIB)
     body = (*body, *_BODY_END)
     return (*((prefix + theirs, ours) for theirs, ours in body), *_ending(layout))
 

@@ -20,8 +20,9 @@ from escsr.weights.official import (
 from escsr.weights.official_names import META_UPSAMPLE
 from escsr.weights.upsampler_recognition import recognise_upsampler, side_of_square
 
-_PUBLISHED_EXPANSIONS = (1.25, 2.0, 1.5)
-"""Of ESC's ConvAttention layers, of its first ConvFFN and of ESC-FP's."""
+_PUBLISHED_EXPANSIONS = (1.25, 2.0, 1.5, 4.0)
+"""Of ESC's ConvAttention layers, of its first ConvFFN, of ESC-FP's and of ESC-RIB's."""
+_PUBLISHED_RIB_WINDOW = 64
 
 _RANKS = {
     "shallow.weight": 4,
@@ -145,17 +146,30 @@ def _attention(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
     values: dict[str, Any] = {
         "first_mixer": "window" if is_first else "convolution",
         "layer_mixer": "window" if is_in_layers else "convolution",
+        "attention_gate": f"{place}.gate.depthwise.weight" in shapes,
     }
     if not is_first and not is_in_layers:
         # Nothing attends: any window and any number of heads is right.
         num_heads = math.gcd(shapes["shallow.weight"][0], ESCConfig().num_heads)
-        unused = ("window_size", "num_heads")
+        unused = ("window_size", "num_heads", "position_bias", "attention_gate")
         return {**values, "num_heads": num_heads}, unused
     if f"{place}.position_bias.table" in shapes:
         num_heads, offsets = shapes[f"{place}.position_bias.table"]
         side = side_of_square("the entries of the position bias per head", offsets)
         return {**values, "num_heads": num_heads, "window_size": (side + 1) // 2}, ()
-    raise CheckpointError(f"{place} has no position bias, so the file is no whole ESC.")
+    if f"{place}.position_bias.to_query" not in shapes:
+        raise CheckpointError(f"{place} has no position bias, so the file is no whole ESC.")
+    num_heads, hidden_dim, rank = shapes[f"{place}.position_bias.to_query"]
+    places = shapes[f"{place}.position_bias.to_hidden"][0]
+    implicit = {
+        "position_bias": "implicit",
+        "num_heads": num_heads,
+        "window_size": _PUBLISHED_RIB_WINDOW,
+        "position_rank": rank,
+        "position_hidden_dim": hidden_dim,
+        "position_frequencies": (places - 2) // 4,
+    }
+    return {**values, **implicit}, ("window_size",)
 
 
 def _convolution(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
