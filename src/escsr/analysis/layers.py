@@ -1,0 +1,145 @@
+"""The layers of a network in their order, and the features after each of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from escsr.model import ESC
+from escsr.model.network import ESCBlock
+from escsr.model.window_attention import WindowAttention
+from escsr.shapes import FeatureMap, ImageBatch
+
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A place in a network where features can be looked at."""
+
+    label: str
+    """Short, for the axis of a picture; no two of a network share one."""
+    module: nn.Module
+    is_input: bool = False
+    """The features are what the module is given, not what it returns: after a residual has been
+    added, no module returns the sum, but the next one is given it."""
+
+
+def esc_within(network: nn.Module) -> ESC | None:
+    """The ESC that a network is, or wraps; None where it is another."""
+    return next((module for module in network.modules() if isinstance(module, ESC)), None)
+
+
+def esc_layers(network: ESC) -> list[Layer]:
+    """The features after the first convolution, every layer of every block, and the last."""
+    layers = [Layer(label="first", module=network.shallow)]
+    for number, block in enumerate(network.blocks, start=1):
+        assert isinstance(block, ESCBlock)
+        layers += _block_layers(block, number)
+    return [*layers, Layer(label="last", module=network.deep)]
+
+
+def _block_layers(block: ESCBlock, number: int) -> list[Layer]:
+    """After the ConvFFN, the first mixer, every further layer, and the block as a whole."""
+    mixers = [block.attention, *(layer.conv_attention for layer in block.conv_layers)]
+    names = [
+        f"{'attn' if isinstance(mixer, WindowAttention) else 'conv'}{place}"
+        for place, mixer in enumerate(mixers)
+    ]
+    names[0] = names[0].removesuffix("0")
+    follow = [*block.conv_layers, block.norm_out]
+    after_mixers = [
+        Layer(label=f"{number}.{name}", module=module, is_input=True)
+        for name, module in zip(names, follow, strict=True)
+    ]
+    return [
+        Layer(label=f"{number}.ffn", module=block.norm_attention, is_input=True),
+        *after_mixers,
+        Layer(label=f"{number}.out", module=block),
+    ]
+
+
+def look(
+    network: nn.Module,
+    layers: Sequence[Layer],
+    image: ImageBatch,
+    keep: Callable[[FeatureMap], Kept],
+) -> list[Kept | None]:
+    """Run a network on an image, and keep something of the features of each layer.
+
+    Args:
+        network: (1, 3, H, W) -> an image.
+        layers: where to look.
+        image: (1, 3, H, W).
+        keep: is given (1, C, H', W') of a layer, H' x W' as after the first convolution.
+    Returns:
+        What ``keep`` returned, in the order of ``layers``; None for a layer whose features are of
+        another size, or that was not reached.
+    """
+    kept: dict[str, Kept] = {}
+    with torch.inference_mode(), _watched(network, layers, kept, keep):
+        network(image)
+    return [kept.get(layer.label) for layer in layers]
+
+
+@contextmanager
+def _watched(
+    network: nn.Module,
+    layers: Sequence[Layer],
+    kept: dict[str, Kept],
+    keep: Callable[[FeatureMap], Kept],
+) -> Iterator[None]:
+    trunk: list[tuple[int, int]] = []
+
+    def find_trunk(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if not trunk:
+            trunk.append((output.shape[-2], output.shape[-1]))
+
+    def note(label: str, features: object) -> None:
+        found = as_feature_map(features, trunk[0]) if trunk else None
+        if found is not None:
+            kept[label] = keep(found)
+
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    handles = [module.register_forward_hook(find_trunk) for module in convolutions]
+    handles += [_register(layer, note) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _register(layer: Layer, note: Callable[[str, object], None]) -> Any:
+    if layer.is_input:
+        return layer.module.register_forward_pre_hook(
+            lambda module, inputs: note(layer.label, inputs[0])
+        )
+    return layer.module.register_forward_hook(
+        lambda module, inputs, output: note(layer.label, output)
+    )
+
+
+def as_feature_map(features: object, size: tuple[int, int]) -> FeatureMap | None:
+    """Features of one image as (1, C, H, W), however a network lays them out.
+
+    Args:
+        features: (1, C, H, W), (1, H, W, C) or tokens (1, H*W, C); the first of a tuple counts.
+        size: (H, W).
+    Returns:
+        A view; None where it is none of these.
+    """
+    if isinstance(features, tuple | list) and features:
+        features = features[0]
+    if not isinstance(features, Tensor) or features.ndim not in (3, 4) or len(features) != 1:
+        return None
+    if features.ndim == 4 and tuple(features.shape[2:]) == size:
+        return features
+    if features.ndim == 4 and tuple(features.shape[1:3]) == size:
+        return features.permute(0, 3, 1, 2)
+    if features.ndim == 3 and features.shape[1] == size[0] * size[1]:
+        return features.transpose(1, 2).reshape(1, -1, *size)
+    return None

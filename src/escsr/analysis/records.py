@@ -1,0 +1,16 @@
+"""What an analysis is asked for, and what stands where a question makes no sense."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Part = Literal["similarity", "receptive-field", "attribution", "kernels", "spectrum"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The questions, in the order of the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A question that makes no sense of a network or an image, and why."""
+
+    reason: str
+    """A clause that ends with a full stop."""

@@ -1,0 +1,102 @@
+"""The folder of an analysis: never over what is not ours, and never over an input."""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from escsr.analysis.figures import PICTURE_NAMES, draw_all, require_matplotlib
+from escsr.analysis.report import JSON_FORMAT, analysis_as_dict, as_json
+from escsr.analysis.run import Analysis
+from escsr.errors import ImageWriteError, OutputExistsError
+
+JSON_NAME = "analysis.json"
+
+
+def prepare_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
+    """Find out before the work whether its results may be stored, and make the folder.
+
+    Args:
+        folder: new, empty, or holding earlier results of ours.
+        inputs: files that are read; none of them may be replaced, whatever was allowed.
+        overwrite: allow any folder; only files of the same names are replaced then.
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OutputExistsError: it holds something else, or an input under a name of ours.
+        ImageWriteError: it cannot be made, or is closed to us.
+    """
+    require_matplotlib()
+    targets = {os.path.realpath(folder / name) for name in (*PICTURE_NAMES, JSON_NAME)}
+    taken = next((path for path in inputs if os.path.realpath(path) in targets), None)
+    if taken is not None:
+        raise OutputExistsError(
+            f"{taken} is an input, and the results would replace it; choose another --out folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_free = overwrite or not any(folder.iterdir()) or _holds_earlier_results(folder)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    if not is_free:
+        raise OutputExistsError(
+            f"{folder} is not empty, and holds no earlier results of escsr analyze. Choose "
+            "another folder with --out, or allow --overwrite."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ImageWriteError(f"The folder {folder} may not be written to; choose another.")
+
+
+def write_analysis(folder: Path, analysis: Analysis) -> dict[str, Any]:
+    """Write the pictures and ``analysis.json``, which comes last.
+
+    Each file is complete or not there; pictures of earlier results are removed.
+
+    Args:
+        folder: from ``prepare_folder``.
+        analysis: what to tell.
+    Returns:
+        What ``analysis.json`` holds.
+    Raises:
+        ImageWriteError: the disk is full, or a file is closed to us.
+    """
+    try:
+        if _holds_earlier_results(folder):
+            for name in PICTURE_NAMES:
+                (folder / name).unlink(missing_ok=True)
+        names: list[str] = []
+        for name, content in draw_all(analysis):
+            _replace(folder / name, content)
+            names.append(name)
+        report = analysis_as_dict(analysis, files=names)
+        _replace(folder / JSON_NAME, (as_json(report) + "\n").encode())
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    return report
+
+
+def _holds_earlier_results(folder: Path) -> bool:
+    try:
+        content: object = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == JSON_FORMAT
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.parent / f".escsr-{secrets.token_hex(6)}.partial"
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _not_writable(folder: Path, error: OSError) -> ImageWriteError:
+    return ImageWriteError(
+        f"The results cannot be written to {folder}: {error.strerror or error}. Free space, or "
+        "choose another folder."
+    )
