@@ -53,7 +53,7 @@ def randomise(network: nn.Module, *, seed: int) -> None:
             drawn = torch.randn(parameter.shape, generator=generator)
             if "norm" in name and name.endswith("weight"):
                 parameter.copy_(1 + 0.3 * drawn)
-            elif "relative_position_bias" in name:
+            elif "position_bias.table" in name:
                 parameter.copy_(drawn)
             elif parameter.dim() > 1:
                 parameter.copy_(drawn / parameter[0].numel() ** 0.5)

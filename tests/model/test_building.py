@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from escsr.model import ESC, VARIANTS, variant, window_attention
+from escsr.model import ESC, VARIANTS, position_bias, variant
 from tests.model.networks import (
     FEW_PARAMETERS,
     random_image,
@@ -52,13 +52,13 @@ def test_nothing_but_parameters_is_stored():
 def test_building_does_not_walk_over_the_window(monkeypatch):
     """The index of the bias is made by one expression, and only when attention runs."""
     calls = []
-    original = window_attention.expand_bias
+    original = position_bias.expand_bias
 
     def counted(*arguments):
         calls.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(window_attention, "expand_bias", counted)
+    monkeypatch.setattr(position_bias, "expand_bias", counted)
     with torch.device("meta"):
         # A loop over the pairs of tokens would take 2 * 512^4 = 137 thousand million steps.
         network = ESC(small_config(window_size=512))
@@ -91,7 +91,7 @@ def test_a_copy_uses_its_own_position_bias():
     other = copy.deepcopy(network)
     with torch.no_grad():
         for block in other.blocks:
-            block.attention.relative_position_bias.mul_(-3)
+            block.attention.position_bias.table.mul_(-3)
     assert not torch.allclose(other(image), network(image))
 
 

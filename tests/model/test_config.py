@@ -16,7 +16,12 @@ NOT_A_COUNT = [0, -1, 1.5, "4", None, True, math.nan]
 
 @pytest.mark.parametrize("value", NOT_A_COUNT, ids=repr)
 @pytest.mark.parametrize(
-    "field", ["scale", "dim", "pdim", "num_blocks", "window_size", "num_heads"]
+    "field",
+    [
+        *("scale", "dim", "pdim", "num_blocks", "window_size", "num_heads"),
+        *("upsampler_dim", "dysample_groups", "unshuffle"),
+        *("texture_dim", "texture_mlp_dim", "position_rank", "position_hidden_dim"),
+    ],
 )
 def test_counts_are_integers_of_one_or_more(field, value):
     """The message names the field, what came and what is allowed."""
@@ -26,11 +31,12 @@ def test_counts_are_integers_of_one_or_more(field, value):
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "4", None, False], ids=repr)
-def test_the_number_of_conv_layers_is_an_integer_of_zero_or_more(value):
+@pytest.mark.parametrize("field", ["num_conv_layers", "position_frequencies", "texture_mlp_layers"])
+def test_some_numbers_are_integers_of_zero_or_more(field, value):
     """A block may do without ConvAttention layers, but not with half of one."""
     with pytest.raises(ConfigurationError) as caught:
-        small_config(num_conv_layers=value)
-    assert f"num_conv_layers is {value!r}; it must be an integer of 0" in str(caught.value)
+        small_config(**{field: value})
+    assert f"{field} is {value!r}; it must be an integer of 0" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +69,34 @@ def test_expansions_are_numbers_that_leave_a_channel(field, value):
         ({"large_kernel": "sparse"}, ["large_kernel is 'sparse'", "dense, decomposed"]),
         ({"norm_in_conv_layers": "no"}, ["norm_in_conv_layers is 'no'", "true or false"]),
         ({"norm_before_last_conv": 1}, ["norm_before_last_conv is 1", "true or false"]),
+        ({"feature_skip": None}, ["feature_skip is None", "true or false"]),
+        ({"attention_gate": "yes"}, ["attention_gate is 'yes'", "true or false"]),
+        ({"dynamic_kernel": 0}, ["dynamic_kernel is 0", "true or false"]),
+        ({"share_large_kernel": []}, ["share_large_kernel is []", "true or false"]),
+        ({"upsampler": "conv"}, ["upsampler is 'conv'", "pixelshuffledirect, pixelshuffle"]),
+        ({"position_bias": "rib"}, ["position_bias is 'rib'", "table, implicit"]),
+        ({"first_mixer": "attention"}, ["first_mixer is 'attention'", "window, convolution"]),
+        ({"layer_mixer": None}, ["layer_mixer is None", "window, convolution"]),
+        (
+            {"upsampler": "dysample"},
+            ["image_skip is 'nearest'", "upsampler is 'dysample'", 'set image_skip to "none"'],
+        ),
+        (
+            {"upsampler": "dysample", "image_skip": "none", "upsampler_dim": 6},
+            ["dysample_groups is 4", "upsampler_dim is 6", "divides it"],
+        ),
+        (
+            {"unshuffle": 2},
+            ["image_skip is 'nearest'", "unshuffle is 2", 'set image_skip to "none"'],
+        ),
+        (
+            {"upsampler": "lte", "image_skip": "none", "texture_dim": 7},
+            ["texture_dim 7", "must be even"],
+        ),
+        (
+            {"upsampler": "lte", "image_skip": "none", "unshuffle": 2},
+            ["unshuffle 2", "unshuffle 1"],
+        ),
     ],
     ids=str,
 )
@@ -72,6 +106,21 @@ def test_fields_that_do_not_fit_are_named(fields, words):
         small_config(**fields)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("scale", "unshuffle"), [(1, 1), (5, 1), (6, 1), (3, 2), (7, 1)])
+@pytest.mark.parametrize("kind", ["pixelshuffle", "nearest+conv", "conv+nearest"])
+def test_a_stack_enlarges_by_3_and_by_powers_of_2(kind, scale, unshuffle):
+    """Others are refused; what counts is the factor from features to pixels."""
+    fields = {"upsampler": kind, "image_skip": "none"}
+    with pytest.raises(ConfigurationError) as caught:
+        small_config(scale=scale, unshuffle=unshuffle, **fields)
+    message = str(caught.value)
+    assert f"upsampler is {kind!r} and enlarges the features by {scale * unshuffle}" in message
+    assert "by 3 and by powers of 2" in message
+    for possible in (2, 3, 4, 8):
+        assert small_config(scale=possible, **fields).inner_scale == possible
+    assert small_config(scale=1, unshuffle=4, **fields).inner_scale == 4
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)

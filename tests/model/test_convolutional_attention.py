@@ -37,7 +37,7 @@ from tests.oracles.convolution import (
 
 def _parts(seed: int = 0, **fields):
     config = small_config(**fields)
-    layer = ConvAttention(config).double()
+    layer = ConvAttention(config.dim, config.pdim, kind=config.large_kernel).double()
     large = SharedLargeKernel(config.pdim, config.large_kernel_size, config.large_kernel).double()
     randomise(layer, seed=seed)
     randomise(large, seed=seed + 1)
@@ -174,7 +174,7 @@ def test_a_decomposed_kernel_starts_orthogonal_in_space_and_normal_in_channels()
 
 def test_a_dense_networks_dynamic_kernel_starts_at_zero():
     """At the start only the large kernel works."""
-    layer = ConvAttention(small_config())
+    layer = ConvAttention(8, 4)
     assert layer.dynamic_kernel.to_kernel.weight.count_nonzero() == 0
     assert layer.dynamic_kernel.to_kernel.bias.count_nonzero() == 0
     assert layer.dynamic_kernel(random_image(2, 4, 3, 3)).count_nonzero() == 0
@@ -183,7 +183,7 @@ def test_a_dense_networks_dynamic_kernel_starts_at_zero():
 
 def test_a_decomposed_networks_dynamic_kernel_does_not_start_at_zero():
     """ESC-FP keeps PyTorch's own initial values."""
-    layer = ConvAttention(small_config(**FEW_PARAMETERS))
+    layer = ConvAttention(8, 4, kind="decomposed")
     assert layer.dynamic_kernel.to_kernel.weight.count_nonzero() > 0
     assert layer.dynamic_kernel.to_kernel.bias.count_nonzero() > 0
 
@@ -201,7 +201,7 @@ def test_the_dynamic_kernel_depends_on_means_alone():
 @pytest.mark.parametrize(("kind", "hidden"), [("dense", 8), ("decomposed", 4)])
 def test_the_dynamic_kernels_hidden_layer_is_a_share_of_its_channels(kind, hidden):
     """P/2 in ESC, P/4 in ESC-FP."""
-    layer = ConvAttention(small_config(dim=16, pdim=16, large_kernel=kind))
+    layer = ConvAttention(16, 16, kind=kind)
     assert layer.dynamic_kernel.to_hidden.weight.shape == (hidden, 16, 1, 1)
     assert layer.dynamic_kernel.to_kernel.weight.shape == (16 * 9, hidden, 1, 1)
 

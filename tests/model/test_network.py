@@ -154,7 +154,7 @@ def test_gradients_are_those_of_the_function():
     network = small_network(num_blocks=1, num_conv_layers=1, window_size=2, dim=2, pdim=2).double()
     names = [
         "shared_large_kernel.weights.0",
-        "blocks.0.attention.relative_position_bias",
+        "blocks.0.attention.position_bias.table",
         "blocks.0.attention.query_key_value.bias",
         "blocks.0.conv_layers.0.conv_attention.dynamic_kernel.to_kernel.weight",
     ]

@@ -20,7 +20,7 @@ def test_subpixels_are_shuffled_and_the_enlarged_image_added(image_skip, scale, 
     randomise(layer, seed=0)
     features = random_image(2, 8, *size, dtype=torch.float64)
     image = random_image(2, 3, *size, seed=2, dtype=torch.float64)
-    ours = layer(features, image)
+    ours = layer(features, image, (scale * size[0], scale * size[1]))
     weight, bias = (value.numpy() for value in layer.state_dict().values())
     for index in range(2):
         subpixels = convolve(features[index].numpy(), weight, bias)
@@ -43,6 +43,6 @@ def test_the_skip_of_one_bright_pixel(image_skip):
     torch.nn.init.zeros_(layer.to_subpixels.bias)
     image = torch.zeros(1, 3, 1, 5)
     image[..., 2] = 1
-    enlarged = layer(torch.zeros(1, 8, 1, 5), image)
+    enlarged = layer(torch.zeros(1, 8, 1, 5), image, (2, 10))
     half = HALF_OF_A_BRIGHT_PIXEL[image_skip]
     assert enlarged[0, 0, 0].tolist() == pytest.approx([*half, *reversed(half)], abs=1e-6)

@@ -4,12 +4,23 @@ import pytest
 
 from escsr.errors import ConfigurationError, UnknownModelError
 from escsr.model import VARIANTS, ESCConfig, variant
+from escsr.model.variants import variant_scales
+
+REAL = {"norm_in_conv_layers": True, "image_skip": "none", "feature_skip": True}
+"""What tells ESC-Real from ESC beside its size."""
 
 
-def test_the_table_holds_the_papers_four_and_ours():
-    """Names are promised to users."""
-    assert list(VARIANTS) == ["esc", "esc-light", "esc-fp", "esc-xl", "esc-tiny"]
-    assert all(config.scale == 4 for config in VARIANTS.values())
+def test_the_table_holds_the_whole_family_and_ours():
+    """Names are promised to users; every one but the restorer's stands for its x4."""
+    assert set(VARIANTS) >= {
+        *("esc", "esc-light", "esc-fp", "esc-xl", "esc-tiny"),
+        *("esc-real", "esc-real-dysample", "esc-lte", "esc-rib"),
+        *("esc-real-m", "esc-real-m-pixelshuffledirect", "esc-real-m-pixelshuffle"),
+        *("esc-real-m-dysample", "esc-real-m-conv"),
+    }
+    scales = {name: config.scale for name, config in VARIANTS.items()}
+    assert scales.pop("esc-real-m-conv") == 1
+    assert set(scales.values()) == {4}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +30,10 @@ def test_the_table_holds_the_papers_four_and_ours():
         ("esc-light", (64, 16, 3, 5, 32, 4, 13, 1.25, 2.0)),
         ("esc-fp", (48, 16, 5, 5, 32, 3, 13, 1.25, 1.5)),
         ("esc-xl", (192, 48, 8, 5, 48, 12, 13, 1.25, 2.0)),
+        ("esc-real", (64, 16, 10, 5, 32, 4, 13, 2.0, 2.0)),
+        ("esc-real-m", (64, 16, 10, 5, 32, 4, 13, 2.0, 2.0)),
+        ("esc-lte", (64, 16, 5, 5, 32, 4, 13, 1.25, 2.0)),
+        ("esc-rib", (64, 16, 5, 5, 64, 4, 13, 1.25, 4.0)),
     ],
 )
 def test_the_papers_variants_have_the_papers_numbers(name, row):
@@ -37,25 +52,69 @@ def test_the_papers_variants_have_the_papers_numbers(name, row):
     )
 
 
-def test_only_xl_and_fp_normalise_in_their_conv_layers_and_only_fp_is_decomposed():
-    """What tells the variants apart beside their numbers."""
-    special = {
-        name: (
-            config.norm_in_conv_layers,
-            config.norm_before_last_conv,
-            config.image_skip,
-            config.large_kernel,
-        )
-        for name, config in VARIANTS.items()
-    }
-    plain = (False, False, "nearest", "dense")
-    assert special == {
-        "esc": plain,
-        "esc-light": plain,
-        "esc-fp": (True, True, "bicubic", "decomposed"),
-        "esc-xl": (True, False, "nearest", "dense"),
-        "esc-tiny": plain,
-    }
+SIZES = {
+    *("scale", "dim", "pdim", "num_blocks", "num_conv_layers", "window_size", "num_heads"),
+    *("expansion", "first_expansion"),
+}
+"""Fields that are numbers of the table above."""
+
+
+@pytest.mark.parametrize(
+    ("name", "special"),
+    [
+        ("esc", {}),
+        ("esc-light", {}),
+        ("esc-tiny", {}),
+        (
+            "esc-fp",
+            {
+                "norm_in_conv_layers": True,
+                "norm_before_last_conv": True,
+                "image_skip": "bicubic",
+                "large_kernel": "decomposed",
+            },
+        ),
+        ("esc-xl", {"norm_in_conv_layers": True}),
+        ("esc-real", {**REAL, "upsampler": "nearest+conv"}),
+        ("esc-real-dysample", {**REAL, "upsampler": "dysample", "upsampler_dim": 64}),
+        ("esc-real-m", {**REAL, "upsampler": "conv+nearest"}),
+        ("esc-real-m-pixelshuffledirect", REAL),
+        ("esc-real-m-pixelshuffle", {**REAL, "upsampler": "pixelshuffle"}),
+        ("esc-real-m-dysample", {**REAL, "upsampler": "dysample"}),
+        ("esc-real-m-conv", REAL),
+        ("esc-lte", {"upsampler": "lte", "image_skip": "none"}),
+        (
+            "esc-rib",
+            {"norm_before_last_conv": True, "position_bias": "implicit", "attention_gate": True},
+        ),
+    ],
+)
+def test_what_tells_a_variant_from_esc_is_what_the_paper_says(name, special):
+    """Beside its numbers; every other field is ESC's."""
+    plain, config = VARIANTS["esc"].to_dict(), VARIANTS[name].to_dict()
+    different = {field for field in plain if config[field] != plain[field]} - SIZES
+    assert {field: config[field] for field in different} == special
+
+
+@pytest.mark.parametrize(
+    ("scale", "unshuffle"), [(1, 4), (2, 2), (3, 1), (4, 1), (8, 1)], ids=lambda n: f"x{n}"
+)
+@pytest.mark.parametrize(
+    "name", ["esc-real-m", "esc-real-m-pixelshuffle", "esc-real-m-pixelshuffledirect"]
+)
+def test_esc_real_m_turns_pixels_into_channels_below_x3(name, scale, unshuffle):
+    """So that its upsampler works at 4; the plain restorer and ESC-Real do not."""
+    assert variant(name, scale=scale).unshuffle == unshuffle
+    assert variant("esc-real-m-conv", scale=1).unshuffle == 1
+    assert variant("esc-real", scale=2).unshuffle == 1
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_made_for_every_scale_it_was_published_for(name):
+    """`variant_scales` lists no scale that cannot be built."""
+    assert [variant(name, scale=scale).scale for scale in variant_scales(name)] == list(
+        variant_scales(name)
+    )
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 5, 8])
@@ -85,7 +144,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, near):
     message = str(caught.value)
     assert repr(name) in message
     assert near in message.partition("Did you mean ")[2].partition("?")[0]
-    assert "The names are esc, esc-light, esc-fp, esc-xl, esc-tiny" in message
+    assert f"The names are {', '.join(VARIANTS)}." in message
 
 
 def test_a_name_like_no_other_is_answered_with_the_list():

@@ -5,11 +5,11 @@ import torch
 
 from escsr.errors import ConfigurationError
 from escsr.model import ESC
-from escsr.model.attention_backends import ATTENTION_BACKENDS, attend
+from escsr.model.attention_backends import EAGER_BACKENDS, attend
 from escsr.model.padding import reflect_pad_to_multiple
+from escsr.model.position_bias import expand_bias
 from escsr.model.window_attention import (
     WindowAttention,
-    expand_bias,
     merge_heads,
     merge_windows,
     partition_windows,
@@ -17,7 +17,7 @@ from escsr.model.window_attention import (
 )
 from tests.golden_files import relative_error
 from tests.model.networks import ROUNDING_FLOAT64, random_image, randomise, small_config
-from tests.oracles.attention import position_bias, window_attention
+from tests.oracles.attention import position_bias, position_biases, window_attention
 from tests.oracles.convolution import convolve
 
 SIZES = [(1, 1), (1, 10), (3, 2), (6, 9), (5, 3), (12, 6)]
@@ -90,7 +90,7 @@ def test_the_bias_sign_is_key_minus_query():
     assert bias[0, 2] == 7  # offset (+1, 0)
 
 
-@pytest.mark.parametrize("backend", ATTENTION_BACKENDS)
+@pytest.mark.parametrize("backend", EAGER_BACKENDS)
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_attention_equals_the_oracle(backend, height, width):
     """Window attention equals the paper's formula computed token by token."""
@@ -103,7 +103,7 @@ def test_attention_equals_the_oracle(backend, height, width):
         attended = window_attention(
             features[image].numpy(),
             (state["query_key_value.weight"][:, :, 0, 0], state["query_key_value.bias"]),
-            state["relative_position_bias"],
+            position_biases(state["position_bias.table"], 3),
             window_size=3,
         )
         right = convolve(
@@ -112,7 +112,7 @@ def test_attention_equals_the_oracle(backend, height, width):
         assert relative_error(ours[image], torch.from_numpy(right)) < ROUNDING_FLOAT64
 
 
-@pytest.mark.parametrize("backend", ATTENTION_BACKENDS)
+@pytest.mark.parametrize("backend", EAGER_BACKENDS)
 def test_attention_is_stable_for_large_scores(backend):
     """Scores of a thousand neither overflow nor turn into NaN."""
     q = torch.full((1, 1, 4, 2), 30.0)
@@ -120,7 +120,7 @@ def test_attention_is_stable_for_large_scores(backend):
     assert torch.allclose(attended, q)  # equal values, averaged with weights that sum to one
 
 
-@pytest.mark.parametrize("backend", ATTENTION_BACKENDS)
+@pytest.mark.parametrize("backend", EAGER_BACKENDS)
 def test_the_bias_takes_the_type_of_the_queries(backend):
     """A float32 bias serves bfloat16 queries, as autocast hands them over."""
     q = torch.randn(2, 1, 4, 2, dtype=torch.bfloat16)
@@ -143,7 +143,7 @@ def test_an_unknown_back_end_is_refused_when_attention_is_computed():
 def test_the_bias_starts_small():
     """The table starts at 0.001 times a normal number."""
     torch.manual_seed(0)
-    table = WindowAttention(8, window_size=16, num_heads=2, backend="sdpa").relative_position_bias
+    table = WindowAttention(8, window_size=16, num_heads=2, backend="sdpa").position_bias.table
     assert table.shape == (2, 31**2)
     # 1922 draws: the deviation is known to 1/sqrt(2 * 1922) = 1.6 %; five times that.
     assert table.std().item() == pytest.approx(0.001, rel=0.08)

@@ -29,14 +29,14 @@ def reflected_position(position: int, length: int) -> int:
 
 
 def window_attention(
-    features: Array, qkv: tuple[Array, Array], table: Array, *, window_size: int
+    features: Array, qkv: tuple[Array, Array], biases: Array, *, window_size: int
 ) -> Array:
     """Attention of (C, H, W) within windows, heads concatenated, before the output layer.
 
     Args:
         features: after LayerNorm.
         qkv: weight (3C, C) and bias (3C,); channels ordered (qkv, head, channel).
-        table: (heads, (2w-1)^2).
+        biases: (heads, T, T), row = query; of a table, from ``position_biases``.
         window_size: w.
     Returns:
         (C, H, W).
@@ -57,26 +57,31 @@ def window_attention(
                     for row, column in places
                 ]
             )
-            attended = _attend(tokens @ weight.T + bias, table, window_size)
+            attended = _attend(tokens @ weight.T + bias, biases)
             for (row, column), token in zip(places, attended, strict=True):
                 if row < height and column < width:
                     result[:, row, column] = token
     return result
 
 
-def _attend(qkv_tokens: Array, table: Array, window_size: int) -> Array:
+def _attend(qkv_tokens: Array, biases: Array) -> Array:
     """(T, 3C) -> (T, C)."""
-    heads, channels = len(table), qkv_tokens.shape[1] // 3
+    heads, channels = len(biases), qkv_tokens.shape[1] // 3
     head_dim = channels // heads
     parts = []
     for head in range(heads):
         q, k, v = (
             qkv_tokens[:, part * channels + head * head_dim :][:, :head_dim] for part in range(3)
         )
-        scores = q @ k.T / math.sqrt(head_dim) + position_bias(table[head], window_size)
+        scores = q @ k.T / math.sqrt(head_dim) + biases[head]
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         parts.append(weights / weights.sum(axis=1, keepdims=True) @ v)
     return np.concatenate(parts, axis=1)
+
+
+def position_biases(table: Array, window_size: int) -> Array:
+    """A table (heads, (2w-1)^2) as (heads, T, T)."""
+    return np.stack([position_bias(of_head, window_size) for of_head in table])
 
 
 def position_bias(table: Array, window_size: int) -> Array:

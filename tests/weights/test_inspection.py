@@ -8,6 +8,7 @@ import torch
 
 from escsr.errors import CheckpointError
 from escsr.model import ESC, VARIANTS, ESCConfig, variant
+from escsr.model.variants import variant_scales
 from escsr.weights import (
     Provenance,
     inspect_checkpoint,
@@ -22,9 +23,12 @@ from golden_files import read_golden
 
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_a_variant_is_recognised_by_its_configuration(name: str) -> None:
-    """At any scale; one number off and it has no name."""
-    assert variant_name(variant(name, scale=3)) == name
-    assert variant_name(variant(name, scale=3, num_conv_layers=6)) is None
+    """At every scale it is published for, and others; one number off and it has no name."""
+    # Beyond its own scale the restorer is ESC-Real-M with another upsampler.
+    others = (1,) if name == "esc-real-m-conv" else (3, 4)
+    for scale in {*variant_scales(name), *others}:
+        assert variant_name(variant(name, scale=scale)) == name
+        assert variant_name(variant(name, scale=scale, num_conv_layers=6)) is None
 
 
 def test_a_reference_file_is_described(tmp_path: Path) -> None:

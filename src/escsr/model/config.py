@@ -35,7 +35,7 @@ class ESCConfig:
     num_conv_layers: int = 5
     """ConvAttention layers in each block."""
     window_size: int = 32
-    """Side of an attention window, in LR pixels."""
+    """Side of an attention window, in pixels of the features."""
     num_heads: int = 4
     """Attention heads; divides ``dim``."""
     large_kernel_size: int = 13
@@ -128,6 +128,11 @@ class ESCConfig:
         return self.scale * self.unshuffle
 
     @property
+    def window_pixels(self) -> int:
+        """Side of an attention window, in LR pixels, also where these become channels first."""
+        return self.window_size * self.unshuffle
+
+    @property
     def is_arbitrary_scale(self) -> bool:
         """Whether the network enlarges to any size; ``scale`` is then its default."""
         return self.upsampler == "lte"
@@ -195,8 +200,8 @@ def _require_upsampler(config: ESCConfig) -> None:
         )
     if config.unshuffle != 1 and config.image_skip != "none":
         raise ConfigurationError(
-            f"image_skip is {config.image_skip!r} and unshuffle is {config.unshuffle}; where pixels "
-            'become channels no enlarged image is added, so set image_skip to "none".'
+            f"image_skip is {config.image_skip!r} and unshuffle is {config.unshuffle}; where "
+            'pixels become channels no enlarged image is added, so set image_skip to "none".'
         )
     steps_exist = scale == 3 or (scale > 1 and scale & (scale - 1) == 0)
     if kind in ("pixelshuffle", "nearest+conv", "conv+nearest") and not steps_exist:

@@ -73,7 +73,7 @@ def _from_shapes(
         return {"upsampler": "pixelshuffledirect", "image_skip": skip}, _subpixels(shapes), ()
     if "reconstruction.sampler.offset.weight" in shapes:
         return _dysample(shapes, known_scale or _REAL_SCALE)
-    return _stack(shapes)
+    return _stack(shapes, known_scale or (2 if unshuffle == 2 else 3))
 
 
 def _image_skip(shapes: Shapes) -> str:
@@ -122,7 +122,7 @@ def _dysample(shapes: Shapes, scale: int) -> tuple[dict[str, Any], int, tuple[st
     )
 
 
-def _stack(shapes: Shapes) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+def _stack(shapes: Shapes, scale_of_one_step: int) -> tuple[dict[str, Any], int, tuple[str, ...]]:
     """Which layers are convolutions tells the kind and the number of steps."""
     pattern = r"reconstruction\.layers\.(\d+)\.weight"
     matches = (re.fullmatch(pattern, name) for name in shapes)
@@ -138,11 +138,11 @@ def _stack(shapes: Shapes) -> tuple[dict[str, Any], int, tuple[str, ...]]:
         return {**fields, "upsampler": "pixelshuffle", "upsampler_dim": widths[0]}, scale, ()
     fields["upsampler"] = "nearest+conv" if places[0] == 1 else "conv+nearest"
     # One step enlarges by 3 in all that was published, but 2 has the same tensors.
-    return (fields, 3, ("scale",)) if steps == 1 else (fields, 2**steps, ())
+    return (fields, scale_of_one_step, ("scale",)) if steps == 1 else (fields, 2**steps, ())
 
 
 def _from_record(record: Tensor) -> dict[str, Any]:
-    numbers = record.flatten().tolist()
+    numbers = [int(number) for number in record.flatten()]
     if len(numbers) != 7 or not 0 <= numbers[1] < len(RECORDED_UPSAMPLERS):
         raise CheckpointError(
             f"to_img.MetaUpsample holds {numbers}; ESC-Real-M's code stores seven numbers, the "
