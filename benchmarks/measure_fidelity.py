@@ -59,7 +59,7 @@ class Case:
 
     def guarded(self, sr_image: Tensor, sigma_pixels: float = BLUR_SIGMA_PIXELS) -> Tensor:
         """The result with the guard."""
-        return keep_colours(sr_image, self.lr_image, scale=self.scale, sigma_pixels=sigma_pixels)
+        return keep_colours(sr_image, self.lr_image, sigma_pixels=sigma_pixels)
 
 
 def tinted(sr_image: Tensor, scale: int) -> Tensor:
@@ -149,7 +149,7 @@ def tint_of_a_grey_scan(scale: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"scale": scale, "source": tint(lr_image)}
     for name, result in results.items():
         figures[name] = tint(result)
-        figures[f"{name}_guarded"] = tint(keep_colours(result, lr_image, scale=scale))
+        figures[f"{name}_guarded"] = tint(keep_colours(result, lr_image))
     return figures
 
 
@@ -176,7 +176,7 @@ def share_of_time(scale: int, height: int = 180, width: int = 320) -> dict[str, 
     with torch.inference_mode():
         sr_image = engine.run(lr_image, torch.float32)
         network_ms = best_ms(lambda: engine.run(lr_image, torch.float32))
-        guard_ms = best_ms(lambda: keep_colours(sr_image, lr_image, scale=scale))
+        guard_ms = best_ms(lambda: keep_colours(sr_image, lr_image))
     return {
         "scale": scale,
         "lr_size": [width, height],

@@ -158,8 +158,8 @@ def main() -> None:
 def _enlarge(engine: Engine, image: Image, grid: TileGrid) -> Image:
     rows = enlarge_in_bands(
         planes_of(image),
-        lambda batch: engine.run(batch, torch.float32),
-        scale=engine.scale,
+        lambda batch, *views: engine.run(batch, torch.float32, views),
+        output_size=(image.shape[1] * engine.scale, image.shape[0] * engine.scale),
         grid=grid,
     )
     return np.concatenate(list(rows))

@@ -1,6 +1,7 @@
 """``escsr models``."""
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -32,6 +33,36 @@ def test_json_is_for_programs() -> None:
     names = {entry["name"] for entry in listing["in_the_box"]}
     assert names | set(listing["loadable"]) >= set(VARIANTS)
     assert not names & set(listing["loadable"])
+
+
+def test_all_says_what_every_network_costs() -> None:
+    """In 80 columns, one line each; the figures are the paper's where it has them."""
+    result = CliRunner().invoke(app, ["--all"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    lines = {line.split()[0]: line.split() for line in result.output.splitlines() if line.strip()}
+    for name in VARIANTS:
+        assert len(lines[name]) == 6, "one line, six columns"
+    assert lines["esc"][1:] == ["967,500", "149.2", "x2-x4", "32", "pixelshuffledirect"]
+    assert lines["esc-rib"][1:5] == ["1,028,568", "357.0", "x2-x4", "64"]
+    assert lines["esc-lte"][3] == "any"
+    assert lines["esc-real-m-conv"][3] == "x1"
+    page = (Path(__file__).parents[2] / "docs" / "family.md").read_text(encoding="utf-8")
+    written = {line.split()[0]: line.split() for line in page.splitlines() if line.strip()}
+    assert {name: written.get(name) for name in VARIANTS} == {n: lines[n] for n in VARIANTS}
+
+
+def test_all_in_json_has_every_scale() -> None:
+    """Beside what the command says without it."""
+    listing = json.loads(CliRunner().invoke(app, ["--all", "--json"]).stdout)
+    entries = {entry["name"]: entry for entry in listing["variants"]}
+    assert list(entries) == list(VARIANTS)
+    costs = {entry["scale"]: entry for entry in entries["esc"]["at_scale"]}
+    assert [costs[scale]["parameters"] for scale in (2, 3, 4)] == [946728, 955383, 967500]
+    assert [entry["unshuffle"] for entry in entries["esc-real-m"]["at_scale"]] == [4, 2, 1, 1]
+    assert all(
+        entry["in_the_box"] != (name in listing["loadable"]) for name, entry in entries.items()
+    )
+    assert entries["esc-lte"]["any_size"]
 
 
 def test_every_entry_states_a_licence() -> None:

@@ -15,7 +15,7 @@ def shaken(network: ESC) -> ESC:
         for name, parameter in network.named_parameters():
             if "dynamic_kernel.to_kernel" in name:
                 parameter.normal_(std=0.1)
-            elif "relative_position_bias" in name:
+            elif "position_bias.table" in name:
                 parameter.normal_(std=0.5)
         network.reconstruction.to_subpixels.weight.mul_(0.05)
         assert network.reconstruction.to_subpixels.bias is not None

@@ -103,7 +103,7 @@ def test_a_constant_drift_is_removed_from_any_size(
     """To the rounding of float32, borders and images smaller than the blur included."""
     lr_image = 0.2 + 0.6 * torch.rand(2, 3, height, width)
     sound = NearestEnlarger(scale)(lr_image)
-    guarded = keep_colours(sound + drift, lr_image, scale=scale)
+    guarded = keep_colours(sound + drift, lr_image)
     assert (guarded - sound).abs().max() < 1e-5
 
 
@@ -112,8 +112,8 @@ def test_detail_passes_unchanged() -> None:
     lr_image = 0.3 + 0.4 * torch.rand(1, 3, 30, 41)
     plain = NearestEnlarger(2)(lr_image) + 0.03
     detail = 0.2 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(30, 41)
-    change = keep_colours(plain + detail, lr_image, scale=2)
-    change -= keep_colours(plain, lr_image, scale=2)
+    change = keep_colours(plain + detail, lr_image)
+    change -= keep_colours(plain, lr_image)
     # 1e-6: additions in float32.
     assert (change - detail).abs().max() < 1e-6
 
@@ -122,7 +122,7 @@ def test_fine_stripes_of_a_drift_are_hardly_touched() -> None:
     """Stripes of 4 LR pixels are texture to the guard, not tone: 99 % of them stay."""
     lr_image = torch.full((1, 3, 64, 64), 0.5)
     stripes = 0.1 * torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(16).repeat_interleave(2)
-    change = keep_colours(NearestEnlarger(2)(lr_image) + stripes, lr_image, scale=2) - 0.5
+    change = keep_colours(NearestEnlarger(2)(lr_image) + stripes, lr_image) - 0.5
     inner = slice(2 * REACH_PIXELS, -2 * REACH_PIXELS)
     assert (change - stripes)[..., inner].abs().max() < 0.01 * 0.1
 
@@ -131,7 +131,7 @@ def test_white_that_overshoots_stays_white() -> None:
     """What is seen of 1.1 is 1, which is the source: there is nothing to correct."""
     lr_image = torch.ones(1, 3, 20, 20)
     overshooting = torch.full((1, 3, 40, 40), 1.1)
-    assert torch.equal(keep_colours(overshooting, lr_image, scale=2), overshooting)
+    assert torch.equal(keep_colours(overshooting, lr_image), overshooting)
 
 
 def test_the_blur_reaches_less_far_than_tiles_overlap() -> None:
@@ -245,6 +245,6 @@ def test_a_value_that_is_no_number_stays_one(value: float) -> None:
     lr_image = torch.rand(1, 3, 40, 8)
     spoilt = NearestEnlarger(2)(lr_image)
     spoilt[..., 0, 0] = value
-    guarded = keep_colours(spoilt, lr_image, scale=2)
+    guarded = keep_colours(spoilt, lr_image)
     assert not torch.isfinite(guarded[..., 0, 0]).any()
     assert torch.isfinite(guarded[..., 2 * (REACH_PIXELS + 2) :, :]).all()

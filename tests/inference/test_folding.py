@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from escsr.inference.engine import fold
-from escsr.inference.folding import FoldedConvAttention, FoldedLargeKernel, FoldedWindowAttention
+from escsr.inference.folding import (
+    FoldedConvAttention,
+    FoldedLargeKernel,
+    FoldedPositionBias,
+    FoldedPositionFactors,
+)
+from escsr.model.window_attention import WindowAttention
 from tests.inference.networks import NearestEnlarger, smallest, tiny
 
 # Another order of summation in float32, over one output: the tolerance of the golden files.
@@ -82,7 +88,7 @@ def test_folding_leaves_the_network_as_it_was() -> None:
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
-    folded_kinds = (FoldedConvAttention, FoldedLargeKernel, FoldedWindowAttention)
+    folded_kinds = (FoldedConvAttention, FoldedLargeKernel, FoldedPositionBias)
     assert not any(isinstance(module, folded_kinds) for module in network.modules())
 
 
@@ -115,6 +121,17 @@ def test_the_attention_backend_can_be_replaced() -> None:
     network = smallest()
     image = torch.rand(1, 3, 16, 16)
     naive = fold(network, attention_backend="naive")
-    assert {m.backend for m in naive.modules() if isinstance(m, FoldedWindowAttention)} == {"naive"}
+    assert {m.backend for m in naive.modules() if isinstance(m, WindowAttention)} == {"naive"}
     with torch.no_grad():
         assert_equal(naive(image), network(image))
+
+
+def test_position_factors_are_computed_once() -> None:
+    """ESC-RIB's: the small network that makes them is gone from the copy, which answers alike."""
+    network = smallest(position_bias="implicit")
+    folded = fold(network)
+    assert sum(isinstance(m, FoldedPositionFactors) for m in folded.modules()) == 1
+    assert not any("position_bias" in name for name, _ in folded.named_parameters())
+    image = torch.rand(1, 3, 19, 30)
+    with torch.no_grad():
+        assert_equal(folded(image), network(image))

@@ -78,7 +78,29 @@ def test_sizes_keep_the_shape_unless_both_sides_are_given(
     assert plan((100, 50), **wish).target_size == size
 
 
-@pytest.mark.parametrize("scale", [0, -2, 1, 0.5, 16.1, 1e9, math.nan, math.inf, True, "4"])
+def test_a_model_for_any_size_makes_it_in_one_pass() -> None:
+    """By any factor, and by different ones; nothing is shrunk."""
+    for wish, size in (
+        (SizeWish(scale=2.7), (27, 54)),
+        (SizeWish(scale=16), (160, 320)),
+        (SizeWish(width=40, height=21), (40, 21)),
+    ):
+        enlargement = plan_enlargement(
+            10, 20, wish, scales=(4,), default_scale=4, makes_any_size=True
+        )
+        assert enlargement.sizes == (enlargement.target_size,) == (size,)
+        assert not enlargement.shrinks
+        assert enlargement.factors(10, 20) == (max(size[0] / 10, size[1] / 20),)
+
+
+def test_a_restorer_among_others_is_taken_for_x1_alone() -> None:
+    """It is no pass on the way to a larger size."""
+    assert plan((10, 10), (1, 2, 4), scale=1).passes == (1,)
+    assert plan((10, 10), (1, 2, 4), scale=8).passes == (2, 4)
+    assert plan((10, 10), (1,), width=10).target_size == (10, 10)
+
+
+@pytest.mark.parametrize("scale", [0, -2, 0.5, 16.1, 1e9, math.nan, math.inf, True, "4"])
 def test_a_factor_that_cannot_be_is_refused(scale: object) -> None:
     """Zero, negative, one or less, absurd, NaN, or no number at all."""
     with pytest.raises(ConfigurationError, match="above 1 and at most 16"):

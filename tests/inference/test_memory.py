@@ -107,16 +107,18 @@ def test_stored_scores_are_counted() -> None:
 _MEASURE = """
     import sys, torch
     torch.set_num_threads(1)
+    from dataclasses import replace
     from escsr.inference.engine import Engine
-    from tests.inference.networks import tiny
+    from escsr.model import ESC, variant
 
     def status(name):
         for line in open("/proc/self/status"):
             if line.startswith(name):
                 return int(line.split()[1]) * 1024
 
-    scale, height, width = (int(argument) for argument in sys.argv[1:])
-    engine = Engine(tiny(scale), scale=scale, device=torch.device("cpu"), keep_colours=True)
+    name, (scale, height, width) = sys.argv[1], map(int, sys.argv[2:])
+    config = replace(variant(name, scale=scale), num_blocks=1, num_conv_layers=1)
+    engine = Engine(ESC(config), scale=scale, device=torch.device("cpu"), keep_colours=True)
     engine.run(torch.rand(1, 3, 48, 48), torch.float32)
     before = status("VmRSS")
     open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here on
@@ -126,12 +128,26 @@ _MEASURE = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures a process as Linux does")
-@pytest.mark.parametrize("scale", [2, 4])
-def test_the_estimate_covers_what_a_process_really_takes(scale: int) -> None:
-    """And is no more than three times as much, which would waste tiles."""
-    height, width = 384, 400
+@pytest.mark.parametrize(
+    ("name", "scale", "height", "width"),
+    [
+        ("esc-tiny", 2, 384, 400),
+        ("esc-tiny", 4, 384, 400),
+        ("esc-real", 4, 160, 192),
+        ("esc-real-m-dysample", 2, 320, 384),
+        ("esc-real-m-pixelshuffle", 3, 160, 192),
+        ("esc-lte", 2, 160, 192),
+    ],
+)
+def test_the_estimate_covers_what_a_process_really_takes(
+    name: str, scale: int, height: int, width: int
+) -> None:
+    """And is no more than three times as much, which would waste tiles.
+
+    With one block, since blocks run one after another.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(_MEASURE), str(scale), str(height), str(width)],
+        [sys.executable, "-c", textwrap.dedent(_MEASURE), *map(str, (name, scale, height, width))],
         capture_output=True,
         text=True,
         timeout=300,
@@ -139,6 +155,6 @@ def test_the_estimate_covers_what_a_process_really_takes(scale: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     measured = int(done.stdout)
-    cost = network_cost(variant("esc-tiny", scale=scale), scale=scale)
+    cost = network_cost(variant(name, scale=scale), scale=scale)
     estimate = cost.fixed_bytes + height * width * cost.bytes_per_pixel
     assert measured <= estimate <= 3 * measured

@@ -16,17 +16,19 @@ from escsr.errors import DeviceMemoryError
 from escsr.inference.planes import Pixels, planes_of
 from escsr.inference.streaming import enlarge_in_bands
 from escsr.inference.tiling import TileGrid
+from escsr.model.axis_view import AxisView
 from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
 
 
 def enlarge(pixels: Pixels, network: nn.Module, grid: TileGrid, scale: int) -> list[Pixels]:
     """Enlarge 8-bit pixels; the bands as they come."""
 
-    def run(batch: torch.Tensor) -> torch.Tensor:
+    def run(batch: torch.Tensor, *_: AxisView) -> torch.Tensor:
         with torch.inference_mode():
             return network(batch)
 
-    return list(enlarge_in_bands(planes_of(pixels), run, scale=scale, grid=grid))
+    size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
+    return list(enlarge_in_bands(planes_of(pixels), run, output_size=size, grid=grid))
 
 
 def random_pixels(height: int, width: int, channels: int, seed: int = 0) -> Pixels:

@@ -1,5 +1,7 @@
 """``escsr inspect``: what a file of weights is."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +17,8 @@ def inspect_command(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Weights: .safetensors, .pth, .pt, .ckpt, or a name in the box (esc-tiny-x2).",
+            help="Weights: .safetensors, .pth, .pt, .ckpt; a folder of them; or a name in the box "
+            "(esc-tiny-x2).",
             show_default=False,
         ),
     ],
@@ -23,7 +26,8 @@ def inspect_command(
 ) -> None:
     """Say what a checkpoint is: network, scale, size, cost, licence, where it came from.
 
-    Exit status 1 if any of the files cannot be used; the others are still shown.
+    Of a folder, every file in it but hidden ones. Exit status 1 if any of the files cannot be used;
+    the others are still shown.
     """
     from escsr.errors import CheckpointError, ConfigurationError
     from escsr.weights import find_weights, inspect_checkpoint
@@ -32,9 +36,15 @@ def inspect_command(
     failures: dict[str, str] = {}
     for file in files:
         try:
-            reports.append(inspect_checkpoint(find_weights(file)))
+            paths = _files_in(file) if _is_folder(file) else [find_weights(file)]
         except (CheckpointError, ConfigurationError) as error:
             failures[file] = str(error)
+            continue
+        for path in paths:
+            try:
+                reports.append(inspect_checkpoint(path))
+            except (CheckpointError, ConfigurationError) as error:
+                failures[str(path)] = str(error)
     if json:
         _print_json(reports, failures)
     else:
@@ -59,6 +69,9 @@ def _print_tables(reports: "list[CheckpointReport]", failures: dict[str, str]) -
         console.print(_table(report))
     for message in failures.values():
         typer.echo(f"Error: {message}", err=True)
+    num_files = len(reports) + len(failures)
+    if num_files > 1:
+        typer.echo(f"{len(reports)} of {num_files} files can be used.", err=True)
 
 
 def _table(report: "CheckpointReport") -> "Table":
@@ -74,17 +87,12 @@ def _table(report: "CheckpointReport") -> "Table":
 
 
 def _rows(report: "CheckpointReport") -> dict[str, str]:
-    config = report.config
     rows = {
         "Network": report.variant or "custom ESC",
-        "Scale": f"x{report.scale}",
+        "Scale": _scale(report),
         "Parameters": f"{report.parameters:,}",
         "MACs": f"{report.macs / 1e9:.1f} G for an output of 1280x720",
-        "Shape": (
-            f"dim {config.dim}, pdim {config.pdim}, {config.num_blocks} blocks of "
-            f"{config.num_conv_layers} ConvAttn layers, window {config.window_size}, "
-            f"{config.num_heads} heads, {config.large_kernel} kernel {config.large_kernel_size}"
-        ),
+        **_architecture(report),
         "Stored": f"{report.file_format}; {report.dtype}",
         "Sha256 of tensors": report.sha256,
     }
@@ -104,3 +112,70 @@ def _rows(report: "CheckpointReport") -> dict[str, str]:
         "Quality": figures or "not stated",
     }
     return rows
+
+
+def _scale(report: "CheckpointReport") -> str:
+    config = report.config
+    if config.is_arbitrary_scale:
+        return _marked(report, "scale", f"any size; x{config.scale} unless one is asked for")
+    restorer = " (restores at the same size)" if config.scale == 1 else ""
+    return _marked(report, "scale", f"x{config.scale}{restorer}")
+
+
+def _architecture(report: "CheckpointReport") -> dict[str, str]:
+    config = report.config
+    upsampler = config.upsampler
+    if upsampler in ("pixelshuffle", "dysample"):
+        upsampler += f", {config.upsampler_dim} channels"
+    if upsampler.startswith("dysample"):
+        upsampler += f" in {config.dysample_groups} groups"
+    bias = config.position_bias
+    if bias == "implicit":
+        bias += f", rank {config.position_rank}, {config.position_frequencies} frequencies"
+    rows = {
+        "Shape": (
+            f"dim {config.dim}, pdim {config.pdim}, {config.num_blocks} blocks of "
+            f"{config.num_conv_layers} ConvAttn layers, {config.num_heads} heads, "
+            f"{config.large_kernel} kernel {config.large_kernel_size}"
+        ),
+        "Window": _marked(report, "window_size", str(config.window_size)),
+        "Position bias": bias + (", gated attention" if config.attention_gate else ""),
+        "Upsampler": _marked(report, "dysample_groups", upsampler),
+    }
+    if config.unshuffle > 1:
+        pixels = f"{config.unshuffle}x{config.unshuffle}"
+        rows["Unshuffle"] = f"{config.unshuffle}: {pixels} pixels become channels first"
+    shown = ("scale", "window_size", "dysample_groups")
+    if others := [name for name in report.assumed if name not in shown]:
+        values = config.to_dict()
+        rows["Assumed"] = ", ".join(f"{name} {values[name]}" for name in others)
+    return rows
+
+
+def _marked(report: "CheckpointReport", field: str, text: str) -> str:
+    """A value, and that it was assumed where the file does not tell it."""
+    return f"{text} (assumed; no tensor tells it)" if field in report.assumed else text
+
+
+def _is_folder(text: str) -> bool:
+    from escsr.model import VARIANTS
+    from escsr.weights.loading import normalised_name
+
+    # Path.is_dir raises for very long names and below closed folders.
+    return os.path.isdir(text) and normalised_name(text) not in VARIANTS  # noqa: PTH112
+
+
+def _files_in(folder: str) -> list[Path]:
+    """Every file in a folder but hidden ones, by name."""
+    from escsr.errors import CheckpointError
+
+    try:
+        paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be read ({error.strerror or error}); check its permissions."
+        ) from error
+    paths = [path for path in paths if not path.name.startswith(".")]
+    if not paths:
+        raise CheckpointError(f"{folder} holds no files; give a folder of weights, or a file.")
+    return paths

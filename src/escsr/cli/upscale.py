@@ -61,6 +61,12 @@ Overlap = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, float32, float16, bfloat16.")]
+Attention = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="How attention runs: auto, sdpa, flex, flashbias, chunked, naive."
+    ),
+]
 Memory = Annotated[
     str | None, typer.Option(metavar="AMOUNT", help="Memory to plan with, such as 2GB.")
 ]
@@ -113,6 +119,7 @@ def upscale_command(
     overlap: Overlap = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    attention: Attention = "auto",
     memory: Memory = None,
     keep_colours: KeepColours = True,
     suffix: Suffix = None,
@@ -143,6 +150,7 @@ def upscale_command(
         overlap_pixels=overlap,
         device=device,
         precision=precision,
+        attention=attention,
         memory=memory,
         keep_colours=keep_colours,
         name_suffix=suffix,

@@ -31,6 +31,7 @@ from escsr.inference.devices import Precision
 from escsr.inference.file_job import UpscaleReport
 from escsr.inference.geometry import SizeWish
 from escsr.inference.upscaler import Upscaler
+from escsr.model.attention_backends import FoldedBackend
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class UpscaleRequest:
     overlap_pixels: int | None
     device: str
     precision: str
+    attention: str
     memory: str | None
     keep_colours: bool
     name_suffix: str | None
@@ -125,8 +127,10 @@ def _collect(
 def _make_upscaler(request: UpscaleRequest) -> Upscaler:
     upscaler = Upscaler(
         request.model,
+        scale=request.scale,  # refused here where the model cannot be asked for it
         device=request.device,
         precision=cast(Precision, request.precision),  # the Upscaler checks it
+        attention_backend=cast(FoldedBackend, request.attention),  # it checks this too
         tile=parse_tile(request.tile),
         overlap_pixels=request.overlap_pixels,
         memory_limit_bytes=parse_memory(request.memory),
@@ -212,7 +216,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _log_report(report: UpscaleReport) -> None:
-    passes = " then ".join(f"x{factor}" for factor in report.passes)
+    passes = " then ".join(f"x{factor:.4g}" for factor in report.passes)
     logger.info(
         "%s: %s %s on %s in %s, %s, about %.0f MB planned",
         printable(report.input),

@@ -18,11 +18,10 @@ from escsr.inference.self_ensemble import SelfEnsemble
 from escsr.inference.size_padding import SizePadded
 from escsr.model.complexity import count_parameters
 from escsr.shapes import ImageBatch
-from escsr.weights import BundledModel, bundled_models, load_model
+from escsr.weights import BundledModel, bundled_models, find_weights, load_model
 from escsr.weights.checkpoint import open_checkpoint
 from escsr.weights.checkpoint_file import read_checkpoint
 from escsr.weights.inspection import variant_name
-from escsr.weights.loading import normalised_name
 
 BICUBIC = "bicubic"
 """The word for MATLAB's bicubic enlargement, the baseline of every table."""
@@ -166,8 +165,8 @@ def _holds_tensors(path: Path) -> bool:
 
 def _of_ours(source: str, scale: int | None) -> Contender:
     network = load_model(source, scale=scale)
-    bundled = _in_box(source, network.scale)
-    path = bundled.path if bundled is not None else Path(source).expanduser()
+    path = find_weights(source, scale=scale)
+    bundled = _in_box(source, path)
     header = bundled.header if bundled is not None else open_checkpoint(path).header
     return Contender(
         label=bundled.name if bundled is not None else path.stem,
@@ -175,19 +174,18 @@ def _of_ours(source: str, scale: int | None) -> Contender:
         network=network,
         scale=network.scale,
         architecture=variant_name(network.config) or "ESC",
-        window_size=network.config.window_size,
+        window_size=network.config.window_pixels,
         parameters=count_parameters(network),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         licence=header.provenance.licence if header is not None else None,
     )
 
 
-def _in_box(source: str, scale: int) -> BundledModel | None:
-    """The file in the box that ``load_model`` took for a name; None where it read a path."""
-    name = normalised_name(source)
-    of_scale = (model for model in bundled_models() if model.scale == scale)
-    endings = ("", f"-x{scale}", f"x{scale}")
-    return next((m for m in of_scale if name in {m.name + end for end in endings}), None)
+def _in_box(source: str, path: Path) -> BundledModel | None:
+    """The model whose name in the box stands for a file; None where the path itself was given."""
+    if path == Path(source).expanduser():
+        return None
+    return next(model for model in bundled_models() if model.path == path)
 
 
 def _of_rival(rival: Rival, source: str, scale: int | None) -> Contender:

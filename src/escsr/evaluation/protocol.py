@@ -102,8 +102,8 @@ def evaluate(
 
 def evaluate_officially(network: ESC, pairs: Iterable[TestPair]) -> Iterator[ImageQuality]:
     """``evaluate``, extended to whole windows as by the reference's tester: what is published."""
-    window_size = network.config.window_size
-    return evaluate(network, pairs, scale=network.scale, pad_to_multiple=window_size)
+    window = network.config.window_pixels
+    return evaluate(network, pairs, scale=network.scale, pad_to_multiple=window)
 
 
 def mean_quality(results: Iterable[ImageQuality]) -> tuple[float, float]:
@@ -184,7 +184,7 @@ def measure_quality(
 
 
 def to_pixels(image: ImageBatch) -> npt.NDArray[np.uint8]:
-    """(1, 3, H, W) with every value k/255 -> (H, W, 3)."""
+    """(1, 3, H, W) in [0, 1], on the CPU -> (H, W, 3), rounded to the nearest level."""
     return (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 

@@ -17,8 +17,7 @@ def enlarge_pixels(enlarger: Enlarger, pixels: Pixels, wish: SizeWish) -> Pixels
     source = planes_of(pixels)
     enlargement = enlarger.plan_size(source.width, source.height, wish)
     plan = enlarger.plan(source.shape, enlargement, result_is_held=True)
-    factor = enlargement.network_size[0] // source.width
-    result = assemble(enlarger.stream(source, plan), source, factor)
+    result = assemble(enlarger.stream(source, plan), source, enlargement.network_size)
     width, height = enlargement.target_size
     return shrink_pixels(result, width=width, height=height) if enlargement.shrinks else result
 
@@ -34,8 +33,8 @@ def enlarge_tensor(enlarger: Enlarger, image: Tensor, wish: SizeWish) -> Tensor:
     plan = enlarger.plan(source.shape, enlargement, result_is_held=True)
     larger = enlarger.run_whole(image.detach().clamp(0, 1), plan)
     if larger is None:
-        factor = enlargement.network_size[0] // source.width
-        larger = batch_of_pixels(assemble(enlarger.stream(source, plan), source, factor))
+        size = enlargement.network_size
+        larger = batch_of_pixels(assemble(enlarger.stream(source, plan), source, size))
     if enlargement.shrinks:
         width, height = enlargement.target_size
         larger = shrink_tensor(larger, width=width, height=height)

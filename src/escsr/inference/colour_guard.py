@@ -22,31 +22,37 @@ def keep_colours(
     sr_image: ImageBatch,
     lr_image: ImageBatch,
     *,
-    scale: int,
     sigma_pixels: float = BLUR_SIGMA_PIXELS,
 ) -> ImageBatch:
     """Give a result the low frequencies of its source; its high frequencies stay as they are.
 
-    ``S + up(blur(L - down(S)))``: ``down`` is the mean of each LR pixel's square of what will be
-    seen of S, that is within [0, 1]; ``up`` is bilinear. What overshoots [0, 1] stays beyond, so
+    ``S + up(blur(L - down(S)))``: ``down`` is the mean of each LR pixel's rectangle of what will
+    be seen of S, that is within [0, 1]; ``up`` is bilinear. What overshoots [0, 1] stays beyond, so
     that white stays white.
 
     Args:
-        sr_image: S, (B, 3, scale*H, scale*W) float32, not clamped.
+        sr_image: S, (B, 3, H', W') float32, not clamped, H' >= H and W' >= W.
         lr_image: L, (B, 3, H, W) float32 in [0, 1], on the same device.
-        scale: factor between both.
         sigma_pixels: of the Gaussian, in LR pixels.
     Returns:
-        (B, 3, scale*H, scale*W), not clamped; NaN and Inf stay where they were and spread no
+        (B, 3, H', W'), not clamped; NaN and Inf stay where they were and spread no
         further than the Gaussian reaches.
     """
-    seen = F.avg_pool2d(sr_image.clamp(0, 1), scale)
+    seen = _mean_per_pixel(sr_image.clamp(0, 1), lr_image)
     drift = _blur(lr_image - seen, sigma_pixels)
     if sr_image.is_contiguous(memory_format=torch.channels_last):
         # Interpolating and adding are nearly twice as fast where both lie alike in memory.
         drift = drift.contiguous(memory_format=torch.channels_last)
     size = sr_image.shape[-2:]
     return F.interpolate(drift, size=size, mode="bilinear", align_corners=False).add_(sr_image)
+
+
+def _mean_per_pixel(sr_image: ImageBatch, lr_image: ImageBatch) -> ImageBatch:
+    """The mean over each LR pixel; where the factor is not whole, of all pixels that it touches."""
+    (height, width), (rows, columns) = sr_image.shape[-2:], lr_image.shape[-2:]
+    if height % rows or width % columns:
+        return F.adaptive_avg_pool2d(sr_image, (rows, columns))
+    return F.avg_pool2d(sr_image, (height // rows, width // columns))
 
 
 def _blur(image: ImageBatch, sigma_pixels: float) -> ImageBatch:

@@ -10,9 +10,12 @@ from torch import nn
 
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.inference.colour_guard import keep_colours
-from escsr.inference.folding import fold
-from escsr.model.attention_backends import AttentionBackend
+from escsr.inference.folding import fold, position_rank
+from escsr.model.attention_backends import FoldedBackend, require_available
+from escsr.model.axis_view import AxisView
 from escsr.model.config import ESCConfig
+from escsr.model.flash_bias import RankRule
+from escsr.model.local_texture import LocalTextureHead
 from escsr.model.network import ESC
 from escsr.model.padding import reflect_pad_to_multiple
 from escsr.shapes import ImageBatch
@@ -37,7 +40,8 @@ class Engine:
         *,
         scale: int,
         device: torch.device,
-        attention_backend: AttentionBackend | None = None,
+        attention_backend: FoldedBackend | None = None,
+        flash_bias: RankRule | None = None,
         keep_colours: bool = False,
         padding: ImagePadding = "none",
     ) -> None:
@@ -48,27 +52,39 @@ class Engine:
             scale: its factor.
             device: where to run it.
             attention_backend: replaces the network's own choice.
+            flash_bias: the rank of "flashbias".
             keep_colours: give results the low frequencies of their source.
             padding: "window" extends an image at the bottom and right by reflection to whole
                 windows and crops the result, as the reference's tester does.
         Raises:
-            ConfigurationError: no such padding, or whole windows of a network that has none.
+            ConfigurationError: no such padding or attention back-end, the back-end cannot run
+                here, or whole windows of a network that has none.
         """
         self.scale = scale
         self.device = device
         self.config = _config_within(network)
+        self.makes_any_size = isinstance(network, ESC) and network.config.is_arbitrary_scale
         self._keep_colours = keep_colours
         self._multiple = _multiple_to_pad_to(padding, self.config)
         # Apple's back-end has had wrong results with channels_last.
         self._memory_format = (
             torch.contiguous_format if device.type == "mps" else torch.channels_last
         )
-        self._folded = fold(network, attention_backend=attention_backend).float()
+        if attention_backend is not None:
+            require_available(attention_backend, device)
+        folded = fold(network, attention_backend=attention_backend, flash_bias=flash_bias)
+        self.position_rank = position_rank(folded)
+        self._folded = folded.float()
         self._networks: dict[torch.dtype, nn.Module] = {}
         self._lock = threading.Lock()
         self._told_of_fallback = False
 
-    def run(self, lr_image: ImageBatch, dtype: torch.dtype) -> ImageBatch:
+    def run(
+        self,
+        lr_image: ImageBatch,
+        dtype: torch.dtype,
+        views: tuple[AxisView, ...] | None = None,
+    ) -> ImageBatch:
         """Enlarge a batch.
 
         A result with NaN or Inf, which half precision can give, is made again in float32.
@@ -76,17 +92,19 @@ class Engine:
         Args:
             lr_image: (B, 3, H, W) floating point in [0, 1], on any device.
             dtype: precision to work in.
+            views: which rows and columns of a whole result to make, where the network makes any
+                size; of other networks, and unless given, it is what ``scale`` says.
         Returns:
             (B, 3, scale*H, scale*W) float32 on the engine's device, not clamped.
         Raises:
             CheckpointError: NaN or Inf in float32 too.
         """
-        result = self._forward(lr_image, dtype)
+        result = self._forward(lr_image, dtype, views)
         if bool(torch.isfinite(result).all()):
             return result
         if dtype != torch.float32:
             self._tell_of_fallback(dtype)
-            result = self._forward(lr_image, torch.float32)
+            result = self._forward(lr_image, torch.float32, views)
             if bool(torch.isfinite(result).all()):
                 return result
         raise CheckpointError(
@@ -102,20 +120,32 @@ class Engine:
         return 1 if self.device.type == "cpu" else num_images
 
     @torch.inference_mode()
-    def _forward(self, lr_image: ImageBatch, dtype: torch.dtype) -> ImageBatch:
+    def _forward(
+        self, lr_image: ImageBatch, dtype: torch.dtype, views: tuple[AxisView, ...] | None
+    ) -> ImageBatch:
         network = self._network(dtype)
         moved = lr_image.to(self.device, torch.float32)
         parts = torch.split(moved, self.images_at_once(moved.shape[0]))
-        results = [self._enlarge(part, network, dtype) for part in parts]
+        results = [self._enlarge(part, network, dtype, views) for part in parts]
         return results[0] if len(results) == 1 else torch.cat(results)
 
-    def _enlarge(self, lr_image: ImageBatch, network: nn.Module, dtype: torch.dtype) -> ImageBatch:
+    def _enlarge(
+        self,
+        lr_image: ImageBatch,
+        network: nn.Module,
+        dtype: torch.dtype,
+        views: tuple[AxisView, ...] | None,
+    ) -> ImageBatch:
         """Pad, run, crop, guard: float32 in, float32 out, ``dtype`` in between."""
-        height, width = (self.scale * side for side in lr_image.shape[-2:])
         padded = reflect_pad_to_multiple(lr_image, self._multiple).to(dtype)
-        result = network(padded.contiguous(memory_format=self._memory_format)).float()
-        result = result[..., :height, :width]
-        return keep_colours(result, lr_image, scale=self.scale) if self._keep_colours else result
+        padded = padded.contiguous(memory_format=self._memory_format)
+        if self.makes_any_size and isinstance(network, ESC):
+            result = enlarge_part(network, padded, views or _whole_views(lr_image, self.scale))
+        else:
+            height, width = (self.scale * side for side in lr_image.shape[-2:])
+            result = network(padded)[..., :height, :width]
+        result = result.float()
+        return keep_colours(result, lr_image) if self._keep_colours else result
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
         with self._lock:
@@ -148,6 +178,27 @@ def require_padding(padding: str) -> None:
         )
 
 
+def enlarge_part(network: ESC, lr_image: ImageBatch, views: tuple[AxisView, ...]) -> ImageBatch:
+    """Make a part of a result of any size from a part of an image.
+
+    Args:
+        network: one whose head is a ``LocalTextureHead``.
+        lr_image: (B, 3, H, W) in [0, 1], the part.
+        views: of rows and of columns.
+    Returns:
+        (B, 3, rows, columns) as ``views`` say, not clamped.
+    """
+    head = network.reconstruction
+    assert isinstance(head, LocalTextureHead)
+    return head.enlarge_part(network.features(lr_image), lr_image, *views)
+
+
+def _whole_views(lr_image: ImageBatch, scale: int) -> tuple[AxisView, ...]:
+    return tuple(
+        AxisView.whole(length=side, output_length=scale * side) for side in lr_image.shape[-2:]
+    )
+
+
 def _multiple_to_pad_to(padding: ImagePadding, config: ESCConfig | None) -> int:
     require_padding(padding)
     if padding == "none":
@@ -157,7 +208,7 @@ def _multiple_to_pad_to(padding: ImagePadding, config: ESCConfig | None) -> int:
             'padding is "window", but the network holds no ESC, so it has no attention windows; '
             'use padding="none".'
         )
-    return config.window_size
+    return config.window_pixels
 
 
 def _config_within(network: nn.Module) -> ESCConfig | None:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from operator import mul
 
 import numpy as np
 import torch
@@ -21,7 +19,8 @@ from escsr.inference.geometry import Enlargement, SizeWish, plan_enlargement
 from escsr.inference.memory import TileChoice, TilePlan, Workload, network_cost, plan_tiles
 from escsr.inference.models import ModelShelf
 from escsr.inference.planes import PixelPlanes, Pixels, SourceShape
-from escsr.inference.streaming import enlarge_in_bands
+from escsr.inference.streaming import RunNetwork, enlarge_in_bands
+from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
 
 OnProgress = Callable[[float], None]
@@ -94,6 +93,7 @@ class Enlarger:
             wish,
             scales=self.shelf.scales,
             default_scale=self.shelf.default_scale,
+            makes_any_size=self.shelf.makes_any_size,
         )
 
     def plan(
@@ -108,24 +108,27 @@ class Enlarger:
         Raises:
             DeviceMemoryError: the memory limit cannot be kept.
         """
-        grown = (1, *accumulate(enlargement.passes, mul))
+        sizes = ((source.width, source.height), *enlargement.sizes)
+        bytes_per_pixel = source.channels * source.bytes_per_sample
         tiles: list[TilePlan] = []
         for index, scale in enumerate(enlargement.passes):
+            (width, height), output_size = sizes[index], sizes[index + 1]
             is_last = index == len(enlargement.passes) - 1
             held = source.num_bytes if index > 0 else 0
             if result_is_held or not is_last:
-                held += source.num_bytes * grown[index + 1] ** 2
+                held += bytes_per_pixel * output_size[0] * output_size[1]
             engine = self.shelf.engine(scale)
             workload = Workload(
-                width=source.width * grown[index],
-                height=source.height * grown[index],
+                width=width,
+                height=height,
                 channels=source.channels,
                 bytes_per_sample=source.bytes_per_sample,
                 num_images=source.num_images,
                 images_at_once=engine.images_at_once(source.num_images),
                 held_bytes=held,
             )
-            tiles.append(self._plan_tiles(workload, engine))
+            factor = max(output_size[0] / width, output_size[1] / height)
+            tiles.append(self._plan_tiles(workload, engine, factor))
         dtype = self._dtype(eight_bit=source.bytes_per_sample == 1)
         return WorkPlan(enlargement=enlargement, tiles=tuple(tiles), dtype=dtype)
 
@@ -137,18 +140,15 @@ class Enlarger:
         Yields:
             (rows, network width, C); not yet shrunk to the target size.
         """
-        work = [source.width * source.height]
-        for scale in plan.enlargement.passes[:-1]:
-            work.append(work[-1] * scale**2)
-        meter = _ProgressMeter(sum(work), on_progress)
-        for index, (scale, tiles) in enumerate(
-            zip(plan.enlargement.passes, plan.tiles, strict=True)
-        ):
-            engine = self.shelf.engine(scale)
+        enlargement = plan.enlargement
+        sizes = ((source.width, source.height), *enlargement.sizes[:-1])
+        meter = _ProgressMeter(sum(width * height for width, height in sizes), on_progress)
+        passes = zip(enlargement.passes, enlargement.sizes, plan.tiles, strict=True)
+        for index, (scale, size, tiles) in enumerate(passes):
             rows = enlarge_in_bands(
                 source,
-                lambda batch, engine=engine: engine.run(batch, plan.dtype).cpu(),
-                scale=scale,
+                _run_of(self.shelf.engine(scale), plan.dtype),
+                output_size=size,
                 grid=tiles.grid,
                 on_pixels_done=meter.add,
                 on_memory_error=lambda: release_cached_memory(self.shelf.device),
@@ -156,7 +156,7 @@ class Enlarger:
             if index == len(plan.tiles) - 1:
                 yield from rows
             else:
-                source = replace(source, pixels=assemble(rows, source, scale))
+                source = replace(source, pixels=assemble(rows, source, size))
         meter.finish()
 
     def run_whole(self, image: ImageBatch, plan: WorkPlan) -> Tensor | None:
@@ -169,8 +169,11 @@ class Enlarger:
         if not plan.is_whole:
             return None
         try:
-            for scale in plan.enlargement.passes:
-                image = self.shelf.engine(scale).run(image, plan.dtype).clamp(0, 1)
+            for scale, size in zip(plan.enlargement.passes, plan.enlargement.sizes, strict=True):
+                lengths = zip(image.shape[-2:], reversed(size), strict=True)
+                rows, columns = (AxisView.whole(length=a, output_length=b) for a, b in lengths)
+                engine = self.shelf.engine(scale)
+                image = engine.run(image, plan.dtype, (rows, columns)).clamp(0, 1)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -179,9 +182,12 @@ class Enlarger:
         release_cached_memory(self.shelf.device)
         return None
 
-    def _plan_tiles(self, workload: Workload, engine: Engine) -> TilePlan:
+    def _plan_tiles(self, workload: Workload, engine: Engine, factor: float) -> TilePlan:
         cost = network_cost(
-            engine.config, scale=engine.scale, attention_backend=self.shelf.attention_backend
+            engine.config,
+            scale=factor,
+            attention_backend=self.shelf.attention_backend,
+            position_rank=engine.position_rank,
         )
         return plan_tiles(
             workload,
@@ -196,10 +202,18 @@ class Enlarger:
         return choose_dtype(self.settings.precision, self.shelf.device, eight_bit=eight_bit)
 
 
-def assemble(rows: Iterator[Pixels], source: PixelPlanes, scale: int) -> Pixels:
-    """Collect rows into one array: (scale*H, scale*W, C) of the source's dtype."""
-    shape = (source.height * scale, source.width * scale, source.channels)
-    result = np.empty(shape, source.pixels.dtype)
+def _run_of(engine: Engine, dtype: torch.dtype) -> RunNetwork:
+    """One engine's work as streaming wants it."""
+
+    def run(tile: ImageBatch, rows: AxisView, columns: AxisView) -> ImageBatch:
+        return engine.run(tile, dtype, (rows, columns)).cpu()
+
+    return run
+
+
+def assemble(rows: Iterator[Pixels], source: PixelPlanes, size: tuple[int, int]) -> Pixels:
+    """Collect rows into one array of a (width, height): (H', W', C) of the source's dtype."""
+    result = np.empty((size[1], size[0], source.channels), source.pixels.dtype)
     top = 0
     for band in rows:
         result[top : top + band.shape[0]] = band

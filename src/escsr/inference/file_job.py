@@ -29,8 +29,8 @@ class UpscaleReport:
     """From the first check to the finished file."""
     model: str
     """Name of the model or file."""
-    passes: tuple[int, ...]
-    """Factors of the networks that ran, in order."""
+    passes: tuple[float, ...]
+    """Factors of the networks that ran, in order; the larger of both sides' where they differ."""
     device: str
     """Where they ran."""
     precision: str
@@ -109,7 +109,7 @@ class FileJob:
             output_size=enlargement.target_size,
             seconds=time.monotonic() - started,
             model=enlarger.shelf.name,
-            passes=enlargement.passes,
+            passes=enlargement.factors(header.width, header.height),
             device=str(enlarger.shelf.device),
             precision=str(plan.dtype).removeprefix("torch."),
             num_tiles=plan.num_tiles,

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import accumulate, combinations_with_replacement
+from operator import mul
 from typing import TypedDict
 
 from escsr.errors import ConfigurationError, ImageSizeError
@@ -17,7 +18,7 @@ class SizeWish:
     """What a caller asked for: a factor, or a size in pixels; nothing means the model's factor."""
 
     scale: float | None = None
-    """Factor per side, above 1 and at most ``MAX_FACTOR``; need not be whole."""
+    """Factor per side, at most ``MAX_FACTOR``, above 1 or, of a restorer, 1; need not be whole."""
     width: int | None = None
     """Width of the result; alone, the height keeps the shape."""
     height: int | None = None
@@ -54,11 +55,25 @@ class Enlargement:
     """How an image of one size becomes an image of another."""
 
     passes: tuple[int, ...]
-    """Factors of the models to run one after another, smallest first, since that costs least."""
-    network_size: tuple[int, int]
-    """(width, height) after the last pass."""
+    """Factors of the models to run one after another, smallest first, since that costs least. Of a
+    model for any size, the factor by which it is known."""
+    sizes: tuple[tuple[int, int], ...]
+    """(width, height) after each pass."""
     target_size: tuple[int, int]
     """(width, height) of the result; not larger than ``network_size``."""
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """(width, height) after the last pass."""
+        return self.sizes[-1]
+
+    def factors(self, width: int, height: int) -> tuple[float, ...]:
+        """By what each pass enlarges a source of one size; the larger of both sides' factors."""
+        before = ((width, height), *self.sizes[:-1])
+        return tuple(
+            max(after[0] / size[0], after[1] / size[1])
+            for size, after in zip(before, self.sizes, strict=True)
+        )
 
     @property
     def shrinks(self) -> bool:
@@ -67,58 +82,77 @@ class Enlargement:
 
 
 def plan_enlargement(
-    width: int, height: int, wish: SizeWish, *, scales: Sequence[int], default_scale: int
+    width: int,
+    height: int,
+    wish: SizeWish,
+    *,
+    scales: Sequence[int],
+    default_scale: int,
+    makes_any_size: bool = False,
 ) -> Enlargement:
     """Choose the passes for one image.
 
-    The one model that is nearest above the factor is run and its result shrunk. Where no single
-    model reaches it, models run one after another: as few passes as can be, and among those the
-    product nearest above (6 is 2 x 3, 5 is 2 x 3 shrunk, 8 is 2 x 4).
+    A model for any size makes it in one pass. Else the one model that is nearest above the factor
+    is run and its result shrunk. Where no single model reaches it, models run one after another:
+    as few passes as can be, and among those the product nearest above (6 is 2 x 3, 5 is 2 x 3
+    shrunk, 8 is 2 x 4). A restorer runs for x1 alone.
 
     Args:
         width: of the source, in pixels.
         height: of the source, in pixels.
         wish: what was asked for.
-        scales: factors of the models at hand, each 2 or more.
+        scales: factors of the models at hand, each 1 or more; 1 is a restorer's.
         default_scale: the factor where ``wish`` says nothing.
+        makes_any_size: the model enlarges to any size.
     Raises:
-        ImageSizeError: the result would be smaller than the source, as large, or absurdly large.
+        ConfigurationError: a factor that none of the models can be asked for.
+        ImageSizeError: the result would be smaller than the source, absurdly large, or as large
+            without a restorer.
     """
-    target_width, target_height = _target_size(width, height, wish, default_scale)
-    factor = wish.scale or max(target_width / width, target_height / height)
-    if target_width < width or target_height < height or factor <= 1:
-        raise ImageSizeError(
-            f"The image is {width}x{height} and the result would be "
-            f"{target_width}x{target_height}: there is nothing to enlarge. Ask for a larger "
-            "size, or use an image editor to shrink."
-        )
-    if factor > MAX_FACTOR:
-        raise ImageSizeError(
-            f"The image is {width}x{height} and the result would be "
-            f"{target_width}x{target_height}, {factor:.4g} times larger; at most "
-            f"{MAX_FACTOR:g} times is allowed."
-        )
+    if wish.scale is not None:
+        require_factor_of(wish.scale, scales)
+    target_size = _target_size(width, height, wish, default_scale)
+    factor = wish.scale or max(target_size[0] / width, target_size[1] / height)
+    _require_target((width, height), target_size, factor, scales)
+    if makes_any_size:
+        return Enlargement(passes=(max(scales),), sizes=(target_size,), target_size=target_size)
     passes = _choose_passes(factor, scales)
-    product = math.prod(passes)
-    return Enlargement(
-        passes=passes,
-        network_size=(width * product, height * product),
-        target_size=(target_width, target_height),
-    )
+    sizes = tuple((width * grown, height * grown) for grown in accumulate(passes, mul))
+    return Enlargement(passes=passes, sizes=sizes, target_size=target_size)
 
 
 def require_factor(scale: float) -> None:
-    """Refuse a factor that cannot be.
+    """Refuse a factor that no model can be asked for.
 
     Raises:
-        ConfigurationError: not a number, NaN, 1 or less, or above ``MAX_FACTOR``.
+        ConfigurationError: not a number, NaN, below 1, or above ``MAX_FACTOR``.
     """
     is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not is_number or not 1 < scale <= MAX_FACTOR:
-        reason = " A factor of 1 enlarges nothing, and less would shrink." if scale == 1 else ""
+    if not is_number or not 1 <= scale <= MAX_FACTOR:
         raise ConfigurationError(
             f"The scale is {scale!r}; it must be above 1 and at most {MAX_FACTOR:g}, such as 4 "
-            f"or 2.7.{reason}"
+            "or 2.7."
+        )
+
+
+def require_factor_of(scale: float, scales: Sequence[int]) -> None:
+    """Refuse a factor that the models at hand cannot make.
+
+    Args:
+        scale: within the range of ``require_factor``.
+        scales: factors of the models.
+    Raises:
+        ConfigurationError: 1 without a restorer, or more with nothing else.
+    """
+    if scale == 1 and 1 not in scales:
+        raise ConfigurationError(
+            f"The scale is {scale!r}; it must be above 1 and at most {MAX_FACTOR:g}, such as 4 "
+            "or 2.7. A factor of 1 enlarges nothing, unless the model is a restorer (x1)."
+        )
+    if scale > 1 and max(scales) == 1:
+        raise ConfigurationError(
+            f"The scale is {scale:g}, but the model is a restorer (x1): its result is as large as "
+            "the image. Leave the scale out, and enlarge the result with another model."
         )
 
 
@@ -138,7 +172,32 @@ def _keeping_shape(width: int, height: int, factor: float) -> tuple[int, int]:
     return math.floor(width * factor + 0.5), math.floor(height * factor + 0.5)
 
 
+def _require_target(
+    size: tuple[int, int], target_size: tuple[int, int], factor: float, scales: Sequence[int]
+) -> None:
+    width, height = target_size
+    sizes = f"The image is {size[0]}x{size[1]} and the result would be {width}x{height}"
+    is_smaller = width < size[0] or height < size[1]
+    if max(scales) == 1 and target_size != size:
+        raise ImageSizeError(
+            f"{sizes}, but the model is a restorer (x1): its result is as large as the image. "
+            "Leave the size out, and resize the result, or enlarge it with another model."
+        )
+    if is_smaller or (factor <= 1 and 1 not in scales):
+        raise ImageSizeError(
+            f"{sizes}: there is nothing to enlarge. Ask for a larger size, or use an image editor "
+            "to shrink."
+        )
+    if factor > MAX_FACTOR:
+        raise ImageSizeError(
+            f"{sizes}, {factor:.4g} times larger; at most {MAX_FACTOR:g} times is allowed."
+        )
+
+
 def _choose_passes(factor: float, scales: Sequence[int]) -> tuple[int, ...]:
+    if factor == 1:
+        return (1,)
+    scales = [scale for scale in scales if scale > 1]
     count = 1
     while max(scales) ** count < factor:
         count += 1

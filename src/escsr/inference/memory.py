@@ -12,7 +12,7 @@ from typing import Literal
 
 from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.inference.tiling import TileGrid
-from escsr.model.attention_backends import AttentionBackend
+from escsr.model.attention_backends import FoldedBackend
 from escsr.model.config import ESCConfig
 
 logger = logging.getLogger("escsr")
@@ -34,6 +34,8 @@ whole image than one window of 16, at a few per cent more work; ``benchmarks/mea
 measures it."""
 
 _FIXED_BYTES = 64 * _MIB
+_ANY_SIZE_BYTES = 64 * _MIB
+"""What the head of ESC+LTE needs at a time, whatever the size of its output."""
 _SLACK = 1.15
 _FOREIGN_FLOATS_PER_PIXEL = 1024
 _FOREIGN_WINDOW_SIZE = 32
@@ -44,8 +46,8 @@ _FOREIGN_WINDOW_SIZE = 32
 class NetworkCost:
     """What a network needs beside its weights."""
 
-    scale: int
-    """Its factor."""
+    scale: float
+    """Its factor; the larger of both sides' where they differ."""
     window_size: int
     """Grid on which tiles must start, in LR pixels."""
     bytes_per_pixel: int
@@ -92,30 +94,61 @@ class Workload:
 
 
 def network_cost(
-    config: ESCConfig | None, *, scale: int, attention_backend: AttentionBackend | None = None
+    config: ESCConfig | None,
+    *,
+    scale: float,
+    attention_backend: FoldedBackend | None = None,
+    position_rank: int = 0,
 ) -> NetworkCost:
     """Estimate a network's working memory from its configuration.
 
-    The live feature maps at the three widest points (attention, feed-forward, reconstruction) are
+    The live feature maps at the three widest points (attention, feed-forward, upsampler) are
     counted; ``tests/inference/test_memory.py`` compares with a measured process.
 
     Args:
         config: None for a network that is not an ESC.
-        scale: its factor.
+        scale: the factor to enlarge by.
         attention_backend: "naive" stores the scores.
+        position_rank: what each head's queries, keys and so values grow by.
     """
     if config is None:
         floats, window = _FOREIGN_FLOATS_PER_PIXEL, _FOREIGN_WINDOW_SIZE
     else:
-        window = config.window_size
-        attention = 12 * config.dim
+        window = config.window_pixels
+        attention = 12 * config.dim + 6 * config.num_heads * position_rank
         if attention_backend == "naive":
-            attention += 3 * config.num_heads * window**2
+            attention += 3 * config.num_heads * config.window_size**2
         widest = int(config.dim * max(config.expansion, config.first_expansion))
-        floats = max(attention, 4 * config.dim + 4 * widest, 2 * config.dim + 12 * scale**2)
+        body = max(attention, 4 * config.dim + 4 * widest)
+        floats = max(body, _upsampler_floats(config, scale)) / config.unshuffle**2
+    any_size = config is not None and config.is_arbitrary_scale
     return NetworkCost(
-        scale=scale, window_size=window, bytes_per_pixel=math.ceil(floats * _FLOAT_BYTES * _SLACK)
+        scale=scale,
+        window_size=window,
+        bytes_per_pixel=math.ceil(floats * _FLOAT_BYTES * _SLACK),
+        fixed_bytes=_FIXED_BYTES + any_size * _ANY_SIZE_BYTES,
     )
+
+
+def _upsampler_floats(config: ESCConfig, scale: float) -> float:
+    """Live values per pixel of the features, in the upsampler and in what comes after it.
+
+    Most upsamplers hold a map of all their channels at the size of the result, twice: that is more
+    than all of the body. What they hold beside it was measured.
+    """
+    area = (scale * config.unshuffle) ** 2
+    image = 2 * config.dim + 12 * area
+    beside = 7 * config.dim
+    match config.upsampler:
+        case "nearest+conv" | "conv+nearest":
+            return max(image, beside + 2 * config.dim * area)
+        case "pixelshuffle":
+            return max(image, beside + 2 * config.upsampler_dim * area)
+        case "dysample":
+            places = 2 * config.dysample_groups
+            return max(image, beside + max(2.5 * config.upsampler_dim, 7 * places) * area)
+        case "pixelshuffledirect" | "lte":
+            return image
 
 
 def plan_tiles(
@@ -165,7 +198,7 @@ def plan_tiles(
     if memory_limit_bytes is not None and plan.peak_memory_bytes > memory_limit_bytes:
         raise DeviceMemoryError(
             f"The memory limit is {memory_limit_bytes / _MIB:.0f} MiB, but enlarging "
-            f"{workload.width}x{workload.height} pixels {cost.scale} times needs about "
+            f"{workload.width}x{workload.height} pixels {cost.scale:.4g} times needs about "
             f"{plan.peak_memory_bytes / _MIB:.0f} MiB even with the smallest tiles. Raise the "
             "limit, or choose a smaller model."
         )
@@ -218,18 +251,18 @@ def _work_bytes(workload: Workload, cost: NetworkCost, grid: TileGrid) -> int:
     columns, rows = grid.cut(workload.width), grid.cut(workload.height)
     tile_height, tile_width = (max(span.length for span in spans) for spans in (rows, columns))
     tile_pixels = tile_height * tile_width
-    sr_pixels = tile_pixels * cost.scale**2
+    sr_pixels = math.ceil(tile_pixels * cost.scale**2)
     in_network = (
         cost.fixed_bytes
         + tile_pixels * cost.bytes_per_pixel * workload.images_at_once
         + sr_pixels * 3 * _FLOAT_BYTES * workload.num_images
     )
     finishing = cost.fixed_bytes + 4 * sr_pixels * 3 * _FLOAT_BYTES * workload.num_images
-    row_samples = workload.width * cost.scale * workload.channels
-    bands = 2 * tile_height * cost.scale * row_samples * workload.bytes_per_sample
+    samples_per_row = workload.width * cost.scale**2 * workload.channels
     overlap = max((a.stop - b.start for a, b in pairwise(rows)), default=0)
-    blend_zones = 2 * overlap * cost.scale * row_samples * _FLOAT_BYTES
-    return max(in_network, finishing) + bands + blend_zones
+    bands = 2 * tile_height * samples_per_row * workload.bytes_per_sample
+    blend_zones = 2 * overlap * samples_per_row * _FLOAT_BYTES
+    return max(in_network, finishing) + math.ceil(bands + blend_zones)
 
 
 def _standing_bytes(workload: Workload) -> int:

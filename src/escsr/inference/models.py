@@ -9,8 +9,9 @@ from torch import nn
 
 from escsr.errors import ConfigurationError
 from escsr.inference.engine import Engine, ImagePadding, require_padding
-from escsr.model.attention_backends import ATTENTION_BACKENDS, AttentionBackend
-from escsr.weights import bundled_models, load_model
+from escsr.model.attention_backends import FoldedBackend, require_available
+from escsr.model.flash_bias import RankRule
+from escsr.weights import BundledModel, bundled_models, load_model
 from escsr.weights.box import DEFAULT_SCALE
 from escsr.weights.loading import normalised_name
 
@@ -25,11 +26,13 @@ class ModelShelf:
         model: a name in the box (all its factors), a checkpoint or a network (its own factor).
         device: where networks run.
         attention_backend: replaces the networks' own choice.
+        flash_bias: the rank of "flashbias".
         keep_colours: as for an ``Engine``.
         padding: as for an ``Engine``.
     Raises:
         UnknownModelError, CheckpointError: as ``load_model``.
-        ConfigurationError: a module without a factor, or an unknown back-end or padding.
+        ConfigurationError: a module without a factor, an unknown back-end or padding, or a back-end
+            that cannot run here.
     """
 
     def __init__(
@@ -37,31 +40,33 @@ class ModelShelf:
         model: ModelSource,
         *,
         device: torch.device,
-        attention_backend: AttentionBackend | None = None,
+        attention_backend: FoldedBackend | None = None,
+        flash_bias: RankRule | None = None,
         keep_colours: bool = False,
         padding: ImagePadding = "none",
     ) -> None:
         require_padding(padding)
-        if attention_backend is not None and attention_backend not in ATTENTION_BACKENDS:
-            raise ConfigurationError(
-                f"The attention back-end is {attention_backend!r}; allowed are "
-                f"{', '.join(ATTENTION_BACKENDS)}."
-            )
+        if attention_backend is not None:
+            require_available(attention_backend, device)
         self.device = device
         self._keep_colours = keep_colours
         self._padding: ImagePadding = padding
-        self.attention_backend: AttentionBackend | None = attention_backend
+        self.attention_backend: FoldedBackend | None = attention_backend
+        self._flash_bias = flash_bias
         self._engines: dict[int, Engine] = {}
         self._lock = threading.Lock()
-        self.scales = _in_box(model) if isinstance(model, str) else ()
-        if isinstance(model, str) and self.scales:
+        in_box = _in_box(model) if isinstance(model, str) else []
+        self.scales = tuple(sorted(entry.scale for entry in in_box))
+        if isinstance(model, str) and in_box:
             self.name = normalised_name(model)
+            self.makes_any_size = in_box[0].header.config.is_arbitrary_scale
             return
         network = model if isinstance(model, nn.Module) else load_model(model)
         scale = _factor_of(network)
         self.scales = (scale,)
         self.name = type(network).__name__ if isinstance(model, nn.Module) else Path(model).name
         self._engines[scale] = self._engine_for(network, scale)
+        self.makes_any_size = self._engines[scale].makes_any_size
 
     @property
     def default_scale(self) -> int:
@@ -82,22 +87,23 @@ class ModelShelf:
             scale=scale,
             device=self.device,
             attention_backend=self.attention_backend,
+            flash_bias=self._flash_bias,
             keep_colours=self._keep_colours,
             padding=self._padding,
         )
 
 
-def _in_box(model: str) -> tuple[int, ...]:
-    """The factors in which the box holds a name; none if it is no name of the box."""
+def _in_box(model: str) -> list[BundledModel]:
+    """What the box holds under a name, a network for each factor."""
     name = normalised_name(model)
-    return tuple(sorted(m.scale for m in bundled_models() if m.name == name and m.scale > 1))
+    return [entry for entry in bundled_models() if entry.name == name]
 
 
 def _factor_of(network: nn.Module) -> int:
     scale = getattr(network, "scale", None)
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 2:
+    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
         raise ConfigurationError(
             f"The module {type(network).__name__} has scale={scale!r}; an upscaler needs a network "
-            "whose attribute `scale` is a whole number of 2 or more."
+            "whose attribute `scale` is a whole number of 1 or more."
         )
     return scale

@@ -11,13 +11,15 @@ from torch import Tensor
 from escsr.errors import DeviceMemoryError
 from escsr.inference.devices import is_out_of_memory
 from escsr.inference.planes import PixelPlanes, Pixels
-from escsr.inference.tiling import Span, TileGrid, blend_over
+from escsr.inference.tiling import AxisScale, Span, TileGrid, blend_over
+from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
 
 logger = logging.getLogger("escsr")
 
-RunNetwork = Callable[[ImageBatch], ImageBatch]
-"""(N, 3, h, w) float32 in [0, 1] on the CPU -> (N, 3, scale*h, scale*w) float32 on the CPU."""
+RunNetwork = Callable[[ImageBatch, AxisView, AxisView], ImageBatch]
+"""(N, 3, h, w) float32 in [0, 1] on the CPU, and which rows and columns of the result it makes ->
+(N, 3, h', w') float32 on the CPU."""
 
 OnPixelsDone = Callable[[int], None]
 """Told a number of LR pixels."""
@@ -27,7 +29,7 @@ def enlarge_in_bands(
     source: PixelPlanes,
     run: RunNetwork,
     *,
-    scale: int,
+    output_size: tuple[int, int],
     grid: TileGrid,
     on_pixels_done: OnPixelsDone | None = None,
     on_memory_error: Callable[[], None] | None = None,
@@ -40,24 +42,28 @@ def enlarge_in_bands(
     Args:
         source: the image.
         run: the network.
-        scale: factor of the network.
+        output_size: (width, height) of the result.
         grid: how to cut the image into tiles.
         on_pixels_done: told after each tile how many LR pixels became final; a band that is
             started again reports its pixels again.
         on_memory_error: called before a smaller tile is tried.
     Yields:
-        (rows, scale*W, C) of the source's dtype; together the whole result.
+        (rows, W', C) of the source's dtype; together the whole result.
     Raises:
         DeviceMemoryError: a tile of one window does not fit.
     """
     top, ground = 0, None
+    scales = (
+        AxisScale(length=source.height, output_length=output_size[1]),
+        AxisScale(length=source.width, output_length=output_size[0]),
+    )
     while top < source.height:
         failure = None
         columns = grid.cut(source.width)
         for rows, next_top in _bands(grid, top, source.height):
             try:
                 band, below = _enlarge_band(
-                    source, run, scale, rows, next_top, columns, ground, on_pixels_done
+                    source, run, scales, rows, next_top, columns, ground, on_pixels_done
                 )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -82,7 +88,7 @@ def _bands(grid: TileGrid, top: int, height: int) -> Iterator[tuple[Span, int]]:
 def _enlarge_band(
     source: PixelPlanes,
     run: RunNetwork,
-    scale: int,
+    scales: tuple[AxisScale, AxisScale],
     rows: Span,
     next_top: int,
     columns: tuple[Span, ...],
@@ -94,30 +100,31 @@ def _enlarge_band(
     Args:
         source: the image.
         run: the network.
-        scale: its factor.
+        scales: of rows and of columns.
         rows: of the band.
         next_top: first row that is not final yet, since the next band reaches up to it.
         columns: of the tiles.
         report: told how many LR pixels became final.
-        ground: (P, rows, scale*W), what earlier bands left from ``rows.start`` on.
+        ground: (P, rows, W'), what earlier bands left from ``rows.start`` on.
     Returns:
         The final rows, and the ground for the next band.
     """
-    num_final = (next_top - rows.start) * scale
-    num_rows = rows.length * scale
-    width = source.width * scale
+    down, across = scales
+    num_final = down.at(next_top) - down.at(rows.start)
+    num_rows = down.at(rows.stop) - down.at(rows.start)
+    width = across.output_length
     band = np.empty((num_final, width, source.channels), source.pixels.dtype)
     below = torch.empty(source.num_planes, num_rows - num_final, width)
     beside: Tensor | None = None
     lefts = [*(span.start for span in columns), source.width]
     for span, (left, next_left) in zip(columns, pairwise(lefts), strict=True):
-        tile = source.collapse(run(source.read(rows, span)))
+        tile = source.collapse(run(source.read(rows, span), down.view(rows), across.view(span)))
         if beside is not None:
             blend_over(tile, beside, dim=2)
-        split = (next_left - left) * scale
+        place = slice(across.at(left), across.at(next_left))
+        split = place.stop - place.start
         beside = tile[..., split:].clone()
         tile = tile[..., :split]
-        place = slice(left * scale, next_left * scale)
         if ground is not None:
             # A band that was made smaller may be shorter than what lies below it.
             blend_over(tile, ground[:, :num_rows, place], dim=1)

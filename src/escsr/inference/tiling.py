@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from escsr.model.axis_view import AxisView
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
@@ -28,6 +30,30 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AxisScale:
+    """How one axis of the image grows; the factor need not be whole."""
+
+    length: int
+    """Of the image, in pixels."""
+    output_length: int
+    """Of the result, in pixels."""
+
+    def at(self, position: int) -> int:
+        """The edge between pixels of the result that is nearest to one of the image."""
+        return (2 * position * self.output_length + self.length) // (2 * self.length)
+
+    def view(self, span: Span) -> AxisView:
+        """What a tile of the image makes of the result."""
+        return AxisView(
+            length=self.length,
+            output_length=self.output_length,
+            start=span.start,
+            first=self.at(span.start),
+            stop=self.at(span.stop),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TileGrid:
     """How an image is cut: the side of a tile, the least overlap, and the grid both keep to."""
 
@@ -37,7 +63,7 @@ class TileGrid:
     """Least overlap of neighbours, in LR pixels; rounded up to whole windows when cutting, and at
     most one window less than a tile, so a tile of one window has none."""
     window_size: int
-    """Side of an attention window, in LR pixels."""
+    """Side of an attention window, in LR pixels; or of several, where pixels become channels."""
 
     def cut(self, length: int, *, start: int = 0) -> tuple[Span, ...]:
         """Cover one axis with overlapping tiles of one length.

@@ -23,11 +23,12 @@ from escsr.inference.door import (
 from escsr.inference.engine import ImagePadding
 from escsr.inference.enlarger import Enlarger, OnProgress, WorkPlan, WorkSettings
 from escsr.inference.file_job import FileJob, UpscaleReport
-from escsr.inference.geometry import SizeOptions, SizeWish, require_factor
+from escsr.inference.geometry import SizeOptions, SizeWish, require_factor, require_factor_of
 from escsr.inference.memory import TileChoice, require_tiling
 from escsr.inference.models import ModelShelf, ModelSource
 from escsr.inference.planes import Pixels, shape_of_file
-from escsr.model.attention_backends import AttentionBackend
+from escsr.model.attention_backends import FoldedBackend
+from escsr.model.flash_bias import RankRule
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 class Upscaler:
     """Makes images larger; keep one and use it for many, from as many threads as you like.
 
-    Any factor above 1 up to 16 works: the model nearest above it runs and the result is shrunk
-    with antialiasing; beyond the largest model, several run one after another. Large images are
-    cut into tiles that are blended. Grey stays grey, alpha gets no fringes, 16 bits stay 16.
+    Any factor above 1 up to 16 works: ESC+LTE makes any size, of other models the one nearest above
+    runs and the result is shrunk with antialiasing; beyond the largest, several run one after
+    another. A restorer (x1) keeps the size. Large images are cut into tiles that are blended.
 
     Example::
 
@@ -49,7 +50,7 @@ class Upscaler:
     Args:
         model: a name in the box (``escsr models`` lists them), the path of a checkpoint, or a
             network with a ``scale``, which is copied. The last two have only their own factor.
-        scale: factor where a call says none; None means x4, or the model's own.
+        scale: factor where a call says none; None means x4, or the model's own (1: a restorer's).
         device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
         precision: "auto" is float16 on CUDA for 8-bit images, else float32; or "float32",
             "bfloat16", "float16". A tile that comes out as NaN runs again in float32.
@@ -60,7 +61,10 @@ class Upscaler:
             and at least 32 pixels.
         memory_limit_bytes: tiles are chosen so that the estimate of what is held at once, beside
             the program itself, stays below.
-        attention_backend: "sdpa" or "naive"; the network's own unless given.
+        attention_backend: how attention is computed: "auto" (what is fastest here; the log says
+            which and why), "sdpa", "flex", "chunked", "naive", all exact, or "flashbias", which
+            is not; None is the network's own.
+        flash_bias: the rank of "flashbias", or a bound on its error.
         keep_colours: give the result the low frequencies of the source, so that a network's own
             tint or change of brightness does not show.
         padding: "window" extends the image by reflection to whole attention windows and crops the
@@ -80,7 +84,8 @@ class Upscaler:
         tile: TileChoice = "auto",
         overlap_pixels: int | None = None,
         memory_limit_bytes: int | None = None,
-        attention_backend: AttentionBackend | None = None,
+        attention_backend: FoldedBackend | None = "auto",
+        flash_bias: RankRule | None = None,
         keep_colours: bool = True,
         padding: ImagePadding = "none",
     ) -> None:
@@ -92,9 +97,12 @@ class Upscaler:
             model,
             device=choose_device(device),
             attention_backend=attention_backend,
+            flash_bias=flash_bias,
             keep_colours=keep_colours,
             padding=padding,
         )
+        if scale is not None:
+            require_factor_of(scale, shelf.scales)
         settings = WorkSettings(
             precision=precision,
             tile=tile,
@@ -110,7 +118,7 @@ class Upscaler:
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """Factors that one pass can make."""
+        """Factors of the networks at hand; 1 is a restorer's."""
         return self._enlarger.shelf.scales
 
     @property
@@ -147,7 +155,7 @@ class Upscaler:
                 - a PIL image of mode L, LA, RGB, RGBA or I;16 (P and 1 become RGB(A) and L);
                 - an array (H, W) or (H, W, 1 to 4), uint8, uint16, or float32/float64 in [0, 1];
                 - a tensor (B, 3, H, W), floating point in [0, 1], on any device.
-            scale: factor, above 1 and at most 16.
+            scale: factor, above 1 and at most 16; 1 of a restorer.
             width: of the result, instead of a factor; alone, it keeps the shape.
             height: likewise.
             longest: longer side of the result, instead of a factor.

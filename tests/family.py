@@ -1,0 +1,58 @@
+"""One small network of every class of the family, with random weights."""
+
+from dataclasses import replace
+
+import torch
+
+from escsr.model import ESC, ESCConfig, variant
+
+_SMALL = {
+    "dim": 16,
+    "pdim": 4,
+    "num_blocks": 1,
+    "num_conv_layers": 1,
+    "window_size": 8,
+    "num_heads": 2,
+    "large_kernel_size": 5,
+    "texture_dim": 8,
+    "texture_mlp_dim": 12,
+    "texture_mlp_layers": 2,
+    "position_rank": 4,
+    "position_hidden_dim": 6,
+    "position_frequencies": 3,
+}
+
+_REAL_M = ("", "-pixelshuffledirect", "-pixelshuffle", "-dysample")
+
+FAMILY: dict[str, ESCConfig] = {
+    f"{name}-x{scale}": replace(
+        variant(name, scale=scale),
+        **_SMALL,
+        upsampler_dim=16 if name == "esc-real-dysample" else 8,
+    )
+    for name, scale in [
+        ("esc", 2),
+        ("esc-light", 3),
+        ("esc-fp", 4),
+        ("esc-xl", 2),
+        ("esc-real", 4),
+        ("esc-real-dysample", 4),
+        *((f"esc-real-m{kind}", scale) for kind in _REAL_M for scale in (1, 2, 3, 4)),
+        ("esc-real-m-conv", 1),
+        ("esc-lte", 4),
+        ("esc-rib", 2),
+    ]
+}
+"""Name and factor -> what the class is, but for its size."""
+
+
+def family_network(name: str) -> ESC:
+    """A network of ``FAMILY``; its result stays near [0, 1]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ESC(FAMILY[name]).eval().requires_grad_(False)
+        parameters = dict(network.reconstruction.named_parameters())
+        *_, last = (name for name in parameters if name.endswith(".bias"))
+        parameters[last].fill_(0.0 if FAMILY[name].image_skip != "none" else 0.5)
+        parameters[last.replace(".bias", ".weight")].mul_(0.2)
+    return network
