@@ -17,7 +17,6 @@ spandrel ``safmn:DIM`` and ``span:CHANNELS`` (pip install 'escsr[rivals]').
 import argparse
 import json
 import time
-import tomllib
 from datetime import date
 from pathlib import Path
 
@@ -27,10 +26,12 @@ from torch import nn
 from escsr.evaluation.protocol import TestPair, evaluate, mean_quality
 from escsr.evaluation.test_sets import find_test_pairs
 from escsr.model.network import ESC
-from escsr.training.data.pairs import PairSource, open_pairs
+from escsr.training.batch import TrainingBatch
+from escsr.training.data.pairs import PairSource
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
-from escsr.training.recipe_file import read_recipe
+from escsr.training.recipe_file import parse_change, read_recipe
+from escsr.training.recipe_pairs import open_recipe_pairs
 from escsr.training.state import TrainingState
 from escsr.training.step import TrainingStep
 
@@ -43,20 +44,14 @@ _MARKERS = ("o", "s", "^", "D")
 def run_curve(arguments: argparse.Namespace) -> None:
     """Train, judge ten times, and add the curve to the record after each."""
     torch.set_num_threads(1)
-    changes = dict(_parse_change(item) for item in arguments.set or ())
-    recipe = read_recipe(arguments.recipe, changes=changes | {"steps": arguments.steps or 10**6})
-    source = open_pairs(
-        arguments.data,
-        scale=recipe.scale,
-        patch_pixels=recipe.data.patch_pixels,
-        batch_size=recipe.data.batch_size,
-        seed=recipe.seed,
-        share=arguments.share,
-    )
+    changes = dict(parse_change(item) for item in arguments.set or ())
+    fixed = changes | {"data.share": arguments.share}
+    recipe = read_recipe(arguments.recipe, changes=fixed | {"steps": arguments.steps or 10**6})
+    source = open_recipe_pairs(recipe, arguments.data)
     if arguments.steps is None:
         per_step = _seconds_per_step(make_step(recipe, arguments.network), source)
         steps = max(_POINTS, int(arguments.seconds / per_step))
-        recipe = read_recipe(arguments.recipe, changes=changes | {"steps": steps})
+        recipe = read_recipe(arguments.recipe, changes=fixed | {"steps": steps})
     test_sets = {
         folder.name: find_test_pairs(folder, scale=recipe.scale)[: arguments.images]
         for folder in arguments.test
@@ -73,7 +68,7 @@ def run_curve(arguments: argparse.Namespace) -> None:
     seconds = 0.0
     for number in range(recipe.steps):
         started = time.process_time()
-        step(*source.batch(number))
+        step(TrainingBatch.of_pairs(*source.batch(number)))
         seconds += time.process_time() - started
         if (number + 1) % (recipe.steps // _POINTS) == 0 or number + 1 == recipe.steps:
             quality = judge(step.state.averaged_network, test_sets, recipe.scale)
@@ -141,7 +136,7 @@ def _seconds_per_step(step: TrainingStep, source: PairSource) -> float:
     for number in range(_SPEED_STEPS):
         if number == 4:
             started = time.process_time()
-        step(*source.batch(number))
+        step(TrainingBatch.of_pairs(*source.batch(number)))
     return (time.process_time() - started) / (_SPEED_STEPS - 4)
 
 
@@ -150,11 +145,6 @@ def _add_to_record(path: Path, name: str, curve: dict[str, object], recipe: Reci
     record |= {"date": date.today().isoformat(), "scale": recipe.scale, "torch": torch.__version__}
     record["curves"][name] = curve
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _parse_change(item: str) -> tuple[str, object]:
-    key, _, value = item.partition("=")
-    return key, tomllib.loads(f"value = {value}")["value"]
 
 
 def _arguments() -> argparse.Namespace:

@@ -26,11 +26,13 @@ from escsr.model.attention_backends import AttentionBackend
 from escsr.model.layer_norm import ChannelLayerNorm
 from escsr.model.network import ESC
 from escsr.model.window_attention import WindowAttention
-from escsr.training.data.pairs import PairSource, open_pairs
+from escsr.training.batch import TrainingBatch
+from escsr.training.data.pairs import PairSource
 from escsr.training.data.prefetch import Prefetcher
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import read_recipe
+from escsr.training.recipe_pairs import open_recipe_pairs
 from escsr.training.state import TrainingState
 from escsr.training.step import TrainingStep
 
@@ -41,14 +43,7 @@ def main() -> None:
     recipe = read_recipe(arguments.recipe)
     as_written = recipe.model_copy(update={"precision": "float32"})
     fabric = launch(recipe, device="cpu", processes=arguments.cores)
-    source = open_pairs(
-        arguments.data,
-        scale=recipe.scale,
-        patch_pixels=recipe.data.patch_pixels,
-        batch_size=recipe.data.batch_size,
-        seed=recipe.seed,
-        image_limit=arguments.images,
-    )
+    source = open_recipe_pairs(recipe, arguments.data, image_limit=arguments.images)
     ours = make_step(recipe, fabric, "chunked", torch.channels_last)
     alone = Fabric(accelerator="cpu", devices=1)
     paper = make_step(as_written, alone, "naive", torch.contiguous_format)
@@ -125,7 +120,7 @@ def time_steps(
         batch = [part.contiguous(memory_format=layout) for part in batch]
         fabric.barrier()
         started = time.perf_counter()
-        step(*batch)
+        step(TrainingBatch.of_pairs(*batch))
         fabric.barrier()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
@@ -142,7 +137,7 @@ def waiting_share(step: TrainingStep, source: PairSource, count: int, fabric: Fa
     ) as batches:
         started = time.perf_counter()
         for batch in batches:
-            step(*batch)
+            step(TrainingBatch.of_pairs(*batch))
         return batches.waited_seconds / (time.perf_counter() - started)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from escsr.evaluation.protocol import to_pixels
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic, resize_bicubic_uint8
 from escsr.images.writer import write_image
@@ -90,7 +91,7 @@ def picture(model: BundledModel) -> np.ndarray:
     network = load_model(model.path)
     with torch.inference_mode():
         results = (resize_bicubic(lr_image, scale=model.scale), network(lr_image))
-    panels = [_eye(_to_pixels(result)) for result in results] + [_eye(hr_pixels)]
+    panels = [_eye(to_pixels(result.clamp(0, 1))) for result in results] + [_eye(hr_pixels)]
     gap = np.full((SIDE, 4, 3), 255, np.uint8)
     return np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
 
@@ -108,10 +109,6 @@ def _start(recipe: dict[str, object]) -> str:
 
 def _eye(pixels: np.ndarray) -> np.ndarray:
     return pixels[TOP : TOP + SIDE, LEFT : LEFT + SIDE]
-
-
-def _to_pixels(image: torch.Tensor) -> np.ndarray:
-    return (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 if __name__ == "__main__":

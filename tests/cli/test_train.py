@@ -2,12 +2,16 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
+from escsr.cli.train import train_command
+from escsr.errors import MissingExtraError
+from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from tests.training.data.pictures import picture, spoil, write_every_kind, write_pictures
 from tests.training.processes import TRAIN, finish, start, wait_for_rows, write_recipe
@@ -87,6 +91,28 @@ def test_a_wrong_use_ends_with_status_2(
     assert result.exit_code == 2
     assert told in result.output
     assert "Traceback" not in result.output
+
+
+def test_training_without_its_extra_says_what_to_install(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, which is no traceback."""
+    monkeypatch.delitem(sys.modules, "escsr.training.run", raising=False)
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    result = train("--data", ".")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: Training needs lightning_fabric: pip install 'escsr[train]'\n"
+
+
+@pytest.mark.parametrize("schema", [False, True])
+def test_recipes_without_pydantic_say_what_to_install(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, schema: bool
+) -> None:
+    """To train and to print the schema; called directly, since newer typer needs pydantic too."""
+    monkeypatch.delitem(sys.modules, "escsr.training.recipe_file", raising=False)
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(MissingExtraError, match=r"needs pydantic: pip install 'escsr\[train\]'"):
+        train_command(recipe, data=".", schema=schema)
 
 
 def test_a_recipe_that_is_named_in_a_message_exists(escsr: Escsr) -> None:
@@ -223,3 +249,26 @@ def test_a_signal_saves_the_state_and_ends_with_its_status(
     assert stderr.endswith(f"Stopped; the state is in {out}. Go on with --resume.\n")
     assert "Traceback" not in stderr
     assert checkpoints_of(out) == [f"step-{len(log_of(out)):08d}.pt"]
+
+
+def test_a_preview_draws_what_the_degradation_does_and_trains_nothing(
+    train: Train, photographs: Path, tmp_path: Path
+) -> None:
+    """Five rows of seven columns: HR, sharpened, and five versions of 48 pixels."""
+    picture_path = tmp_path / "preview.png"
+    changes = ("data.degradation=second-order", "degradation.degraded_pixels=48")
+    settings = [word for change in changes for word in ("--set", change)]
+    result = train("--data", photographs, "--preview", picture_path, *settings)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"Preview: {picture_path}\n"
+    assert read_image(picture_path).pixels.shape == (24 + 5 * 54, 6 + 7 * 54, 3)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preview_of_another_degradation_is_refused(
+    train: Train, photographs: Path, tmp_path: Path
+) -> None:
+    """There is nothing to see: MATLAB's bicubic is always the same."""
+    result = train("--data", photographs, "--preview", tmp_path / "preview.png")
+    assert result.exit_code == 2
+    assert "data.degradation = 'matlab'; a preview shows" in " ".join(result.stderr.split())

@@ -12,9 +12,7 @@ from escsr.training.losses import (
     fft_loss,
     l1_loss,
     l2_loss,
-    weighted_loss,
 )
-from escsr.training.recipe import LossRecipe
 
 # Sums of 100 float32 values of size 1 carry an error of a few units in the 7th digit.
 FLOAT32 = 1e-5
@@ -79,27 +77,3 @@ def test_the_losses_equal_their_formulas_in_float64(batches: tuple[Tensor, Tenso
     }
     for loss, value in expected.items():
         assert float(loss(*batches)) == pytest.approx(value, rel=FLOAT32), loss.__name__
-
-
-def test_the_terms_are_summed_by_their_weights(batches: tuple[Tensor, Tensor]) -> None:
-    """L1 with 0.05 of the spectrum's, as efficient networks are trained."""
-    total = weighted_loss(*batches, LossRecipe(l1=1.0, fft=0.05))
-    expected = float(l1_loss(*batches)) + 0.05 * float(fft_loss(*batches))
-    assert float(total) == pytest.approx(expected, rel=FLOAT32)
-
-
-def test_a_term_of_weight_0_is_not_computed() -> None:
-    """An infinite value in it would spoil the sum: 0 x inf is NaN."""
-    sr_batch, hr_batch = constant(1e30)
-    assert math.isfinite(weighted_loss(sr_batch, hr_batch, LossRecipe(l1=1.0)))
-    assert math.isinf(l2_loss(sr_batch, hr_batch))
-
-
-def test_a_half_precision_result_is_compared_in_float32(
-    batches: tuple[Tensor, Tensor],
-) -> None:
-    """The mean is not rounded to 8 bits."""
-    sr_batch = batches[0].bfloat16()
-    loss = weighted_loss(sr_batch, batches[1], LossRecipe(l1=1.0))
-    assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(float(l1_loss(sr_batch.float(), batches[1])), rel=FLOAT32)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.model.attention_backends import ATTENTION_BACKENDS, AttentionBackend
+from escsr.model.attention_backends import EAGER_BACKENDS, AttentionBackend
 from escsr.model.network import ESC
 from escsr.weights import load_model
 
@@ -30,7 +30,7 @@ def gradients(network: ESC, lr_batch: Tensor, hr_batch: Tensor, *, bfloat16: boo
     return torch.cat(list(through_attention))
 
 
-@pytest.mark.parametrize("backend", ATTENTION_BACKENDS)
+@pytest.mark.parametrize("backend", EAGER_BACKENDS)
 def test_gradients_in_bfloat16_are_those_of_float32_but_for_rounding(
     backend: AttentionBackend,
 ) -> None:

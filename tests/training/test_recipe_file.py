@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from escsr.errors import RecipeError
+from escsr.errors import ConfigurationError, RecipeError
 from escsr.training.recipe import Recipe
-from escsr.training.recipe_file import check_recipe, read_recipe, recipe_text
+from escsr.training.recipe_file import check_recipe, parse_change, read_recipe, recipe_text
 from tests.training.runs import RECIPE
 
 BASE = """
@@ -123,3 +123,25 @@ def test_the_text_of_a_recipe_makes_the_same_recipe() -> None:
     """It is written into the weights' file, from which a run can be repeated."""
     recipe = check_recipe(RECIPE, origin="the tests")
     assert Recipe.model_validate_json(recipe_text(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "change"),
+    [
+        ("steps=100", ("steps", 100)),
+        ("optimizer.betas = [0.9, 0.9]", ("optimizer.betas", [0.9, 0.9])),
+        ("name=other", ("name", "other")),
+        ("name=a=b", ("name", "a=b")),
+    ],
+)
+def test_a_change_is_a_key_and_a_value_of_toml_or_text(
+    text: str, change: tuple[str, object]
+) -> None:
+    """As ``--set`` takes it."""
+    assert parse_change(text) == change
+
+
+def test_a_change_without_a_value_is_refused() -> None:
+    """With an example."""
+    with pytest.raises(ConfigurationError, match="'steps' is not KEY=VALUE, such as steps=100"):
+        parse_change("steps")

@@ -48,6 +48,14 @@ def test_the_papers_schedule_warms_up_and_halves(
     assert learning_rate_at(papers, step) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_real_world_schedule_falls_to_two_fifths(recipe: Recipe) -> None:
+    """ESC-Real: 5e-4 without a warm-up, 2e-4 from step 100,000 on."""
+    schedule = ScheduleRecipe(kind="halving", halve_at=(100_000,), halving_factor=0.4)
+    chosen = scheduled(recipe, schedule, steps=1_000_000, highest=5e-4)
+    rates = [learning_rate_at(chosen, step) for step in (0, 99_999, 100_000, 999_999)]
+    assert rates == pytest.approx([5e-4, 5e-4, 2e-4, 2e-4], rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("step", "expected"),
     [

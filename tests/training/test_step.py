@@ -10,6 +10,7 @@ from torch import Tensor
 
 from escsr.errors import TrainingError
 from escsr.model.network import ESC
+from escsr.training.batch import TrainingBatch
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
@@ -29,7 +30,7 @@ def step_on(recipe: Recipe, batch: Batch, *, steps: int = 1) -> tuple[TrainingSt
     """Train on one batch again and again; the state and the loss of each step."""
     state = start_state(recipe)
     step = TrainingStep(recipe, state, launch(recipe, device="cpu"))
-    return state, [float(step(*batch)) for _ in range(steps)]
+    return state, [float(step(TrainingBatch.of_pairs(*batch))) for _ in range(steps)]
 
 
 def weights_of(network: torch.nn.Module) -> Tensor:
@@ -169,7 +170,7 @@ def test_float16_steps_learn_with_and_without_clipping(
         accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", device="cpu")]
     )
     step = TrainingStep(chosen, state, fabric)
-    losses = [float(step(*batch)) for _ in range(30)]
+    losses = [float(step(TrainingBatch.of_pairs(*batch))) for _ in range(30)]
     assert losses[-1] < 0.9 * losses[0]
     assert state.precision is not None
     assert state.precision.state_dict()["scale"] > 0

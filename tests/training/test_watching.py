@@ -32,6 +32,20 @@ def test_the_log_has_a_row_per_logged_step(watched: Path) -> None:
     assert all(float(speed) > 0 for (speed,) in log_of(watched, "images_per_second"))
 
 
+def test_a_run_resumed_with_another_loss_keeps_its_rows(
+    recipe: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    """A loss of several terms has columns of its own, empty in the rows before it."""
+    train(recipe, photographs, tmp_path / "run", stop_after=2)
+    before = log_of(tmp_path / "run")
+    other = changed(recipe, loss={"fft": 0.05})
+    train(other, photographs, tmp_path / "run", resume=True, stop_after=3)
+    assert log_of(tmp_path / "run")[:2] == before
+    *earlier, last = log_of(tmp_path / "run", "loss", "loss_l1", "loss_fft")
+    assert [row[1:] for row in earlier] == [("", ""), ("", "")]
+    assert float(last[0]) == pytest.approx(float(last[1]) + float(last[2]), rel=1e-5)
+
+
 def test_tensorboard_has_every_figure_and_picture(watched: Path) -> None:
     """What its own writer has not yet written at the end is not lost."""
     accumulator = pytest.importorskip(

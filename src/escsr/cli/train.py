@@ -1,11 +1,14 @@
 """``escsr train``: from a folder of photographs to a file of weights."""
 
 import signal
-import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from escsr.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from escsr.training.run import Run, RunResult
@@ -70,6 +73,22 @@ def train_command(
             show_default=False,
         ),
     ] = None,
+    perceptual_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="VGG19 as torchvision stores it, for GAN recipes [default: torchvision's].",
+            show_default=False,
+        ),
+    ] = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE.png",
+            help="Draw what the recipe's degradation does to some photographs, and stop.",
+            show_default=False,
+        ),
+    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")
     ] = False,
@@ -81,28 +100,57 @@ def train_command(
     from escsr.cli.options import parse_memory
 
     if schema:
-        from escsr.training.recipe_file import recipe_schema
-
+        with _training_extra():
+            from escsr.training.recipe_file import recipe_schema
         typer.echo(recipe_schema(), nl=False)
         return
     if recipe is None:
         raise typer.BadParameter("give a recipe, such as recipes/shipped/esc-tiny-x2.toml.")
     if data is None and not dry_run:
         raise typer.BadParameter("give the folder of training images.", param_hint="--data")
-    from escsr.training.run import Run
-
+    with _training_extra():
+        from escsr.training.recipe_file import parse_change
+        from escsr.training.run import Run
+    changes = dict(parse_change(item) for item in change or [])
+    if preview is not None:
+        _draw_preview(recipe, changes, data, preview)
+        return
     run = Run(
         recipe_path=recipe,
         data=data,
         out=out,
         test_sets=tuple(test or ()),
         initial_weights=start_from,
+        perceptual_weights=perceptual_weights,
         resume=resume,
         device=device,
         processes=processes,
         cache_bytes=None if cache is None else parse_memory(cache, option="--cache"),
     )
-    _run(run, dict(_parse_change(item) for item in change or []), is_dry_run=dry_run)
+    _run(run, changes, is_dry_run=dry_run)
+
+
+@contextmanager
+def _training_extra() -> Iterator[None]:
+    """Around imports: a package that is not installed becomes an error that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"Training needs {error.name}: pip install 'escsr[train]'"
+        ) from error
+
+
+def _draw_preview(
+    recipe: Path, changes: dict[str, object], data: str | None, picture: Path
+) -> None:
+    from escsr.training.degradation.preview import write_preview
+    from escsr.training.recipe_file import read_recipe
+
+    if data is None:
+        raise typer.BadParameter("give the photographs to degrade.", param_hint="--data")
+    write_preview(read_recipe(recipe, changes=changes), data, picture)
+    typer.echo(f"Preview: {picture}")
 
 
 def _run(run: "Run", changes: dict[str, object], *, is_dry_run: bool) -> None:
@@ -140,14 +188,3 @@ def _tell(result: "RunResult", *, is_dry_run: bool, stop_signal: int | None) -> 
         typer.echo("Dry run passed: data, two steps, validation, checkpoint and weights.")
     else:
         typer.echo(f"Weights: {result.weights}" + (f"  ({figures})" if figures else ""))
-
-
-def _parse_change(item: str) -> tuple[str, object]:
-    """``steps=100`` -> ("steps", 100); a value that is no TOML is taken as text."""
-    key, separator, value = item.partition("=")
-    if not separator:
-        raise typer.BadParameter(f"{item!r} is not KEY=VALUE.", param_hint="--set")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()

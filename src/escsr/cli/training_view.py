@@ -103,9 +103,10 @@ def training_view() -> Iterator[TrainingView]:
 
 
 def _figures(progress: "Progress") -> str:
+    terms = "".join(f"  {name} {value:.4f}" for name, value in progress.loss_terms.items())
     return (
         f"loss {progress.loss:.5f}  {progress.images_per_second:.1f} images/s  "
-        f"{progress.waiting_share:.1%} waiting for data"
+        f"{progress.waiting_share:.1%} waiting for data{terms}"
     )
 
 

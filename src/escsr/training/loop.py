@@ -13,9 +13,14 @@ from torch import Tensor, nn
 from escsr.errors import TrainingError
 from escsr.evaluation.protocol import TestPair, evaluate_officially, mean_quality
 from escsr.model.network import ESC
+from escsr.shapes import ImageBatch
+from escsr.training.adversarial.perceptual import PerceptualLoss
+from escsr.training.arbitrary_scale.query_batch import QueryBatch
+from escsr.training.batch import TrainingBatch
 from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.data.pairs import PairSource
 from escsr.training.data.prefetch import Prefetcher
+from escsr.training.degradation.degraded_batches import open_degraded_batches
 from escsr.training.recipe import Recipe
 from escsr.training.sample_sheet import SampleSheet
 from escsr.training.schedule import learning_rate_at
@@ -58,6 +63,7 @@ class TrainingLoop:
         resume: go on from the newest checkpoint. The steps that follow are those that an
             uninterrupted run would have made, bit for bit on a CPU.
         hooks: what to call.
+        perceptual: needed where ``loss.perceptual`` has a weight.
     Raises:
         TrainingError: the folder cannot be made, holds a run that is not resumed, or has none.
     """
@@ -74,6 +80,7 @@ class TrainingLoop:
         data_workers: int = 1,
         resume: bool = False,
         hooks: LoopHooks | None = None,
+        perceptual: PerceptualLoss | None = None,
     ) -> None:
         self._recipe, self._fabric, self._state = recipe, fabric, state
         self._source, self._pairs = source, validation_pairs
@@ -81,10 +88,13 @@ class TrainingLoop:
         self._data_workers = data_workers
         self._checkpoints = CheckpointFolder(out / CHECKPOINT_FOLDER)
         self._require_folder(out, resume=resume)
-        self._step = TrainingStep(recipe, state, fabric)
+        self._step = TrainingStep(recipe, state, fabric, perceptual=perceptual)
+        self._degraded = open_degraded_batches(recipe, source, fabric)
         if resume:
             self._checkpoints.read_newest(state, recipe)
-        self._log = RunLog(out, state, is_written=fabric.is_global_zero)
+        self._log = RunLog(
+            out, state, is_written=fabric.is_global_zero, loss_names=self._step.loss_names
+        )
         self._samples = SampleSheet(out, validation_pairs, scale=recipe.scale)
         self._recent: list[Tensor] = []
         self._saved_at = time.monotonic()
@@ -119,9 +129,7 @@ class TrainingLoop:
                 self._advance(batches)
                 is_stopped, is_checkpoint_due = self._agree()
                 if is_checkpoint_due and not is_stopped:
-                    self._collect_losses()
                     self._save()
-        self._collect_losses()
         self._save()
         return self._state.step >= self._recipe.steps
 
@@ -131,10 +139,9 @@ class TrainingLoop:
         except TrainingError:
             # Other processes are in the midst of a step: nothing can be agreed on with them.
             if self._fabric.world_size == 1:
-                self._collect_losses()
                 self._save()
             raise
-        self._recent.append(self._step(lr_batch, hr_batch))
+        self._recent.append(self._step(self._batch(lr_batch, hr_batch)))
         step, watch = self._state.step, self._recipe.watch
         is_last = step == self._recipe.steps
         is_judged = bool(self._pairs) and (step % watch.validate_every_steps == 0 or is_last)
@@ -142,16 +149,26 @@ class TrainingLoop:
             self._write_row(is_judged=is_judged, waited_seconds=batches.waited_seconds)
         self._hooks.on_step(step)
 
+    def _batch(self, lr_batch: ImageBatch, hr_batch: Tensor) -> TrainingBatch | QueryBatch:
+        if self._recipe.data.degradation == "pillow-any-scale":
+            return QueryBatch.of_pairs(lr_batch, hr_batch)
+        if self._degraded is None:
+            return TrainingBatch.of_pairs(lr_batch, hr_batch)
+        return self._degraded.batch(self._state.step, hr_batch)
+
     def _write_row(self, *, is_judged: bool, waited_seconds: float) -> None:
         self._collect_losses()
-        losses = self._state.losses
+        losses, terms = self._state.losses, self._state.loss_terms
         loss = sum(losses) / len(losses)
+        means = [sum(column) / len(column) for column in zip(*terms, strict=True)]
         losses.clear()
+        terms.clear()
         self._log.lap(self._state.step, waited_seconds)
         psnr_y_db = self._validate() if is_judged else None
         progress = self._log.write(
             self._state,
             loss=loss,
+            loss_terms=dict(zip(self._step.loss_names, means, strict=True)),
             learning_rate=learning_rate_at(self._recipe, self._state.step - 1),
             recipe=self._recipe,
             psnr_y_db=psnr_y_db,
@@ -167,12 +184,13 @@ class TrainingLoop:
         if self._fabric.world_size > 1:
             values = self._fabric.all_reduce(values.double())  # MPS, always alone, has no double
             assert isinstance(values, Tensor)
-        losses = values.tolist()
-        self._state.losses.extend(losses)
-        first = self._state.step - len(losses) + 1
-        for step, loss in enumerate(losses, start=first):
-            if not math.isfinite(loss):
-                raise _not_finite("loss is", step)
+        rows: list[list[float]] = values.tolist()
+        self._state.losses += [row[0] for row in rows]
+        self._state.loss_terms += [row[1:] for row in rows]
+        first = self._state.step - len(rows) + 1
+        for step, row in enumerate(rows, start=first):
+            if not all(map(math.isfinite, row)):
+                raise _not_finite("loss is", step, self._recipe)
 
     def _validate(self) -> float | None:
         """Judge the averaged weights on the first process; PSNR-Y in dB, on that process alone."""
@@ -189,10 +207,11 @@ class TrainingLoop:
         return psnr_y_db
 
     def _save(self) -> None:
+        self._collect_losses()
         # The loss of a step is that of the weights before it: these may be lost already. They are
         # the same on every process.
-        if not all(parameter.isfinite().all() for parameter in self._state.network.parameters()):
-            raise _not_finite("weights are", self._state.step)
+        if not self._state.is_finite():
+            raise _not_finite("weights are", self._state.step, self._recipe)
         if self._fabric.is_global_zero:
             self._log.count_time(self._state)
             self._checkpoints.write(self._state, self._recipe)
@@ -227,9 +246,14 @@ class TrainingLoop:
             ) from error
 
 
-def _not_finite(what: str, step: int) -> TrainingError:
+def _not_finite(what: str, step: int, recipe: Recipe) -> TrainingError:
+    tables = ("optimizer", "gan") if recipe.loss.gan else ("optimizer",)
+    rates, norms = (
+        " or ".join(f"{table}.{key}" for table in tables)
+        for key in ("learning_rate", "clip_norm = 1")
+    )
     return TrainingError(
         f"The {what} not finite at step {step}. The last checkpoint is untouched; go on from it "
-        "(--resume) with a lower optimizer.learning_rate, with optimizer.clip_norm = 1, or with "
+        f"(--resume) with a lower {rates}, with {norms}, or with "
         'precision = "float32" (--set KEY=VALUE).'
     )

@@ -1,5 +1,8 @@
 """What training makes small: the distance of the result from the truth."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,28 +10,21 @@ from torch import Tensor
 from escsr.shapes import ImageBatch
 from escsr.training.recipe import LossRecipe
 
+PixelDistance: TypeAlias = Callable[[ImageBatch, ImageBatch], Tensor]
+"""(result, truth) -> scalar."""
+
 _CHARBONNIER_EPSILON = 1e-3
 
 
-def weighted_loss(sr_batch: ImageBatch, hr_batch: ImageBatch, recipe: LossRecipe) -> Tensor:
-    """The weighted sum of a recipe's terms.
-
-    Args:
-        sr_batch: (B, 3, H, W) in [0, 1] but for errors; half precision is widened first.
-        hr_batch: likewise, float32.
-        recipe: the weight of each term.
-    Returns:
-        A scalar, float32.
-    """
-    sr_batch = sr_batch.float()
-    terms = (
-        (recipe.l1, l1_loss),
-        (recipe.l2, l2_loss),
-        (recipe.charbonnier, charbonnier_loss),
-        (recipe.fft, fft_loss),
-    )
-    used = [weight * term(sr_batch, hr_batch) for weight, term in terms if weight > 0]
-    return torch.stack(used).sum()
+def pixel_terms(recipe: LossRecipe) -> dict[str, tuple[float, PixelDistance]]:
+    """The terms that compare pixels and have a weight: by name, the weight and what computes it."""
+    terms = {
+        "l1": (recipe.l1, l1_loss),
+        "l2": (recipe.l2, l2_loss),
+        "charbonnier": (recipe.charbonnier, charbonnier_loss),
+        "fft": (recipe.fft, fft_loss),
+    }
+    return {name: term for name, term in terms.items() if term[0] > 0}
 
 
 def l1_loss(sr_batch: ImageBatch, hr_batch: ImageBatch) -> Tensor:

@@ -2,21 +2,19 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from escsr.errors import ConfigurationError
 from escsr.model.config import ESCConfig
 from escsr.model.variants import VARIANTS, variant
+from escsr.training.adversarial.perceptual import LEAST_PERCEPTUAL_PIXELS
 from escsr.training.data.patches import Augmentation, Degradation
+from escsr.training.degradation_recipe import DegradationRecipe
+from escsr.training.gan_recipe import GanRecipe, PerceptualRecipe
+from escsr.training.recipe_section import RecipeSection
 
 
-class _Section(BaseModel):
-    """A table of the recipe; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class DataRecipe(_Section):
+class DataRecipe(RecipeSection):
     """``[data]``: how photographs become batches."""
 
     batch_size: int = Field(default=16, ge=1)
@@ -24,15 +22,18 @@ class DataRecipe(_Section):
     patch_pixels: int = Field(default=64, ge=8)
     """Side of an LR patch, in pixels."""
     degradation: Degradation = "matlab"
-    """How LR is made: of the whole image by MATLAB's bicubic rule on uint8, or of each HR crop, by
-    the same rule or by Pillow's bicubic (the paper's DFLIP)."""
+    """How LR is made: of the whole image by MATLAB's bicubic rule on uint8; of each HR crop, by
+    the same rule or by Pillow's bicubic (the paper's DFLIP); of HR crops from the same size to
+    ``scale`` times as large, by Pillow's (ESC+LTE); or as ``[degradation]`` says."""
+    query_pixels: int = Field(default=2304, ge=1)
+    """Pixels of each HR crop that "pillow-any-scale" compares."""
     augmentation: Augmentation = "flips-rotations"
     """What is done to both patches of a pair, at random."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the images that is used, chosen at random from the seed."""
 
 
-class LossRecipe(_Section):
+class LossRecipe(RecipeSection):
     """``[loss]``: the weight of each term, on RGB in [0, 1]; terms left out have weight 0."""
 
     l1: float = Field(default=0.0, ge=0)
@@ -43,6 +44,10 @@ class LossRecipe(_Section):
     """Mean of sqrt(d^2 + 1e-6): L1 that is smooth at 0."""
     fft: float = Field(default=0.0, ge=0)
     """Mean absolute difference of the spectra (real and imaginary parts, not normalised)."""
+    perceptual: float = Field(default=0.0, ge=0)
+    """Mean absolute differences of features of VGG19, as ``[perceptual]`` says."""
+    gan: float = Field(default=0.0, ge=0)
+    """The judgement of a discriminator that learns at the same time, as ``[gan]`` says."""
 
     @model_validator(mode="after")
     def _has_a_term(self) -> Self:
@@ -51,7 +56,7 @@ class LossRecipe(_Section):
         return self
 
 
-class OptimizerRecipe(_Section):
+class OptimizerRecipe(RecipeSection):
     """``[optimizer]``: AdamW, or Adam."""
 
     kind: Literal["adamw", "adam"] = "adamw"
@@ -73,7 +78,7 @@ class OptimizerRecipe(_Section):
         return betas
 
 
-class ScheduleRecipe(_Section):
+class ScheduleRecipe(RecipeSection):
     """``[schedule]``: the learning rate over the steps."""
 
     kind: Literal["cosine", "halving", "constant"] = "cosine"
@@ -85,6 +90,8 @@ class ScheduleRecipe(_Section):
     """Where the cosine ends."""
     halve_at: tuple[int, ...] = ()
     """Steps at which "halving" halves the rate, rising."""
+    halving_factor: float = Field(default=0.5, gt=0, lt=1)
+    """What "halving" multiplies the rate by, where half is not meant (ESC-Real: 0.4)."""
 
     @model_validator(mode="after")
     def _halves_where_it_says(self) -> Self:
@@ -95,7 +102,7 @@ class ScheduleRecipe(_Section):
         return self
 
 
-class WatchRecipe(_Section):
+class WatchRecipe(RecipeSection):
     """``[watch]``: how often the run is logged, judged and saved. Shapes no result."""
 
     log_every_steps: int = Field(default=100, ge=1)
@@ -106,7 +113,7 @@ class WatchRecipe(_Section):
     """Older ones are deleted."""
 
 
-class Recipe(_Section):
+class Recipe(RecipeSection):
     """One run. Everything but ``[watch]`` shapes the weights that come out."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
@@ -135,6 +142,9 @@ class Recipe(_Section):
     loss: LossRecipe = LossRecipe(l1=1.0)
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
+    degradation: DegradationRecipe = DegradationRecipe()
+    perceptual: PerceptualRecipe = PerceptualRecipe()
+    gan: GanRecipe = GanRecipe()
     watch: WatchRecipe = WatchRecipe()
     licence: str = "not stated"
     """Of the weights that come out; written into their file."""
@@ -156,6 +166,51 @@ class Recipe(_Section):
             raise ValueError(f"config: {error}") from error
         if self.data.batch_size % self.optimizer.micro_batches:
             raise ValueError("data.batch_size must be a multiple of optimizer.micro_batches")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_degraded(self) -> Self:
+        if self.data.degradation != "second-order":
+            if self.degradation != DegradationRecipe():
+                raise ValueError('[degradation] is used by data.degradation = "second-order" alone')
+            return self
+        side, needed = self.degradation.degraded_pixels, self.data.patch_pixels * self.scale
+        if side < needed or side % self.scale:
+            raise ValueError(
+                f"degradation.degraded_pixels is {side}; it must be a multiple of scale "
+                f"{self.scale}, and at least data.patch_pixels x scale = {needed}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Self:
+        if not self.loss.perceptual and self.perceptual != PerceptualRecipe():
+            raise ValueError("[perceptual] is used where loss.perceptual has a weight alone")
+        if not self.loss.gan and self.gan != GanRecipe():
+            raise ValueError("[gan] is used where loss.gan has a weight alone")
+        side, needed = self.data.patch_pixels * self.scale, LEAST_PERCEPTUAL_PIXELS
+        if self.loss.perceptual and side < needed:
+            raise ValueError(
+                f"data.patch_pixels x scale is {side}; for loss.perceptual it must be at least "
+                f"{needed}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enlarges_to_any_scale(self) -> Self:
+        if self.data.degradation != "pillow-any-scale":
+            return self
+        if not self.network_config().is_arbitrary_scale:
+            raise ValueError(
+                'data.degradation = "pillow-any-scale" is for networks that enlarge to any size, '
+                'such as model = "esc-lte"'
+            )
+        whole_images = ("fft", "perceptual", "gan")
+        if any(getattr(self.loss, name) for name in whole_images):
+            raise ValueError(
+                'data.degradation = "pillow-any-scale" compares single pixels: '
+                f"{', '.join(f'loss.{name}' for name in whole_images)} must be 0"
+            )
         return self
 
     def network_config(self) -> ESCConfig:

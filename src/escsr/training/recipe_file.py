@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from escsr.errors import RecipeError
+from escsr.errors import ConfigurationError, RecipeError
 from escsr.training.recipe import Recipe
 
 _BASE_KEY = "base"
@@ -31,6 +31,23 @@ def read_recipe(path: Path, *, changes: Mapping[str, object] | None = None) -> R
     for key, value in (changes or {}).items():
         values = _merge(values, _nested(key.split("."), value))
     return check_recipe(values, origin=f"{path} with --set" if changes else str(path))
+
+
+def parse_change(text: str) -> tuple[str, object]:
+    """Read one of the changes to a recipe: ``steps=100`` -> ("steps", 100).
+
+    Args:
+        text: ``KEY=VALUE``; a value that is no TOML is taken as text.
+    Raises:
+        ConfigurationError: there is no ``=``.
+    """
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigurationError(f"--set: {text!r} is not KEY=VALUE, such as steps=100.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
 
 
 def check_recipe(values: Mapping[str, Any], *, origin: str) -> Recipe:
@@ -126,18 +143,22 @@ def _describe(problem: Any) -> str:
 
 
 def _is_table(place: list[str]) -> bool:
-    field = Recipe.model_fields.get(place[0])
-    return len(place) == 1 and field is not None and _table_type(field.annotation) is not None
+    return _table_at(place) is not None
 
 
 def _keys_of_table(place: list[str]) -> list[str]:
-    if not place:
-        return [_BASE_KEY, *Recipe.model_fields]
-    table = _table_type(Recipe.model_fields[place[0]].annotation)
-    return list(table.model_fields) if table else []
+    table = _table_at(place)
+    keys = list(table.model_fields) if table else []
+    return keys if place else [_BASE_KEY, *keys]
 
 
-def _table_type(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return None
+def _table_at(place: list[str]) -> type[BaseModel] | None:
+    """The table at a place, such as degradation.first; None where there is a value."""
+    table: type[BaseModel] = Recipe
+    for key in place:
+        field = table.model_fields.get(key)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        table = annotation
+    return table

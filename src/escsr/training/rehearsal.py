@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from escsr.images.writer import write_image
+from escsr.training.degradation_recipe import DegradationRecipe
 from escsr.training.recipe import Recipe
 
 REHEARSAL_IMAGES = 2
@@ -13,7 +14,7 @@ _PATCH_PIXELS = 16
 
 
 def rehearsed(recipe: Recipe, *, processes: int = 1) -> Recipe:
-    """The recipe with two steps, each logged and judged; smaller are only batch and patch.
+    """The recipe with two steps, each logged and judged; smaller are only batch, patch and pool.
 
     Args:
         recipe: the real one.
@@ -33,9 +34,18 @@ def rehearsed(recipe: Recipe, *, processes: int = 1) -> Recipe:
         update={
             "steps": _STEPS,
             "data": recipe.data.model_copy(update=data),
+            "degradation": _rehearsed_degradation(recipe, batch_size // processes),
             "watch": recipe.watch.model_copy(update=watch),
         }
     )
+
+
+def _rehearsed_degradation(recipe: Recipe, batch_size: int) -> DegradationRecipe:
+    """Of what the made photographs have, with a pool that the second step draws from."""
+    degradation = recipe.degradation
+    side = min(degradation.degraded_pixels, 2 * _PATCH_PIXELS * recipe.scale)
+    pool_pairs = min(degradation.pool_pairs, batch_size)
+    return degradation.model_copy(update={"degraded_pixels": side, "pool_pairs": pool_pairs})
 
 
 def make_photographs(folder: Path, *, side_pixels: int) -> None:

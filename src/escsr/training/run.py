@@ -19,13 +19,15 @@ from escsr.model.attention_backends import AttentionBackend
 from escsr.model.network import ESC
 from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.data.machine import default_cache_bytes, usable_cores
-from escsr.training.data.pairs import PairSource, open_pairs
+from escsr.training.data.pairs import PairSource
 from escsr.training.initial_weights import located, start_from
 from escsr.training.launching import launch, processes_here
 from escsr.training.loop import CHECKPOINT_FOLDER, LoopHooks, TrainingLoop
 from escsr.training.outcome import measured_quality, psnr_key, save_trained
+from escsr.training.perceptual_network import open_perceptual
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import read_recipe
+from escsr.training.recipe_pairs import open_recipe_pairs
 from escsr.training.rehearsal import REHEARSAL_IMAGES, make_photographs, rehearsed
 from escsr.training.state import TrainingState
 from escsr.weights.store import read_header
@@ -50,6 +52,8 @@ class Run:
     initial_weights: str | Path | None = None
     """A network to start from, by its name in the box or its file; one for another scale gets its
     last convolution converted."""
+    perceptual_weights: Path | None = None
+    """torchvision's VGG19, for recipes with ``loss.perceptual``; None lets torchvision bring it."""
     resume: bool = False
     device: str = "auto"
     processes: int = 1
@@ -84,7 +88,8 @@ def train_recipe(
     Raises:
         RecipeError, ConfigurationError: the recipe or the device cannot be used.
         TrainingError: there are no images, or training cannot go on.
-        CheckpointError: ``initial_weights`` cannot be used.
+        CheckpointError: ``initial_weights`` or ``perceptual_weights`` cannot be used.
+        MissingExtraError: VGG19 is needed, no file was given, and torchvision is not installed.
     """
     recipe = read_recipe(run.recipe_path, changes=changes)
     run = _with_located_weights(run, recipe)
@@ -143,6 +148,7 @@ def _train(
         given = run.initial_weights
         weights = Path(given) if given else _weights_to_go_on_from(run, out)
         start_from(network, recipe, weights, out=out, is_optional=is_rehearsal)
+    perceptual = open_perceptual(recipe, run.perceptual_weights, fabric, is_rehearsal=is_rehearsal)
     pairs = _open_pairs(recipe, run, fabric, image_limit=image_limit, hooks=hooks)
     with closing(pairs) as source:
 
@@ -162,6 +168,7 @@ def _train(
             data_workers=_data_workers(recipe, fabric),
             resume=resume,
             hooks=replace(hooks, on_best=keep_best),
+            perceptual=perceptual,
         )
         is_finished = loop.run()
     if not is_finished or not fabric.is_global_zero:
@@ -198,28 +205,23 @@ def _stated_quality(path: Path) -> dict[str, float]:
 def _open_pairs(
     recipe: Recipe, run: Run, fabric: Fabric, *, image_limit: int | None, hooks: LoopHooks
 ) -> PairSource:
-    chosen, processes = recipe.data, processes_here(fabric)
+    processes = processes_here(fabric)
     assert run.data is not None
-    return open_pairs(
+    return open_recipe_pairs(
+        recipe,
         run.data,
-        scale=recipe.scale,
-        patch_pixels=chosen.patch_pixels,
-        batch_size=chosen.batch_size,
-        seed=recipe.seed,
-        degradation=chosen.degradation,
-        augmentation=chosen.augmentation,
-        share=chosen.share,
+        image_limit=image_limit,
         cache_bytes=default_cache_bytes(processes)
         if run.cache_bytes is None
         else run.cache_bytes // processes,
-        image_limit=image_limit,
         on_loaded=hooks.on_loaded,
     )
 
 
 def _data_workers(recipe: Recipe, fabric: Fabric) -> int:
     """Threads that make batches: one suffices to cut decoded images, all else takes many."""
-    only_cuts = recipe.data.degradation == "matlab" and fabric.device.type == "cpu"
+    only_cuts = recipe.data.degradation in ("matlab", "second-order")
+    only_cuts = only_cuts and fabric.device.type == "cpu"
     return 1 if only_cuts else max(1, min(8, usable_cores() // processes_here(fabric)))
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from escsr.evaluation.protocol import TestPair, read_pair
+from escsr.evaluation.protocol import TestPair, read_pair, to_pixels
 from escsr.images.writer import write_image
 
 _MOST_ROWS = 4
@@ -47,7 +47,7 @@ class SampleSheet:
             rows = [self._draw(network, lr_image, hr_image) for lr_image, hr_image in self._rows]
         width = max(row.shape[-1] for row in rows)
         sheet = torch.cat([F.pad(row, (0, width - row.shape[-1])) for row in rows], dim=-2)
-        pixels = (sheet[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        pixels = to_pixels(sheet.clamp(0, 1))
         self._folder.mkdir(parents=True, exist_ok=True)
         write_image(self._folder / f"step-{step:08d}.png", pixels, overwrite=True)
         return pixels

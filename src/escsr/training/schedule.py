@@ -19,7 +19,8 @@ def learning_rate_at(recipe: Recipe, step: int) -> float:
     if schedule.kind == "constant":
         return highest
     if schedule.kind == "halving":
-        return highest / 2 ** sum(step >= milestone for milestone in schedule.halve_at)
+        passed = sum(step >= milestone for milestone in schedule.halve_at)
+        return highest * schedule.halving_factor**passed
     share = (step - schedule.warmup_steps) / max(1, recipe.steps - schedule.warmup_steps)
     swing = (highest - schedule.final_learning_rate) / 2
     return schedule.final_learning_rate + swing * (1 + math.cos(math.pi * share))

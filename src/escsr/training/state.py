@@ -2,10 +2,13 @@
 
 import copy
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol, Self
 
 import torch
 
+from escsr.training.adversarial.adversary import Adversary
+from escsr.training.optimizers import fill_optimizer, start_optimizer
 from escsr.training.recipe import Recipe
 
 
@@ -31,6 +34,8 @@ class TrainingState:
     network: torch.nn.Module
     averaged_network: torch.nn.Module
     optimizer: torch.optim.Optimizer
+    adversary: Adversary | None = None
+    """The discriminator, where the recipe has one."""
     step: int = 0
     """Optimiser steps done."""
     seconds: float = 0.0
@@ -39,6 +44,8 @@ class TrainingState:
     """Of the validations so far."""
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last row of the log."""
+    loss_terms: list[list[float]] = field(default_factory=list)
+    """What they are the sum of, and the losses of the discriminator; in the step's order."""
     precision: Stateful | None = None
     """What half precision keeps between steps."""
 
@@ -54,16 +61,16 @@ class TrainingState:
         network = network.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
         averaged = copy.deepcopy(network).eval().requires_grad_(False)
         chosen = recipe.optimizer
-        kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-        optimizer = kinds[chosen.kind](
+        optimizer = start_optimizer(
+            chosen.kind,
             network.parameters(),
-            lr=chosen.learning_rate,
+            learning_rate=chosen.learning_rate,
             betas=chosen.betas,
             weight_decay=chosen.weight_decay,
-            # A fused optimiser scales float16's gradients back itself, too late to clip them.
-            fused=chosen.clip_norm is None or recipe.precision != "float16",
+            is_clipped_float16=chosen.clip_norm is not None and recipe.precision == "float16",
         )
-        return cls(network.train(), averaged, optimizer)
+        adversary = Adversary.start(recipe, memory_format) if recipe.loss.gan else None
+        return cls(network.train(), averaged, optimizer, adversary)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
@@ -76,6 +83,12 @@ class TrainingState:
         for averaged, current in pairs:
             averaged.lerp_(current, 1 - decay)
 
+    def is_finite(self) -> bool:
+        """Whether all weights in training are finite."""
+        networks = [self.network] + ([self.adversary.discriminator] if self.adversary else [])
+        weights = chain.from_iterable(network.parameters() for network in networks)
+        return all(bool(weight.isfinite().all()) for weight in weights)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, as tensors and plain values."""
         return {
@@ -83,9 +96,11 @@ class TrainingState:
             "seconds": self.seconds,
             "best_psnr_y_db": self.best_psnr_y_db,
             "losses": self.losses,
+            "loss_terms": self.loss_terms,
             "network": self.network.state_dict(),
             "averaged_network": self.averaged_network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "adversary": self.adversary.to_dict() if self.adversary else {},
             "precision": self.precision.state_dict() if self.precision else {},
             "random_state": torch.get_rng_state(),
         }
@@ -99,17 +114,13 @@ class TrainingState:
         """
         self.network.load_state_dict(content["network"])
         self.averaged_network.load_state_dict(content["averaged_network"])
-        self._fill_optimizer(content["optimizer"])
+        fill_optimizer(self.optimizer, content["optimizer"])
+        if self.adversary is not None:
+            self.adversary.fill(content["adversary"])
         if self.precision is not None and content["precision"]:
             self.precision.load_state_dict(content["precision"])
         torch.set_rng_state(content["random_state"])
         self.step, self.seconds = content["step"], content["seconds"]
         self.best_psnr_y_db = content["best_psnr_y_db"]
         self.losses = list(content["losses"])
-
-    def _fill_optimizer(self, content: dict[str, Any]) -> None:
-        """Take the moments over; the settings stay the recipe's, which may have changed."""
-        settings = self.optimizer.state_dict()["param_groups"]
-        pairs = zip(content["param_groups"], settings, strict=True)
-        groups = [{**before, **now, "params": before["params"]} for before, now in pairs]
-        self.optimizer.load_state_dict({**content, "param_groups": groups})
+        self.loss_terms = list(content.get("loss_terms", []))  # states of 0.2 have none

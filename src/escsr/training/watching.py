@@ -3,7 +3,7 @@
 import csv
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ _log = logging.getLogger("escsr")
 LOG_FILE = "log.csv"
 BOARD_FOLDER = "tensorboard"
 LOG_COLUMNS = ("step", "loss", "learning_rate", "psnr_y_db", "seconds", "images_per_second")
+"""Of every run; behind them a column ``loss_NAME`` for each term of a loss of several."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,9 @@ class Progress:
     """Steps in all."""
     loss: float
     """Mean since the row before, over all processes."""
+    loss_terms: Mapping[str, float]
+    """What it is the sum of, by name, and the losses of the discriminator; empty where the loss has
+    one term."""
     learning_rate: float
     """Of the last step."""
     psnr_y_db: float | None
@@ -57,12 +61,21 @@ class RunLog:
         out: folder of the run.
         state: as it is at the start of this session.
         is_written: whether this process writes.
+        loss_names: of the terms of the loss.
     Raises:
         TrainingError: the file cannot be written.
     """
 
-    def __init__(self, out: Path, state: TrainingState, *, is_written: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        state: TrainingState,
+        *,
+        is_written: bool,
+        loss_names: Sequence[str] = (),
+    ) -> None:
         self._path = out / LOG_FILE
+        self._columns = [*LOG_COLUMNS, *map(_term_column, loss_names)]
         self._is_written = is_written
         self._started = time.monotonic() - state.seconds
         self._lap_at, self._lap_step, self._lap_waited = time.monotonic(), state.step, 0.0
@@ -88,6 +101,7 @@ class RunLog:
         state: TrainingState,
         *,
         loss: float,
+        loss_terms: Mapping[str, float],
         learning_rate: float,
         recipe: Recipe,
         psnr_y_db: float | None,
@@ -99,6 +113,7 @@ class RunLog:
             step=state.step,
             steps=recipe.steps,
             loss=loss,
+            loss_terms=loss_terms,
             learning_rate=learning_rate,
             psnr_y_db=psnr_y_db,
             seconds=state.seconds,
@@ -127,19 +142,22 @@ class RunLog:
                 self._drop_rows_after(step)
                 return
             with self._path.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerow(LOG_COLUMNS)
+                csv.writer(file).writerow(self._columns)
         except OSError as error:
             raise _not_written(self._path, error) from error
 
     def _drop_rows_after(self, step: int) -> None:
         with self._path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        # A crash may have cut the last row.
-        kept = [row for row in rows if len(row) == len(LOG_COLUMNS) and int(row[0]) <= step]
+            header, *rows = list(csv.reader(file)) or [[]]
+        # A crash may have cut the last row; a changed loss has other columns.
+        whole = (dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header))
+        kept = [row for row in whole if int(row["step"]) <= step]
         # A kill while the file is written again must not cost the rows so far.
         temporary = self._path.with_suffix(".partial")
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([LOG_COLUMNS, *kept])
+            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(kept)
         temporary.replace(self._path)
 
     def _add_row(self, progress: Progress) -> None:
@@ -151,6 +169,7 @@ class RunLog:
             "" if judged is None else f"{judged:.4f}",
             f"{progress.seconds:.0f}",
             f"{progress.images_per_second:.2f}",
+            *map(repr, progress.loss_terms.values()),
         )
         try:
             with self._path.open("a", encoding="utf-8", newline="") as file:
@@ -159,6 +178,8 @@ class RunLog:
             raise _not_written(self._path, error) from error
         for name in ("loss", "learning_rate", "images_per_second", "waiting_share", "psnr_y_db"):
             self._show_number(name, getattr(progress, name), progress.step)
+        for name, value in progress.loss_terms.items():
+            self._show_number(_term_column(name), value, progress.step)
 
     def _show_number(self, name: str, value: float | None, step: int) -> None:
         if value is not None:
@@ -171,6 +192,10 @@ class RunLog:
             add(self._board)
         except OSError as error:
             raise _not_written(self._path.with_name(BOARD_FOLDER), error) from error
+
+
+def _term_column(name: str) -> str:
+    return f"loss_{name}"
 
 
 def _tensorboard(folder: Path, step: int) -> "SummaryWriter | None":

@@ -42,7 +42,8 @@ class PairSource(Protocol):
             world_size: number of processes; must divide the batch size.
         Returns:
             LR (B / world_size, 3, h, h) and HR (B / world_size, 3, scale*h, scale*h), float32 in
-            [0, 1], channels_last, on the CPU.
+            [0, 1], channels_last, on the CPU. Where LR is made later, LR is empty, and HR holds
+            photographs to degrade.
         Raises:
             TrainingError: a file is gone or has changed, or the batch cannot be shared evenly.
         """
@@ -62,6 +63,7 @@ def open_pairs(
     seed: int,
     degradation: Degradation = "matlab",
     augmentation: Augmentation = "flips-rotations",
+    degraded_pixels: int = 400,
     share: float = 1.0,
     image_limit: int | None = None,
     cache_bytes: int | None = None,
@@ -81,6 +83,7 @@ def open_pairs(
         seed: of every random choice.
         degradation: how LR is made; see :data:`escsr.training.data.patches.Degradation`.
         augmentation: how patches are turned; see :data:`escsr.training.data.patches.Augmentation`.
+        degraded_pixels: side of what degradation "second-order" cuts from photographs.
         share: use this share of the images, chosen at random from the seed.
         image_limit: use only the first so many images.
         cache_bytes: memory for decoded images, or for shards; half of what is free unless given.
@@ -93,7 +96,11 @@ def open_pairs(
     if degradation == "pillow-after-crop":
         pillow_image_module()
     patches = PatchSettings(
-        scale=scale, patch_pixels=patch_pixels, degradation=degradation, augmentation=augmentation
+        scale=scale,
+        patch_pixels=patch_pixels,
+        degradation=degradation,
+        augmentation=augmentation,
+        degraded_pixels=degraded_pixels,
     )
     samples = SampleSettings(batch_size=batch_size, seed=seed, share=share, image_limit=image_limit)
     budget = default_cache_bytes() if cache_bytes is None else cache_bytes

@@ -14,7 +14,9 @@ from escsr.images.resize import resize_bicubic_uint8
 
 Pixels = npt.NDArray[np.uint8]
 
-Degradation = Literal["matlab", "matlab-after-crop", "pillow-after-crop"]
+Degradation = Literal[
+    "matlab", "matlab-after-crop", "pillow-after-crop", "pillow-any-scale", "second-order"
+]
 """How LR is made of HR, both 8-bit.
 
 - ``matlab``: the whole image by MATLAB's bicubic rule, then pairs are cut: patches know their
@@ -22,6 +24,10 @@ Degradation = Literal["matlab", "matlab-after-crop", "pillow-after-crop"]
 - ``matlab-after-crop``: each HR patch by MATLAB's bicubic rule, after crop and augmentation.
 - ``pillow-after-crop``: each HR patch by Pillow's bicubic filter, after crop and augmentation.
   The data of the paper's DFLIP networks.
+- ``pillow-any-scale``: later, of crops of random scale (``training.arbitrary_scale``); only squares
+  of the largest crop's side are cut here. The data of the paper's ESC+LTE.
+- ``second-order``: later, on the device, as Real-ESRGAN does; only photographs are cut here, of
+  ``degraded_pixels`` per side. The data of the paper's ESC-Real.
 """
 
 Augmentation = Literal["none", "flips", "flips-rotations"]
@@ -38,6 +44,19 @@ class PatchSettings:
     """Side of an LR patch."""
     degradation: Degradation = "matlab"
     augmentation: Augmentation = "flips-rotations"
+    degraded_pixels: int = 400
+    """Side of what "second-order" cuts; smaller photographs are extended by reflection."""
+
+    @property
+    def cut_pixels(self) -> int:
+        """Side of what is cut from a photograph."""
+        is_degraded = self.degradation == "second-order"
+        return self.degraded_pixels if is_degraded else self.hr_patch_pixels
+
+    @property
+    def makes_lr_later(self) -> bool:
+        """Whether LR is made of the batch: here are only photographs."""
+        return self.degradation in ("pillow-any-scale", "second-order")
 
     @property
     def hr_patch_pixels(self) -> int:
@@ -86,14 +105,14 @@ def draw_place(
 
     Args:
         generator: gives the same sequence of draws in every version: runs depend on it.
-        height: of the HR image, at least a patch.
-        width: of the HR image, at least a patch.
+        height: of the HR image; what is smaller than the cut starts at 0.
+        width: of the HR image, likewise.
         settings: side of the patch, and what may be done to it.
     """
     grid = settings.scale if settings.shrinks_whole_images else 1
-    side = settings.hr_patch_pixels
-    top = int(generator.integers((height - side) // grid + 1)) * grid
-    left = int(generator.integers((width - side) // grid + 1)) * grid
+    side = settings.cut_pixels
+    top = int(generator.integers(max(0, height - side) // grid + 1)) * grid
+    left = int(generator.integers(max(0, width - side) // grid + 1)) * grid
     turns = int(generator.integers(4)) if settings.augmentation == "flips-rotations" else 0
     mirrored = settings.augmentation != "none" and bool(generator.integers(2))
     return PatchPlace(top, left, turns, mirrored)
@@ -120,9 +139,13 @@ def cut_patches(
     """Cut a pair of patches.
 
     Returns:
-        LR (h, h, 3) and HR (scale*h, scale*h, 3), uint8.
+        LR (h, h, 3) and HR (scale*h, scale*h, 3), uint8. Where LR is made later it is empty,
+        (0, 0, 3), and HR has ``cut_pixels`` per side.
     """
-    hr_patch = _cut(pair.hr_pixels, place.top, place.left, settings.hr_patch_pixels)
+    hr_patch = _cut(pair.hr_pixels, place.top, place.left, settings.cut_pixels)
+    if settings.makes_lr_later:
+        hr_patch = _orient(_extended(hr_patch, settings.cut_pixels), place)
+        return hr_patch[:0, :0], hr_patch
     hr_patch = _orient(hr_patch, place)
     if pair.lr_pixels is None:
         return _shrink(hr_patch, settings), hr_patch
@@ -172,6 +195,14 @@ def pillow_image_module() -> Any:
 
 def _cut(pixels: Pixels, top: int, left: int, side: int) -> Pixels:
     return pixels[top : top + side, left : left + side]
+
+
+def _extended(pixels: Pixels, side: int) -> Pixels:
+    """Extend what is too small at the bottom and right, by reflection."""
+    height, width = pixels.shape[:2]
+    if height == width == side:
+        return pixels
+    return np.pad(pixels, ((0, side - height), (0, side - width), (0, 0)), mode="reflect")
 
 
 def _orient(pixels: Pixels, place: PatchPlace) -> Pixels:

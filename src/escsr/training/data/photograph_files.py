@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from escsr.errors import ImageError, TrainingError
 from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import probe_image, read_image
+from escsr.training.data.machine import mapped_on_all_cores
 from escsr.training.data.patches import Pixels
 
 _log = logging.getLogger("escsr")
@@ -30,7 +31,7 @@ class PhotographFile:
 
 
 def usable_files(
-    paths: Sequence[Path], *, smallest_side_pixels: int, limit: int | None, workers: int
+    paths: Sequence[Path], *, smallest_side_pixels: int, limit: int | None
 ) -> list[PhotographFile]:
     """Read the headers of image files; the log names those that cannot be used, and why.
 
@@ -38,22 +39,19 @@ def usable_files(
         paths: of the files.
         smallest_side_pixels: both sides need at least this many.
         limit: stop after so many usable files.
-        workers: threads that read.
     Returns:
         The usable ones, in the order of ``paths``.
     """
     usable: list[PhotographFile] = []
     seen = 0
-    pool = ThreadPoolExecutor(max_workers=workers)
-    try:
-        for file in pool.map(lambda path: _probed(path, smallest_side_pixels), paths):
+    probe = partial(_probed, smallest_side_pixels=smallest_side_pixels)
+    with mapped_on_all_cores(probe, paths) as files:
+        for file in files:
             seen += 1
             if file is not None:
                 usable.append(file)
             if len(usable) == limit:
                 break
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     if seen > len(usable):
         _log.warning("%d of %d images are left out", seen - len(usable), seen)
     return usable

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from escsr.errors import TrainingError
-from escsr.training.data.machine import usable_cores
+from escsr.training.data.machine import mapped_on_all_cores
 from escsr.training.data.memory_cache import MemoryCache
 from escsr.training.data.patches import (
     ImagePair,
@@ -139,21 +138,13 @@ class Photographs:
 
     def _load_all(self, on_loaded: Callable[[int, int], None]) -> None:
         total = len(self._files)
-        pool = ThreadPoolExecutor(max_workers=usable_cores())
-        try:
-            for done, _ in enumerate(pool.map(self._cache.get, range(total)), start=1):
+        with mapped_on_all_cores(self._cache.get, range(total)) as pairs:
+            for done, _ in enumerate(pairs, start=1):
                 on_loaded(done, total)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
         self._require_images()
         if self._broken:
             _log.warning("%d of %d decoded images are broken, left out", len(self._broken), total)
-        _log.info(
-            "%d images in memory, %.1f GB%s",
-            self.image_count,
-            self._cache.kept_bytes / 1e9,
-            f"; {len(self._broken)} broken ones left out" if self._broken else "",
-        )
+        _log.info("%d images in memory, %.1f GB", self.image_count, self._cache.kept_bytes / 1e9)
 
     def _require_images(self) -> None:
         if not self.image_count:
@@ -164,10 +155,7 @@ def _chosen_files(
     paths: Sequence[Path], patches: PatchSettings, samples: SampleSettings
 ) -> list[PhotographFile]:
     files = usable_files(
-        paths,
-        smallest_side_pixels=patches.hr_patch_pixels,
-        limit=samples.image_limit,
-        workers=usable_cores(),
+        paths, smallest_side_pixels=patches.hr_patch_pixels, limit=samples.image_limit
     )
     if not files:
         raise _nothing_usable(len(paths), patches)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -13,7 +12,7 @@ from torch import Tensor
 from escsr.errors import ImageError, TrainingError
 from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import read_image
-from escsr.training.data.machine import usable_cores
+from escsr.training.data.machine import mapped_on_all_cores
 from escsr.training.data.memory_cache import MemoryCache
 from escsr.training.data.patches import (
     PatchSettings,
@@ -177,13 +176,10 @@ class Shards:
 
 def _counted(paths: Sequence[Path], on_loaded: Callable[[int, int], None]) -> list[ShardFile]:
     counted: list[ShardFile] = []
-    pool = ThreadPoolExecutor(max_workers=usable_cores())
-    try:
-        for shard in pool.map(count_shard, paths):
+    with mapped_on_all_cores(count_shard, paths) as shards:
+        for shard in shards:
             counted.append(shard)
             on_loaded(len(counted), len(paths))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
     return counted
 
 

@@ -1,0 +1,1 @@
+"""What training against a discriminator needs: the second stage of ESC-Real."""

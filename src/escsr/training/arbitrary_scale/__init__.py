@@ -1,0 +1,1 @@
+"""Training a network that enlarges to any size, on pixels drawn from crops of random scale."""

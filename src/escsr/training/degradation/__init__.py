@@ -1,0 +1,1 @@
+"""Real-ESRGAN's second-order degradation: what photographs suffer on their way, drawn at random."""

@@ -1,0 +1,69 @@
+"""Short runs against a discriminator for the tests: the smallest recipe, made a GAN's."""
+
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from escsr.training.adversarial.adversary import Adversary
+from escsr.training.adversarial.perceptual import PerceptualLoss, VGG19Features
+from escsr.training.adversarial.perceptual_weights import load_vgg19
+from escsr.training.launching import launch
+from escsr.training.loop import LoopHooks, TrainingLoop
+from escsr.training.recipe import Recipe
+from escsr.training.state import TrainingState
+from tests.training.runs import RECIPE, open_source, start_state
+
+GAN_RECIPE: dict[str, Any] = RECIPE | {
+    "name": "smallest-gan",
+    "scale": 4,
+    "data": {"batch_size": 2, "patch_pixels": 8},
+    "loss": {"l1": 1.0, "perceptual": 1.0, "gan": 0.1},
+    "optimizer": {"kind": "adam", "learning_rate": 1e-3, "betas": (0.9, 0.99)},
+    "schedule": {"kind": "constant"},
+    "perceptual": {"weights": "random", "layers": {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0}},
+    "gan": {"channels": 4, "learning_rate": 1e-3},
+}
+"""Six steps x4 on patches of 8 pixels, a discriminator of 4 channels, a few layers of VGG19."""
+
+
+def adversary_of(state: TrainingState) -> Adversary:
+    """Of a state that has one."""
+    assert state.adversary is not None
+    return state.adversary
+
+
+def perceptual_of(recipe: Recipe) -> PerceptualLoss:
+    """The recipe's, on random weights."""
+    return PerceptualLoss(_random_vgg19(recipe.seed), recipe.perceptual.layers)
+
+
+@cache
+def _random_vgg19(seed: int) -> VGG19Features:
+    return load_vgg19("random", seed=seed)
+
+
+def train(
+    recipe: Recipe,
+    photographs: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    state: TrainingState | None = None,
+) -> TrainingState:
+    """Train on a CPU, up to a step if one is given; what is left is the state."""
+    state = state or start_state(recipe)
+    hooks = LoopHooks(should_stop=lambda: stop_after is not None and state.step >= stop_after)
+    with closing(open_source(recipe, photographs)) as source:
+        TrainingLoop(
+            recipe,
+            source,
+            out,
+            fabric=launch(recipe, device="cpu"),
+            state=state,
+            resume=resume,
+            hooks=hooks,
+            perceptual=perceptual_of(recipe),
+        ).run()
+    return state
