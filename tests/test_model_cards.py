@@ -9,6 +9,8 @@ from escsr.weights import bundled_models
 from escsr.weights.box import BundledModel
 
 ROOT = Path(__file__).parents[1]
+NIQE_KEY = "RealSRSet NIQE"
+"""What networks for photographs as they are are judged by."""
 MODELS = {f"{model.name}-x{model.scale}": model for model in bundled_models()}
 
 
@@ -20,17 +22,23 @@ def test_every_network_in_the_box_has_a_card_with_its_figures(stem: str) -> None
     assert model.header.sha256[:16] in card
     assert model.header.provenance.licence in card
     assert (ROOT / "docs" / "models" / f"{stem}.png").stat().st_size > 10_000
+    if NIQE_KEY in model.header.provenance.quality:
+        assert f"| {model.name} | {model.header.provenance.quality[NIQE_KEY]:.2f} |" in card
+        return
     for test_set in ("Set5", "Set14", "B100"):
         assert f"| {test_set} | {figures(model, test_set)} |" in card
 
 
 @pytest.mark.parametrize("stem", MODELS)
 def test_the_readme_states_the_figures_of_the_box(stem: str) -> None:
-    """One row per network: parameters and PSNR-Y / SSIM-Y."""
+    """One row per network: parameters and PSNR-Y / SSIM-Y, or NIQE."""
     model = MODELS[stem]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     row = re.search(rf"^\| `{model.name}` x{model.scale} \|.*$", readme, re.MULTILINE)
     assert row is not None
+    if NIQE_KEY in model.header.provenance.quality:
+        assert f"NIQE {model.header.provenance.quality[NIQE_KEY]:.2f}" in row[0]
+        return
     assert [figures(model, name) for name in ("Set5", "Set14", "B100")] == [
         cell.strip() for cell in row[0].split("|")[3:6]
     ]

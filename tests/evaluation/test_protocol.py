@@ -59,7 +59,7 @@ def test_bicubic_scores_what_is_published(
     assert comparison.figure("bicubic", name, PSNR_Y) == pytest.approx(published_db, abs=0.02)
 
 
-@pytest.mark.parametrize(("scale", "least_db"), [(2, 37.1), (3, 32.7), (4, 31.0)])
+@pytest.mark.parametrize(("scale", "least_db"), [(2, 37.1), (3, 33.4), (4, 31.0)])
 def test_the_shipped_weights_are_as_good_as_their_header_says(
     data_folder: Path, scale: int, least_db: float
 ) -> None:
@@ -69,7 +69,9 @@ def test_the_shipped_weights_are_as_good_as_their_header_says(
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     measured_db = json.loads(result.stdout)["models"][0]["means"]["Set5"]["psnr_y_db"]
-    (shipped,) = (model for model in bundled_models() if model.scale == scale)
+    (shipped,) = (
+        model for model in bundled_models() if (model.name, model.scale) == ("esc-tiny", scale)
+    )
     assert measured_db == pytest.approx(
         shipped.header.provenance.quality["Set5 PSNR-Y dB"], abs=0.01
     )
