@@ -3,8 +3,8 @@
 Each run has a process of its own. A compiled back-end that made a graph per size, or kept something
 of every image, would show here. Memory is what the process holds after each image; Linux only.
 
-Convolutions do keep something of every size: oneDNN holds the last 1024 that it prepared, some 70
-MB, whatever the back-end of attention. So each back-end also runs with a cache of 32.
+Each back-end also runs with oneDNN's cache of prepared convolutions cut from 1024 to 32, to see how
+much of the memory is that and not attention's.
 
     python benchmarks/measure_many_sizes.py --out benchmarks/DATE-many-sizes.json
 """
