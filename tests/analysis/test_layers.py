@@ -3,10 +3,43 @@
 import torch
 from torch import Tensor, nn
 
-from escsr.analysis.layers import Layer, as_feature_map, esc_layers, look
+from escsr.analysis.attention_maps import AttentionMaps, attention_maps_of
+from escsr.analysis.kernels import DynamicKernels, dynamic_kernels
+from escsr.analysis.layers import Layer, as_feature_map, esc_layers, layer_label, look
 from escsr.analysis.sequences import MOST_LAYERS, main_layers
+from escsr.analysis.spectrum import Spectra, spectra
 
 from .networks import random_image, small_esc
+
+
+def test_a_mixer_has_one_label_in_every_question() -> None:
+    """That of the place behind it, also in ablations and inside another module."""
+    for overrides, last in (({}, "2.conv2"), ({"layer_mixer": "window"}, "2.attn2")):
+        network = small_esc(**overrides)
+        names = [
+            "blocks.0.attention",
+            "blocks.1.conv_layers.1.conv_attention",
+            "blocks.1.conv_layers.1.conv_attention.aggregate",
+        ]
+        labels = [layer_label(network, name) for name in names]
+        assert labels == ["1.attn", last, last]
+        wrapped = nn.Sequential(nn.Identity(), network)
+        assert [layer_label(wrapped, f"1.{name}") for name in names] == labels
+        assert set(labels) <= {layer.label for layer in esc_layers(network)}
+        if last == "2.conv2":
+            kernels = dynamic_kernels(network, [random_image()], ["one"], lambda: None)
+            assert isinstance(kernels, DynamicKernels)
+            assert kernels.layers == ["1.conv1", "1.conv2", "2.conv1", "2.conv2"]
+        maps = attention_maps_of(network, random_image(), most_windows=1)
+        assert isinstance(maps, AttentionMaps)
+        assert (maps.labels[0], maps.labels[-1]) == (
+            "1.attn",
+            "2.attn" if last == "2.conv2" else last,
+        )
+        found = spectra(network, [random_image()], lambda: None)
+        assert isinstance(found, Spectra)
+        assert [layer.label for layer in found.layers][:2] == ["1.attn", f"1.{last[2:-1]}1"]
+    assert layer_label(nn.Conv2d(3, 3, 3), "body.0") == "body.0"
 
 
 def test_features_after_a_layer_hold_the_residual() -> None:

@@ -119,6 +119,19 @@ def test_what_cannot_be_asked_for_is_told(
     assert told in result.stderr
 
 
+def test_what_is_refused_leaves_no_folder(
+    escsr: Escsr, weights: Path, photo: Path, tmp_path: Path
+) -> None:
+    """It is made when there is something to put into it; one that cannot be is told before."""
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "new" / "out"
+    assert escsr("analyze", weights, photo, "--patch", "44,2,6", "--out", out).exit_code == 2
+    assert not out.parent.exists()
+    refused = escsr("analyze", weights, photo, "--out", photo / "out")
+    assert refused.exit_code == 1
+    assert "cannot be written" in refused.stderr
+
+
 @pytest.mark.parametrize(("model", "told"), [("esc-tny", "esc-tiny"), ("bicubic", "no network")])
 def test_a_network_that_is_none_ends_it(escsr: Escsr, photo: Path, model: str, told: str) -> None:
     """There is nothing to look into."""

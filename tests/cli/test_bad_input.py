@@ -64,6 +64,7 @@ def test_a_bad_file_is_named_and_the_rest_goes_on(
         ["--overlap", "-1"],
         ["--device", "toaster"],
         ["--precision", "float99"],
+        ["--attention", "flash"],
         ["--memory", "lots"],
         ["--format", "xyz"],
         ["--quality", "0"],

@@ -1,6 +1,7 @@
 """``escsr upscale`` with models that restore, and with one that makes any size."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,16 @@ def weights_of(tmp_path: Path) -> WeightsOf:
         return path
 
     return write
+
+
+@pytest.fixture
+def quiet_again() -> Iterator[None]:
+    """Take away what ``-v`` does to the log of this process."""
+    log = logging.getLogger("escsr")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -61,26 +72,30 @@ def test_a_restorer_that_is_to_enlarge_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("options", "name", "size"),
+    ("options", "name", "size", "factor"),
     [
-        (["-s", "2.7"], "photo_x2.7.png", (65, 43)),
-        (["--width", "301"], "photo_301x201.png", (301, 201)),
-        (["--width", "30", "--height", "64"], "photo_30x64.png", (30, 64)),
-        ([], "photo_x4.png", (96, 64)),
+        # Of 24x16 pixels; whole pixels make the factor a little other than the one asked for.
+        (["-s", "2.7"], "photo_x2.7.png", (65, 43), "x2.708"),
+        (["--width", "301"], "photo_301x201.png", (301, 201), "x12.56"),
+        (["--width", "30", "--height", "64"], "photo_30x64.png", (30, 64), "x4"),
+        ([], "photo_x4.png", (96, 64), "x4"),
     ],
 )
 def test_any_size_is_made_exactly(
     escsr: Escsr,
     make_picture: MakePicture,
     weights_of: WeightsOf,
+    quiet_again: None,
     options: list[str],
     name: str,
     size: tuple[int, int],
+    factor: str,
 ) -> None:
     """Also by different factors for each side; the log says by what the network enlarged."""
     photo = make_picture("photo.png")
-    result = escsr("upscale", photo, "-n", weights_of("esc-lte-x4"), "-t", "16", *options)
+    result = escsr("upscale", photo, "-n", weights_of("esc-lte-x4"), "-t", "16", "-v", *options)
     assert result.exit_code == 0, result.output
+    assert f"esc-lte-x4.pth {factor} on " in result.stderr
     assert size_of(photo.with_name(name)) == size
 
 

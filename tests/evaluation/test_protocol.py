@@ -59,7 +59,7 @@ def test_bicubic_scores_what_is_published(
     assert comparison.figure("bicubic", name, PSNR_Y) == pytest.approx(published_db, abs=0.02)
 
 
-@pytest.mark.parametrize(("scale", "least_db"), [(2, 37.1), (3, 33.4), (4, 31.0)])
+@pytest.mark.parametrize(("scale", "least_db"), [(2, 37.2), (3, 33.4), (4, 31.0)])
 def test_the_shipped_weights_are_as_good_as_their_header_says(
     data_folder: Path, scale: int, least_db: float
 ) -> None:

@@ -13,6 +13,7 @@ from escsr.inference.folding import (
     FoldedPositionBias,
     FoldedPositionFactors,
 )
+from escsr.model.convolutional_attention import SharedLargeKernel
 from escsr.model.window_attention import WindowAttention
 from tests.inference.networks import NearestEnlarger, smallest, tiny
 
@@ -124,6 +125,17 @@ def test_the_attention_backend_can_be_replaced() -> None:
     assert {m.backend for m in naive.modules() if isinstance(m, WindowAttention)} == {"naive"}
     with torch.no_grad():
         assert_equal(naive(image), network(image))
+
+
+def test_kernels_that_no_layers_share_are_averaged_too() -> None:
+    """Of that ablation each layer has its own; none is averaged again at every call."""
+    network = smallest(share_large_kernel=False, num_conv_layers=2)
+    folded = fold(network)
+    assert sum(isinstance(m, FoldedLargeKernel) for m in folded.modules()) == 2
+    assert not any(isinstance(m, SharedLargeKernel) for m in folded.modules())
+    image = torch.rand(1, 3, 19, 30)
+    with torch.no_grad():
+        assert_equal(folded(image), network(image))
 
 
 def test_position_factors_are_computed_once() -> None:

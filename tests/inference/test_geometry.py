@@ -93,6 +93,17 @@ def test_a_model_for_any_size_makes_it_in_one_pass() -> None:
         assert enlargement.factors(10, 20) == (max(size[0] / 10, size[1] / 20),)
 
 
+def test_a_model_for_any_size_is_no_restorer_whatever_factor_it_is_known_by() -> None:
+    """Trained or stored as x1, it still enlarges, and x1 is still nothing to enlarge."""
+    any_size = {"scales": (1,), "default_scale": 1, "makes_any_size": True}
+    enlargement = plan_enlargement(10, 20, SizeWish(scale=2.7), **any_size)
+    assert enlargement.sizes == ((27, 54),)
+    with pytest.raises(ConfigurationError, match="enlarges nothing"):
+        plan_enlargement(10, 20, SizeWish(scale=1), **any_size)
+    with pytest.raises(ImageSizeError, match="nothing to enlarge"):
+        plan_enlargement(10, 20, SizeWish(), **any_size)
+
+
 def test_a_restorer_among_others_is_taken_for_x1_alone() -> None:
     """It is no pass on the way to a larger size."""
     assert plan((10, 10), (1, 2, 4), scale=1).passes == (1,)

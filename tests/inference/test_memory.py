@@ -3,14 +3,19 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from escsr.errors import ConfigurationError, DeviceMemoryError
+from escsr.images.writer import write_image
+from escsr.inference import Upscaler
 from escsr.inference.memory import TileChoice, Workload, network_cost, plan_tiles
-from escsr.model import variant
+from escsr.model import ESC, variant
+from escsr.model.attention_backends import FoldedBackend
 
 TINY_X4 = network_cost(variant("esc-tiny", scale=4), scale=4)
 MIB = 2**20
@@ -102,6 +107,36 @@ def test_stored_scores_are_counted() -> None:
     config = variant("esc", scale=4)
     naive = network_cost(config, scale=4, attention_backend="naive")
     assert naive.bytes_per_pixel > 10 * network_cost(config, scale=4).bytes_per_pixel
+
+
+def test_an_accelerator_holds_more_queries_of_any_size_at_a_time() -> None:
+    """16384 of the head's at 8 KB each are 128 MiB; other networks need the same everywhere."""
+    costs = {
+        (name, device): network_cost(variant(name, scale=4), scale=4, device_type=device)
+        for name in ("esc-lte", "esc-tiny")
+        for device in ("cpu", "cuda", "mps")
+    }
+    more = costs["esc-lte", "cuda"].fixed_bytes - costs["esc-tiny", "cuda"].fixed_bytes
+    assert more > 16384 * 8192
+    assert costs["esc-lte", "mps"] == costs["esc-lte", "cuda"]
+    assert costs["esc-lte", "cpu"].fixed_bytes < costs["esc-lte", "cuda"].fixed_bytes
+    assert costs["esc-tiny", "cpu"] == costs["esc-tiny", "cuda"]
+
+
+@pytest.mark.parametrize("chosen", [None, "naive"])
+def test_stored_scores_are_counted_whoever_chose_them(
+    chosen: FoldedBackend | None, tmp_path: Path
+) -> None:
+    """The network's own back-end counts where the caller names none."""
+    source = tmp_path / "photo.png"
+    write_image(source, np.zeros((300, 300, 3), np.uint8))
+    config = variant("esc-tiny", scale=2)
+    storing, fused = ESC(config, attention_backend="naive"), ESC(config)
+    peaks = [
+        Upscaler(network, device="cpu", attention_backend=backend).plan_file(source)
+        for network, backend in ((storing, chosen), (fused, None))
+    ]
+    assert peaks[0].peak_memory_bytes > 2 * peaks[1].peak_memory_bytes
 
 
 _MEASURE = """

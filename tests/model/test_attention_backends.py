@@ -10,7 +10,6 @@ from torch import Tensor
 from escsr.errors import ConfigurationError
 from escsr.model import attention_backends
 from escsr.model.attention_backends import (
-    EAGER_BACKENDS,
     AttentionBackend,
     attend,
     available_backends,
@@ -19,6 +18,7 @@ from escsr.model.attention_backends import (
     require_backend,
 )
 from escsr.model.flex import flex_obstacle
+from tests.eager_backends import EAGER_BACKENDS
 
 TOLERANCE = {
     torch.float64: 1e-12,

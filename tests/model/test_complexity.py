@@ -104,13 +104,16 @@ COUNTED = [
         for scale in (2, 3, 4)
     ),
     {**REAL, "upsampler": "dysample", "upsampler_dim": 8},
-    {
-        "upsampler": "lte",
-        "image_skip": "none",
-        "texture_dim": 6,
-        "texture_mlp_dim": 5,
-        "texture_mlp_layers": 3,
-    },
+    *(
+        {
+            "upsampler": "lte",
+            "image_skip": "none",
+            "texture_dim": 6,
+            "texture_mlp_dim": 5,
+            "texture_mlp_layers": layers,
+        }
+        for layers in (0, 1, 3)
+    ),
 ]
 
 

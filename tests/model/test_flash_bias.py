@@ -109,7 +109,12 @@ def test_half_precision_runs() -> None:
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"rank": 0}, "rank"), ({"largest_bias_error": -1.0}, "largest_bias_error")],
+    [
+        ({"rank": 0}, "0"),
+        ({"rank": 2.5}, "2.5"),
+        ({"rank": True}, "True"),
+        ({"largest_bias_error": -1.0}, "largest_bias_error"),
+    ],
 )
 def test_a_rule_that_cannot_be_is_refused(options: dict[str, float], word: str) -> None:
     """With what is allowed."""

@@ -77,7 +77,7 @@ def test_a_copy_with_other_weights_computes_with_its_own() -> None:
 @needs_flex
 @pytest.mark.parametrize("name", SMALL_GOLDEN)
 def test_the_network_answers_as_the_reference_did(name: str) -> None:
-    """All golden files; the largest share one shape of window and so one compilation."""
+    """All small golden files; most share one shape of window and so one compilation."""
     golden = read_golden(name)
     network = ESC(golden.config, attention_backend="flex").eval()
     network.load_state_dict(to_ours(golden.reference_state))

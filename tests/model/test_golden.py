@@ -1,11 +1,16 @@
 """The network against recordings of the reference implementation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from escsr.inference.folding import fold
 from escsr.model import ESC
-from escsr.model.attention_backends import EAGER_BACKENDS
+from escsr.model.attention_backends import FOLDED_BACKENDS, available_backends
+from escsr.model.flash_bias import RankRule
 from escsr.weights.official import to_ours
+from tests.eager_backends import EAGER_BACKENDS
 from tests.golden_files import (
     GOLDEN_TOLERANCE,
     LARGE_GOLDEN,
@@ -15,6 +20,12 @@ from tests.golden_files import (
     relative_error,
     tolerance,
 )
+
+WINDOWS_OF_32 = [
+    "esc_real_m_nearest_conv_x4",
+    "esc_real_m_pixelshuffle_x2",
+    "esc_real_m_pixelshuffledirect_x3",
+]
 
 
 @pytest.mark.parametrize("backend", EAGER_BACKENDS)
@@ -27,6 +38,39 @@ def test_the_network_answers_as_the_reference_did(name, backend):
     with torch.no_grad():
         ours = answer(network, golden)
     assert ours.shape == golden.output.shape
+    assert relative_error(ours, golden.output) < tolerance(golden)
+
+
+# Of windows of 32 the decomposition, in float64, takes most of a minute.
+@pytest.mark.parametrize("name", [name for name in SMALL_GOLDEN if name not in WINDOWS_OF_32])
+def test_factors_of_full_rank_answer_as_the_reference_did(name):
+    """The folded copy under "flashbias", with all ranks that there are."""
+    golden = read_golden(name)
+    network = ESC(golden.config)
+    network.load_state_dict(to_ours(golden.reference_state))
+    factored = fold(network, attention_backend="flashbias", flash_bias=RankRule(rank=10**6))
+    with torch.no_grad():
+        ours = answer(factored, golden)
+    assert relative_error(ours, golden.output) < tolerance(golden)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+# PyTorch's own, when flex's compiler is imported.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("backend", FOLDED_BACKENDS)
+@pytest.mark.parametrize("name", SMALL_GOLDEN)
+def test_a_gpu_answers_as_the_reference_did(name, backend):
+    """In true float32, every back-end that can run there: the recordings are a CPU's."""
+    if obstacle := available_backends("cuda")[backend]:
+        pytest.skip(obstacle)
+    golden = read_golden(name)
+    network = ESC(golden.config)
+    network.load_state_dict(to_ours(golden.reference_state))
+    folded = fold(network, attention_backend=backend, flash_bias=RankRule(rank=10**6)).cuda()
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        ours = answer(folded, replace(golden, input=golden.input.cuda())).cpu()
     assert relative_error(ours, golden.output) < tolerance(golden)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from escsr.model.padding import reflect_pad_to_multiple, reflected_positions
+from escsr.model.padding import reflect_pad, reflect_pad_to_multiple, reflected_positions
 from tests.model.networks import random_image
 from tests.oracles.attention import reflected_position
 
@@ -44,6 +44,12 @@ def test_sides_shorter_than_their_padding_are_reflected_again(height, width, pad
                 ..., reflected_position(row, height), reflected_position(column, width)
             ]
             assert torch.equal(ours[..., row, column], source)
+
+
+def test_a_border_on_all_sides_repeats_no_edge():
+    """1 2 3 with three more on each side reads 2 3 2 1 2 3 2 1 2, also in the added rows."""
+    row = torch.tensor([[[[1.0, 2.0, 3.0]]]])
+    assert reflect_pad(row, 3)[0, 0].tolist() == [[2, 3, 2, 1, 2, 3, 2, 1, 2]] * 7
 
 
 def test_whole_multiples_are_not_copied():

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from escsr.model.attention_backends import EAGER_BACKENDS, attend
+from escsr.model.attention_backends import attend
 from escsr.model.implicit_position_bias import ImplicitPositionBias, place_features
 from escsr.model.position_bias import PositionFactors, TablePositionBias
 from escsr.model.window_attention import WindowAttention
+from tests.eager_backends import EAGER_BACKENDS
 from tests.golden_files import relative_error
 from tests.model.networks import ROUNDING_FLOAT64, random_image, randomise, weights_as_arrays
 from tests.oracles import implicit_bias as oracle

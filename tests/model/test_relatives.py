@@ -136,7 +136,8 @@ def test_the_usual_output_size_may_be_said(fields):
     """The image times scale is what comes out unless told; telling it changes nothing."""
     network = small_network(num_blocks=1, num_conv_layers=1, **fields)
     image, scale = random_image(2, 3, 5, 7), network.scale
-    assert torch.equal(network(image, (5 * scale, 7 * scale)), network(image))
+    for size in ((5 * scale, 7 * scale), [5 * scale, 7 * scale]):
+        assert torch.equal(network(image, size), network(image))
 
 
 @pytest.mark.parametrize("size", [(10, 15), (11, 14), (5, 7), (40, 28)], ids=str)
@@ -149,11 +150,16 @@ def test_another_output_size_is_refused_in_words(size):
 
 
 @pytest.mark.parametrize("fields", [{}, LTE], ids=["esc", "lte"])
-@pytest.mark.parametrize("size", [(0, 14), (10, -1)], ids=str)
-def test_an_output_without_pixels_is_refused(size, fields):
-    """By every network."""
-    with pytest.raises(ConfigurationError, match="both sides need at least 1"):
+@pytest.mark.parametrize(
+    "size",
+    [(0, 14), (10, -1), (10.0, 14.0), (10, True), (10,), (10, 14, 1), (), 10, "10"],
+    ids=str,
+)
+def test_what_is_no_size_of_an_output_is_refused(size, fields):
+    """By every network; the message says what came and what is allowed."""
+    with pytest.raises(ConfigurationError) as caught:
         small_network(**fields)(random_image(1, 3, 5, 7), size)
+    assert f"output_size is {size!r}; it must be two whole numbers" in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 4), (13, 40)], ids=str)

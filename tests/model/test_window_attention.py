@@ -5,7 +5,7 @@ import torch
 
 from escsr.errors import ConfigurationError
 from escsr.model import ESC
-from escsr.model.attention_backends import EAGER_BACKENDS, attend
+from escsr.model.attention_backends import attend
 from escsr.model.padding import reflect_pad_to_multiple
 from escsr.model.position_bias import expand_bias
 from escsr.model.window_attention import (
@@ -15,6 +15,7 @@ from escsr.model.window_attention import (
     partition_windows,
     split_heads,
 )
+from tests.eager_backends import EAGER_BACKENDS
 from tests.golden_files import relative_error
 from tests.model.networks import ROUNDING_FLOAT64, random_image, randomise, small_config
 from tests.oracles.attention import position_bias, position_biases, window_attention

@@ -10,6 +10,7 @@ import torch
 
 from escsr.evaluation.protocol import TestPair
 from escsr.model.network import ESC
+from escsr.training.adversarial.perceptual import PerceptualLoss
 from escsr.training.data.pairs import PairSource, open_pairs
 from escsr.training.launching import launch
 from escsr.training.loop import LoopHooks, TrainingLoop
@@ -82,6 +83,7 @@ def train(
     stop_after: int | None = None,
     validation_pairs: Sequence[TestPair] = (),
     state: TrainingState | None = None,
+    perceptual: PerceptualLoss | None = None,
 ) -> TrainingState:
     """Train on a CPU, up to a step if one is given; what is left is the state."""
     state = state or start_state(recipe)
@@ -97,6 +99,7 @@ def train(
             validation_pairs=validation_pairs,
             resume=resume,
             hooks=hooks,
+            perceptual=perceptual,
         ).run()
     return state
 

@@ -163,6 +163,31 @@ def test_resuming_with_another_recipe_names_what_changed(
     assert "watch" not in caplog.text
 
 
+def test_keys_that_came_with_a_later_version_are_no_change(
+    stopped: Path, recipe: Recipe, photographs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A state of a run that knew no query_pixels, no kind of optimiser and no [gan]."""
+    newest = stopped / "checkpoints" / "step-00000003.pt"
+    content = torch.load(newest, weights_only=True)
+    del content["recipe"]["data"]["query_pixels"], content["recipe"]["optimizer"]["kind"]
+    del content["recipe"]["gan"]
+    torch.save(content, newest)
+    assert train(recipe, photographs, stopped, resume=True).step == 6
+    assert "resumed with another" not in caplog.text
+
+
+def test_a_state_whose_recipe_is_an_error_now_names_what_changed(
+    stopped: Path, recipe: Recipe, photographs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its values are compared as they stand."""
+    newest = stopped / "checkpoints" / "step-00000003.pt"
+    content = torch.load(newest, weights_only=True)
+    content["recipe"]["ema_decay"] = 1.5
+    torch.save(content, newest)
+    assert train(recipe, photographs, stopped, resume=True).step == 6
+    assert "resumed with another ema_decay: 0.999 instead of 1.5" in caplog.text
+
+
 def test_weights_in_the_place_of_a_state_are_told_apart(
     recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:

@@ -1,11 +1,9 @@
 """Where a run computes: what is asked for and is not there is refused."""
 
-import sys
-
 import pytest
 import torch
 
-from escsr.errors import ConfigurationError, MissingExtraError
+from escsr.errors import ConfigurationError
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
 from tests.training.runs import changed
@@ -45,11 +43,3 @@ def test_a_device_that_does_not_exist_is_told_with_those_that_do(recipe: Recipe)
     """A slip of the pen."""
     with pytest.raises(ConfigurationError, match="'gpu'; allowed are auto, cuda, mps, cpu"):
         launch(recipe, device="gpu")
-
-
-def test_training_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """lightning.fabric comes with ``escsr[train]``."""
-    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    monkeypatch.delitem(sys.modules, "escsr.training.launching")
-    with pytest.raises(MissingExtraError, match=r"pip install 'escsr\[train\]'"):
-        import escsr.training.launching  # noqa: F401

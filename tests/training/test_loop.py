@@ -45,6 +45,20 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     assert log_of(tmp_path / "whole") == log_of(tmp_path / "parts")
 
 
+def test_a_run_goes_on_with_a_changed_loss_in_the_midst_of_a_row(
+    recipe: Recipe, photographs: Path, tmp_path: Path
+) -> None:
+    """What was collected of other terms is left out; the row is the mean of the new loss alone."""
+    out = tmp_path / "run"
+    seldom = changed(recipe, watch={"log_every_steps": 4})
+    train(seldom, photographs, out, stop_after=2)
+    state = train(changed(seldom, loss={"fft": 0.05}), photographs, out, resume=True)
+    assert state.step == 6
+    for loss, l1, fft in log_of(out, "loss", "loss_l1", "loss_fft"):
+        assert float(loss) == pytest.approx(float(l1) + float(fft), rel=1e-5)
+    assert [step for (step,) in log_of(out, "step")] == ["4", "6"]
+
+
 def test_a_finished_run_that_is_resumed_stays_as_it_is(
     recipe: Recipe, photographs: Path, tmp_path: Path
 ) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.model.attention_backends import EAGER_BACKENDS, AttentionBackend
+from escsr.model.attention_backends import AttentionBackend
 from escsr.model.network import ESC
 from escsr.weights import load_model
+from tests.eager_backends import EAGER_BACKENDS
 
 SAMPLE = Path(__file__).parents[2] / "docs" / "sample" / "cat.png"
 

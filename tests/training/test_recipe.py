@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from escsr.errors import RecipeError
+from escsr.model.variants import VARIANTS
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import check_recipe
 from tests.training.runs import RECIPE
@@ -41,7 +42,8 @@ def test_a_misspelt_key_of_a_table_is_told_with_the_keys_of_that_table() -> None
     """``data.batch`` is not looked for among the keys of the whole recipe."""
     message = refusal(data={"batch": 3})
     assert "data.batch: unknown key (did you mean batch_size?)" in message
-    assert "allowed are batch_size, patch_pixels, degradation, augmentation, share" in message
+    keys = "batch_size, patch_pixels, degradation, query_pixels, augmentation, share"
+    assert f"allowed are {keys}" in message
     assert "licence" not in message
 
 
@@ -96,7 +98,7 @@ def test_an_unknown_model_is_told_with_the_known_ones() -> None:
     """The names of the variants."""
     message = refusal(model="esc-tinny")
     assert "model = 'esc-tinny': there is no such model" in message
-    assert "esc, esc-light, esc-fp, esc-xl, esc-tiny" in message
+    assert f"the names are {', '.join(VARIANTS)}" in message
 
 
 def test_a_change_of_a_configuration_that_does_not_exist_is_told_with_its_fields() -> None:
@@ -145,6 +147,14 @@ def test_a_batch_is_a_multiple_of_its_micro_batches() -> None:
 def test_halving_is_told_where(schedule: dict[str, Any], reason: str) -> None:
     """Steps that rise, for this kind alone."""
     assert reason in refusal(schedule=schedule)
+
+
+def test_query_pixels_that_nothing_uses_are_refused() -> None:
+    """Whoever sets them and forgets the degradation would train something else."""
+    message = refusal(data={"query_pixels": 100})
+    assert 'data.query_pixels is used by data.degradation = "pillow-any-scale" alone' in message
+    written_out = {"data": {"batch_size": 4, "query_pixels": 2304}}
+    assert check_recipe(RECIPE | written_out, origin="x.toml").data.query_pixels == 2304
 
 
 def test_a_recipe_cannot_be_changed_by_accident() -> None:

@@ -131,6 +131,7 @@ def test_a_dry_run_refuses_a_batch_that_the_real_run_refuses(run: Run) -> None:
     recipe = read_recipe(run.recipe_path, changes={"data.batch_size": 16})
     assert rehearsed(recipe, processes=2).data.batch_size == 4
     assert rehearsed(recipe, processes=3).data.batch_size == 16
+    assert rehearsed(recipe).degradation == recipe.degradation  # of no use to it
 
 
 def test_a_dry_run_beside_a_run_does_not_touch_it(run: Run) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from escsr.cli.training_view import TrainingView
 from escsr.evaluation import find_test_pairs
 from escsr.images.files import read_image
 from escsr.training.recipe import Recipe
+from escsr.training.watching import Progress
 from tests.training.runs import changed, log_of, train
 
 
@@ -91,3 +93,21 @@ def test_samples_without_a_test_set_are_not_written(
     """They belong to the validation."""
     train(recipe, photographs, tmp_path / "run")
     assert not (tmp_path / "run" / "samples").exists()
+
+
+def test_the_time_left_may_be_days(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a hundred hours none is lost."""
+    progress = Progress(
+        step=0,
+        steps=360_000,
+        loss=0.5,
+        loss_terms={},
+        learning_rate=1e-4,
+        psnr_y_db=None,
+        seconds=1.0,
+        steps_per_second=1.0,
+        images_per_second=1.0,
+        waiting_share=0.0,
+    )
+    TrainingView(is_shown=True).row(progress)
+    assert "  100:00:00 left" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from escsr.analysis.layers import layer_label
 from escsr.analysis.records import Skipped
 from escsr.model.position_bias import PositionFactors
 from escsr.model.window_attention import WindowAttention
@@ -74,7 +75,7 @@ def _of_window_attention(
         for (_, module), features in zip(named, entered, strict=True)
     ]
     return AttentionMaps(
-        labels=[_label(name) for name, _ in named],
+        labels=[layer_label(network, name) for name, _ in named],
         layers=layers,
         num_windows=len(windows),
         num_heads=num_heads,
@@ -167,9 +168,3 @@ def evenly(numbers: Sequence[int], most: int) -> list[int]:
     """At most so many of some numbers, spread over all of them."""
     count = min(len(numbers), most)
     return [numbers[(2 * place + 1) * len(numbers) // (2 * count)] for place in range(count)]
-
-
-def _label(name: str) -> str:
-    """``blocks.2.attention`` -> ``block 3``; a layer within: ``block 3.2``."""
-    places = [int(part) + 1 for part in name.split(".") if part.isdigit()]
-    return "block " + ".".join(map(str, places)) if places else name

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from escsr.analysis.layers import esc_within
+from escsr.analysis.layers import esc_within, layer_label
 from escsr.analysis.records import Skipped
 from escsr.model.convolutional_attention import DynamicKernel, SharedLargeKernel
 from escsr.shapes import ImageBatch
@@ -119,14 +119,7 @@ def dynamic_kernels(
         for handle in handles:
             handle.remove()
     return DynamicKernels(
-        layers=[_label(name) for name, _ in found],
+        layers=[layer_label(network, name) for name, _ in found],
         images=list(names),
         kernels=torch.stack([torch.stack(made[module]) for _, module in found]),
     )
-
-
-def _label(name: str) -> str:
-    """``blocks.1.conv_layers.0.conv_attention.dynamic_kernel`` -> ``2.conv1``."""
-    places = [int(part) + 1 for part in name.split(".") if part.isdigit()]
-    block, *layer = places or [0]
-    return f"{block}.conv{'.'.join(map(str, layer))}"

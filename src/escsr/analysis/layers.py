@@ -44,22 +44,61 @@ def esc_layers(network: ESC) -> list[Layer]:
 
 def _block_layers(block: ESCBlock, number: int) -> list[Layer]:
     """After the ConvFFN, the first mixer, every further layer, and the block as a whole."""
-    mixers = [block.attention, *(layer.conv_attention for layer in block.conv_layers)]
-    names = [
-        f"{'attn' if isinstance(mixer, WindowAttention) else 'conv'}{place}"
-        for place, mixer in enumerate(mixers)
-    ]
-    names[0] = names[0].removesuffix("0")
     follow = [*block.conv_layers, block.norm_out]
     after_mixers = [
         Layer(label=f"{number}.{name}", module=module, is_input=True)
-        for name, module in zip(names, follow, strict=True)
+        for name, module in zip(_mixer_names(block), follow, strict=True)
     ]
     return [
         Layer(label=f"{number}.ffn", module=block.norm_attention, is_input=True),
         *after_mixers,
         Layer(label=f"{number}.out", module=block),
     ]
+
+
+def layer_label(network: nn.Module, name: str) -> str:
+    """What a part of an ESC is called in pictures and reports, as ``esc_layers`` calls its places.
+
+    Args:
+        network: an ESC, or a module that holds one.
+        name: of a module of ``network``, such as ``blocks.1.conv_layers.0.conv_attention``.
+    Returns:
+        ``2.conv1``: the block, and the kind and place of the mixer that the module is or belongs
+        to; ``name`` itself where it is no part of a mixer.
+    """
+    for prefix, esc in network.named_modules():
+        if isinstance(esc, ESC):
+            inside = name.removeprefix(f"{prefix}." if prefix else "")
+            return _mixer_labels(esc).get(_mixer_of(inside), name)
+    return name
+
+
+def _mixer_of(name: str) -> str:
+    """``blocks.1.attention.softmax`` -> ``blocks.1.attention``."""
+    parts = name.split(".")
+    return ".".join(parts[: 5 if "conv_layers" in parts else 3])
+
+
+def _mixer_labels(network: ESC) -> dict[str, str]:
+    """Name of each mixer -> its label."""
+    labels: dict[str, str] = {}
+    for place, block in enumerate(network.blocks):
+        assert isinstance(block, ESCBlock)
+        names = ["attention"]
+        names += [f"conv_layers.{layer}.conv_attention" for layer in range(len(block.conv_layers))]
+        for name, label in zip(names, _mixer_names(block), strict=True):
+            labels[f"blocks.{place}.{name}"] = f"{place + 1}.{label}"
+    return labels
+
+
+def _mixer_names(block: ESCBlock) -> list[str]:
+    """``attn``, ``conv1``, ``conv2``, … of a block, by what its mixers are."""
+    mixers = [block.attention, *(layer.conv_attention for layer in block.conv_layers)]
+    names = [
+        f"{'attn' if isinstance(mixer, WindowAttention) else 'conv'}{place}"
+        for place, mixer in enumerate(mixers)
+    ]
+    return [names[0].removesuffix("0"), *names[1:]]
 
 
 def look(

@@ -9,14 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.analysis.pictures import Patch
-from escsr.analysis.records import Skipped
+from escsr.analysis.records import DEFAULT_STEPS, Skipped
 from escsr.shapes import ImageBatch
 
 BLUR_SIGMA_PIXELS = 1.2
 """Of the Gaussian that the path begins with, in LR pixels, as in the publication."""
 BLUR_KERNEL_PIXELS = 9
-DEFAULT_STEPS = 50
-"""Pieces of the path from the blurred image to the image, as in the publication."""
 _SMOOTHING = 1e-3
 """Added to gradients of the result (in quadrature), whose length has no slope at zero."""
 

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from escsr.inference.devices import available_memory_bytes, is_out_of_memory
 
-DEFAULT_CROP_PIXELS = 128
-"""Side of the part of an image that is looked at, unless another is asked for."""
 SMALLEST_CROP_PIXELS = 32
 """Memory is not asked for less than this."""
 _PROBE_PIXELS = 64

@@ -7,6 +7,11 @@ Part = Literal["similarity", "receptive-field", "attribution", "kernels", "spect
 PARTS: tuple[Part, ...] = get_args(Part)
 """The questions, in the order of the report."""
 
+DEFAULT_CROP_PIXELS = 128
+"""Side of the part of an image that is looked at, unless another is asked for."""
+DEFAULT_STEPS = 50
+"""Pieces of the attribution's path, as in its publication."""
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:

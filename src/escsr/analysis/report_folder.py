@@ -16,8 +16,8 @@ from escsr.errors import ImageWriteError, OutputExistsError
 JSON_NAME = "analysis.json"
 
 
-def prepare_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
-    """Find out before the work whether its results may be stored, and make the folder.
+def require_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
+    """Find out before the work whether its results may be stored; makes nothing.
 
     Args:
         folder: new, empty, or holding earlier results of ours.
@@ -26,7 +26,7 @@ def prepare_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
     Raises:
         MissingExtraError: matplotlib is not installed.
         OutputExistsError: it holds something else, or an input under a name of ours.
-        ImageWriteError: it cannot be made, or is closed to us.
+        ImageWriteError: it is a file, or it, or the folder that it would be in, is closed to us.
     """
     require_matplotlib()
     targets = {os.path.realpath(folder / name) for name in (*PICTURE_NAMES, JSON_NAME)}
@@ -36,8 +36,9 @@ def prepare_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
             f"{taken} is an input, and the results would replace it; choose another --out folder."
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_free = overwrite or not any(folder.iterdir()) or _holds_earlier_results(folder)
+        is_new = not folder.exists()
+        is_free = overwrite or is_new or not any(folder.iterdir())
+        is_free = is_free or _holds_earlier_results(folder)
     except OSError as error:
         raise _not_writable(folder, error) from error
     if not is_free:
@@ -45,8 +46,12 @@ def prepare_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
             f"{folder} is not empty, and holds no earlier results of escsr analyze. Choose "
             "another folder with --out, or allow --overwrite."
         )
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ImageWriteError(f"The folder {folder} may not be written to; choose another.")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ImageWriteError(
+            f"The results cannot be written to {folder}: {nearest} is no folder that may be "
+            "written to. Choose another."
+        )
 
 
 def write_analysis(folder: Path, analysis: Analysis) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def write_analysis(folder: Path, analysis: Analysis) -> dict[str, Any]:
     Each file is complete or not there; pictures of earlier results are removed.
 
     Args:
-        folder: from ``prepare_folder``.
+        folder: as ``require_folder`` allowed it; made if absent.
         analysis: what to tell.
     Returns:
         What ``analysis.json`` holds.
@@ -63,6 +68,7 @@ def write_analysis(folder: Path, analysis: Analysis) -> dict[str, Any]:
         ImageWriteError: the disk is full, or a file is closed to us.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         if _holds_earlier_results(folder):
             for name in PICTURE_NAMES:
                 (folder / name).unlink(missing_ok=True)

@@ -12,10 +12,10 @@ from escsr.analysis.kernels import (
     dynamic_kernels,
     large_kernels,
 )
-from escsr.analysis.local_attribution import DEFAULT_STEPS, LocalAttribution, local_attribution
+from escsr.analysis.local_attribution import LocalAttribution, local_attribution
 from escsr.analysis.pictures import Patch, Picture
 from escsr.analysis.receptive_field import ReceptiveField, receptive_field
-from escsr.analysis.records import PARTS, Part, Skipped
+from escsr.analysis.records import DEFAULT_STEPS, PARTS, Part, Skipped
 from escsr.analysis.similarity import Similarity, attention_similarity, feature_similarity
 from escsr.analysis.spectrum import Spectra, spectra
 from escsr.evaluation.contenders import Contender

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from escsr.analysis.layers import Layer, esc_within, look
+from escsr.analysis.layers import Layer, esc_within, layer_label, look
 from escsr.analysis.records import Skipped
 from escsr.analysis.sequences import main_layers
 from escsr.model.convolutional_attention import ConvAttention
@@ -142,9 +142,9 @@ def _layers_and_kinds(network: nn.Module) -> tuple[list[Layer], list[Kind]]:
     found: list[tuple[Layer, Kind]] = []
     for name, module in network.named_modules():
         if isinstance(module, WindowAttention):
-            found.append((Layer(label=name, module=module), "attention"))
+            found.append((Layer(label=layer_label(network, name), module=module), "attention"))
         elif isinstance(module, ConvAttention):
-            found.append((Layer(label=name, module=module), "convattn"))
+            found.append((Layer(label=layer_label(network, name), module=module), "convattn"))
     return [layer for layer, _ in found], [kind for _, kind in found]
 
 

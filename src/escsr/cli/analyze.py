@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from escsr.analysis.records import DEFAULT_CROP_PIXELS, DEFAULT_STEPS
 from escsr.cli.exit_status import SOME_FAILED, printable
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def analyze_command(
     patch: Annotated[
         str | None, typer.Option(metavar="X,Y,SIDE", help=PATCH_HELP, show_default=False)
     ] = None,
-    crop: Annotated[int, typer.Option(min=1, help=CROP_HELP)] = 128,
-    steps: Annotated[int, typer.Option(min=1, help="Of the attribution's path.")] = 50,
+    crop: Annotated[int, typer.Option(min=1, help=CROP_HELP)] = DEFAULT_CROP_PIXELS,
+    steps: Annotated[int, typer.Option(min=1, help="Of the attribution's path.")] = DEFAULT_STEPS,
     only: Annotated[list[Question] | None, typer.Option(help=ONLY_HELP, show_default=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     out: Annotated[Path | None, typer.Option("-o", "--out", help=OUT_HELP)] = None,
@@ -84,9 +85,9 @@ def analyze_command(
     contenders = _contenders(checkpoint, against or [], scale, failures)
     folder = out if out is not None or json else Path(_folder_name(contenders[0].label))
     if folder is not None:
-        from escsr.analysis.report_folder import prepare_folder
+        from escsr.analysis.report_folder import require_folder
 
-        prepare_folder(folder, paths, overwrite=overwrite)
+        require_folder(folder, paths, overwrite=overwrite)
     crop_pixels = _affordable_crop(contenders, chosen_device, crop)
     pictures = _pictures(paths, crop_pixels, wanted_patch, failures)
     settings = _settings(chosen_device, pictures[0], wanted_patch, only, steps)

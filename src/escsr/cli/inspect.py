@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from escsr.cli.exit_status import SOME_FAILED
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -50,7 +52,7 @@ def inspect_command(
     else:
         _print_tables(reports, failures)
     if failures:
-        raise typer.Exit(1)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _print_json(reports: "list[CheckpointReport]", failures: dict[str, str]) -> None:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from escsr.cli.exit_status import SOME_FAILED
+
 if TYPE_CHECKING:
     from escsr.weights import BundledModel
 
@@ -22,7 +24,7 @@ def models_command(
         models = bundled_models()
     except CheckpointError as error:
         typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(SOME_FAILED) from error
     if json:
         from json import dumps
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -112,7 +111,8 @@ def _figures(progress: "Progress") -> str:
 
 def _line(progress: "Progress", best_psnr_y_db: float | None) -> str:
     remaining = (progress.steps - progress.step) / max(1e-9, progress.steps_per_second)
-    left = time.strftime("%H:%M:%S", time.gmtime(remaining))
+    hours, rest = divmod(int(remaining), 3600)
+    left = f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}"
     place = f"step {progress.step}/{progress.steps}"
     return f"{place}  {_figures(progress)}  {left} left{_judged(progress, best_psnr_y_db)}"
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.inference.colour_guard import keep_colours
-from escsr.inference.folding import fold, position_rank
-from escsr.model.attention_backends import FoldedBackend, require_available
+from escsr.inference.folding import backend_within, fold, position_rank
+from escsr.model.attention_backends import AttentionBackend, FoldedBackend, require_available
 from escsr.model.axis_view import AxisView
 from escsr.model.config import ESCConfig
 from escsr.model.flash_bias import RankRule
@@ -74,6 +74,7 @@ class Engine:
             require_available(attention_backend, device)
         folded = fold(network, attention_backend=attention_backend, flash_bias=flash_bias)
         self.position_rank = position_rank(folded)
+        self.attention_backend: AttentionBackend | None = backend_within(folded)
         self._folded = folded.float()
         self._networks: dict[torch.dtype, nn.Module] = {}
         self._lock = threading.Lock()

@@ -186,8 +186,9 @@ class Enlarger:
         cost = network_cost(
             engine.config,
             scale=factor,
-            attention_backend=self.shelf.attention_backend,
+            attention_backend=engine.attention_backend,
             position_rank=engine.position_rank,
+            device_type=engine.device.type,
         )
         return plan_tiles(
             workload,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from escsr.model.attention_backends import FoldedBackend
+from escsr.model.attention_backends import AttentionBackend, FoldedBackend
 from escsr.model.convolutional_attention import (
     DYNAMIC_KERNEL_SIZE,
     ConvAttention,
@@ -31,7 +31,7 @@ def fold(
 ) -> nn.Module:
     """Copy a network for inference; the original stays as it is and trainable.
 
-    In the copy the shared large kernel is averaged, position biases are expanded, and for a single
+    In the copy large kernels are averaged, position biases are expanded, and for a single
     image the dynamic kernel is added into the large one, so that one convolution does for two.
     Modules that are not ESC's are copied unchanged.
 
@@ -66,6 +66,12 @@ def position_rank(folded: nn.Module) -> int:
     kinds = (FoldedPositionFactors, FactorisedPositionBias)
     parts = (part for part in folded.modules() if isinstance(part, kinds))
     return max((part.key_NTR.shape[-1] for part in parts), default=0)
+
+
+def backend_within(network: nn.Module) -> AttentionBackend | None:
+    """What a network's window attention is computed with; None where it has none."""
+    parts = (part for part in network.modules() if isinstance(part, WindowAttention))
+    return next((part.backend for part in parts), None)
 
 
 class FoldedLargeKernel(nn.Module):
@@ -145,7 +151,7 @@ class FoldedConvAttention(ConvAttention):
         nn.Module.__init__(self)
         self.pdim, self.kind = source.pdim, source.kind
         self.dynamic_kernel = source.dynamic_kernel
-        self.own_kernel = source.own_kernel
+        self.own_kernel = None if source.own_kernel is None else _fold_part(source.own_kernel)
         self.aggregate = source.aggregate
 
     def convolve(

@@ -110,10 +110,14 @@ def plan_enlargement(
             without a restorer.
     """
     if wish.scale is not None:
-        require_factor_of(wish.scale, scales)
+        require_factor_of(wish.scale, scales, makes_any_size=makes_any_size)
     target_size = _target_size(width, height, wish, default_scale)
     factor = wish.scale or max(target_size[0] / width, target_size[1] / height)
-    _require_target((width, height), target_size, factor, scales)
+    restores = 1 in scales and not makes_any_size
+    is_restorer = restores and max(scales) == 1
+    _require_target(
+        (width, height), target_size, factor, restores=restores, is_restorer=is_restorer
+    )
     if makes_any_size:
         return Enlargement(passes=(max(scales),), sizes=(target_size,), target_size=target_size)
     passes = _choose_passes(factor, scales)
@@ -135,21 +139,22 @@ def require_factor(scale: float) -> None:
         )
 
 
-def require_factor_of(scale: float, scales: Sequence[int]) -> None:
+def require_factor_of(scale: float, scales: Sequence[int], *, makes_any_size: bool = False) -> None:
     """Refuse a factor that the models at hand cannot make.
 
     Args:
         scale: within the range of ``require_factor``.
         scales: factors of the models.
+        makes_any_size: the model enlarges to any size, so that no factor makes it a restorer.
     Raises:
         ConfigurationError: 1 without a restorer, or more with nothing else.
     """
-    if scale == 1 and 1 not in scales:
+    if scale == 1 and (makes_any_size or 1 not in scales):
         raise ConfigurationError(
             f"The scale is {scale!r}; it must be above 1 and at most {MAX_FACTOR:g}, such as 4 "
             "or 2.7. A factor of 1 enlarges nothing, unless the model is a restorer (x1)."
         )
-    if scale > 1 and max(scales) == 1:
+    if scale > 1 and max(scales) == 1 and not makes_any_size:
         raise ConfigurationError(
             f"The scale is {scale:g}, but the model is a restorer (x1): its result is as large as "
             "the image. Leave the scale out, and enlarge the result with another model."
@@ -173,17 +178,23 @@ def _keeping_shape(width: int, height: int, factor: float) -> tuple[int, int]:
 
 
 def _require_target(
-    size: tuple[int, int], target_size: tuple[int, int], factor: float, scales: Sequence[int]
+    size: tuple[int, int],
+    target_size: tuple[int, int],
+    factor: float,
+    *,
+    restores: bool,
+    is_restorer: bool,
 ) -> None:
+    """Refuse what the models do not make; ``restores`` says that one of them is a restorer."""
     width, height = target_size
     sizes = f"The image is {size[0]}x{size[1]} and the result would be {width}x{height}"
     is_smaller = width < size[0] or height < size[1]
-    if max(scales) == 1 and target_size != size:
+    if is_restorer and target_size != size:
         raise ImageSizeError(
             f"{sizes}, but the model is a restorer (x1): its result is as large as the image. "
             "Leave the size out, and resize the result, or enlarge it with another model."
         )
-    if is_smaller or (factor <= 1 and 1 not in scales):
+    if is_smaller or (factor <= 1 and not restores):
         raise ImageSizeError(
             f"{sizes}: there is nothing to enlarge. Ask for a larger size, or use an image editor "
             "to shrink."

@@ -35,7 +35,9 @@ measures it."""
 
 _FIXED_BYTES = 64 * _MIB
 _ANY_SIZE_BYTES = 64 * _MIB
-"""What the head of ESC+LTE needs at a time, whatever the size of its output."""
+"""What the head of ESC+LTE needs at a time on a CPU, whatever the size of its output."""
+_ANY_SIZE_BYTES_ELSEWHERE = 192 * _MIB
+"""The same on other devices: 16384 queries at once, of some 8 KB each, and the pixels around."""
 _SLACK = 1.15
 _FOREIGN_FLOATS_PER_PIXEL = 1024
 _FOREIGN_WINDOW_SIZE = 32
@@ -99,6 +101,7 @@ def network_cost(
     scale: float,
     attention_backend: FoldedBackend | None = None,
     position_rank: int = 0,
+    device_type: str = "cpu",
 ) -> NetworkCost:
     """Estimate a network's working memory from its configuration.
 
@@ -110,6 +113,7 @@ def network_cost(
         scale: the factor to enlarge by.
         attention_backend: "naive" stores the scores.
         position_rank: what each head's queries, keys and so values grow by.
+        device_type: such as "cuda"; other devices than a CPU do more of ESC+LTE's at a time.
     """
     if config is None:
         floats, window = _FOREIGN_FLOATS_PER_PIXEL, _FOREIGN_WINDOW_SIZE
@@ -121,12 +125,14 @@ def network_cost(
         widest = int(config.dim * max(config.expansion, config.first_expansion))
         body = max(attention, 4 * config.dim + 4 * widest)
         floats = max(body, _upsampler_floats(config, scale)) / config.unshuffle**2
-    any_size = config is not None and config.is_arbitrary_scale
+    fixed = _FIXED_BYTES
+    if config is not None and config.is_arbitrary_scale:
+        fixed += _ANY_SIZE_BYTES if device_type == "cpu" else _ANY_SIZE_BYTES_ELSEWHERE
     return NetworkCost(
         scale=scale,
         window_size=window,
         bytes_per_pixel=math.ceil(floats * _FLOAT_BYTES * _SLACK),
-        fixed_bytes=_FIXED_BYTES + any_size * _ANY_SIZE_BYTES,
+        fixed_bytes=fixed,
     )
 
 

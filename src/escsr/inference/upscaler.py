@@ -102,7 +102,7 @@ class Upscaler:
             padding=padding,
         )
         if scale is not None:
-            require_factor_of(scale, shelf.scales)
+            require_factor_of(scale, shelf.scales, makes_any_size=shelf.makes_any_size)
         settings = WorkSettings(
             precision=precision,
             tile=tile,

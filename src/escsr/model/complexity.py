@@ -1,5 +1,7 @@
 """What a network costs: parameters, and multiply-accumulates as the field counts them."""
 
+from itertools import pairwise
+
 from torch import nn
 
 from escsr.model.config import ESCConfig, Mixer
@@ -115,8 +117,9 @@ def _upsampler(config: ESCConfig) -> int:
             offsets = 4 * config.dysample_groups * scale**2 * inner
             return narrow + offsets + 3 * inner * scale**2
         case "lte":
-            waves, hidden = config.texture_dim, config.texture_mlp_dim
-            inside = waves * hidden + (config.texture_mlp_layers - 1) * hidden**2 + 3 * hidden
+            waves = config.texture_dim
+            widths = [waves, *[config.texture_mlp_dim] * config.texture_mlp_layers, 3]
+            inside = sum(before * after for before, after in pairwise(widths))
             return 2 * 9 * dim * waves + 4 * scale**2 * inside
 
 

@@ -57,7 +57,7 @@ class ConvAttention(nn.Module):
             if has_dynamic_kernel
             else None
         )
-        self.own_kernel = own_kernel
+        self.own_kernel: nn.Module | None = own_kernel
         self.aggregate = nn.Conv2d(dim, dim, 1)
 
     def forward(

@@ -29,13 +29,13 @@ class RankRule:
     """Bound on the error of any entry of the bias: the smallest rank that keeps it.
 
     The shipped esc-tiny, with windows of 256 tokens, then takes ranks of 117 to 209, and no pixel
-    moves by a whole level of 8 bits; 0.001 would take 253 to 256, that is all
+    moved by a whole level of 8 bits on a photograph; 0.001 would take 253 to 256, that is all
     (docs/attention-back-ends.md)."""
 
     def __post_init__(self) -> None:
-        if self.rank is not None and self.rank < 1:
+        if self.rank is not None and not _is_rank(self.rank):
             raise ConfigurationError(
-                f"The rank of a factorised bias is {self.rank}; it must be a whole number, >= 1."
+                f"The rank of a factorised bias is {self.rank!r}; it must be a whole number, >= 1."
             )
         if not self.largest_bias_error >= 0:
             raise ConfigurationError(
@@ -71,6 +71,10 @@ class FactorisedPositionBias(nn.Module):
     def forward(self) -> PositionFactors:
         """The factors of a window's tokens: (N, T, R) each."""
         return PositionFactors(self.query_NTR, self.key_NTR)
+
+
+def _is_rank(rank: object) -> bool:
+    return isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
 
 
 def _smallest_rank(query: Tensor, key: Tensor, exact: Tensor, rule: RankRule) -> int:

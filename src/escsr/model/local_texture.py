@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from escsr.errors import ImageSizeError, ImageValueError
 from escsr.model.axis_view import AxisView
 from escsr.model.config import ESCConfig
+from escsr.model.precise_convolution import convolve_precisely
 from escsr.model.query_neighbours import (
     AxisNeighbours,
     cell_in_half_pixels,
@@ -213,8 +214,7 @@ class LocalTextureHead(nn.Module):
     def _textures(self, window: FeatureMap, kernel: tuple[Tensor, Tensor]) -> Tensor:
         """(B, C, H+2, W+2) -> (B*H*W, 2*texture_dim): amplitudes, row and column frequencies."""
         with _without_autocast(window.device):
-            maps = F.conv2d(window.to(kernel[0].dtype), *kernel)
-        return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+            return convolve_precisely(window.to(kernel[0].dtype), *kernel)
 
     def _texture_kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Both convolutions in one; frequencies, stored wave by wave, come axis by axis."""

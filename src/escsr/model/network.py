@@ -1,5 +1,9 @@
 """ESC: image super-resolution that emulates self-attention with convolution."""
 
+from collections.abc import Sequence
+from typing import TypeGuard, cast
+
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -63,12 +67,12 @@ class ESC(nn.Module):
         Raises:
             ImageValueError: not four dimensions, not three channels, no image, an empty side, or a
                 tensor of integers.
-            ConfigurationError: the network does not make that size.
+            ConfigurationError: no two whole numbers, or the network does not make that size.
         """
         _require_image_batch(lr_image)
-        height, width = output_size or self._usual_size(lr_image)
+        height, width = self._usual_size(lr_image)
         if output_size is not None:
-            self._require_size(lr_image, output_size)
+            height, width = self._required_size(lr_image, output_size)
         features = self.features(lr_image)
         return self.reconstruction(features, lr_image, (height, width))[..., :height, :width]
 
@@ -86,6 +90,9 @@ class ESC(nn.Module):
     def _enter(self, lr_image: ImageBatch) -> FeatureMap:
         """The image as the body wants it: ESC+LTE's in [-1, 1], ESC-Real-M's pixels as channels.
 
+        torch.export keeps sizes free only where no pixels become channels: a network with
+        ``unshuffle`` above 1 is exported for one size of image.
+
         Differs: the reference fails on images smaller than their padding to whole groups of pixels
         (tests/model/test_network.py).
         """
@@ -100,15 +107,15 @@ class ESC(nn.Module):
         height, width = lr_image.shape[-2:]
         return self.scale * height, self.scale * width
 
-    def _require_size(self, lr_image: ImageBatch, output_size: tuple[int, int]) -> None:
-        if min(output_size) < 1:
-            raise ConfigurationError(f"output_size is {output_size}; both sides need at least 1.")
-        if not self.config.is_arbitrary_scale and output_size != self._usual_size(lr_image):
+    def _required_size(self, lr_image: ImageBatch, output_size: object) -> tuple[int, int]:
+        size = _two_whole_numbers(output_size)
+        if not self.config.is_arbitrary_scale and size != self._usual_size(lr_image):
             raise ConfigurationError(
-                f"output_size is {output_size}, but this network enlarges by {self.scale}, to "
+                f"output_size is {size}, but this network enlarges by {self.scale}, to "
                 f"{self._usual_size(lr_image)}. Leave it out and resize the result, or take a "
                 'network whose upsampler is "lte".'
             )
+        return size
 
 
 class ESCBlock(nn.Module):
@@ -234,6 +241,22 @@ class ConvFeedForward(nn.Module):
         hidden = F.gelu(self.expand(features))
         hidden = F.gelu(self.depthwise(hidden)) + hidden
         return self.reduce(hidden)
+
+
+def _two_whole_numbers(output_size: object) -> tuple[int, int]:
+    sides = cast(Sequence[object], output_size if isinstance(output_size, tuple | list) else ())
+    numbers = [side for side in sides if _is_whole(side) and side >= 1]
+    if len(sides) != 2 or len(numbers) != 2:
+        raise ConfigurationError(
+            f"output_size is {output_size!r}; it must be two whole numbers of at least 1, "
+            "(height, width)."
+        )
+    return numbers[0], numbers[1]
+
+
+def _is_whole(side: object) -> TypeGuard[int]:
+    # While a graph is exported, a side that stays free is a SymInt.
+    return isinstance(side, int | torch.SymInt) and not isinstance(side, bool)
 
 
 def _require_image_batch(lr_image: ImageBatch) -> None:

@@ -2,11 +2,13 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from escsr.errors import TrainingError
@@ -119,6 +121,8 @@ def _fill(state: TrainingState, content: dict[str, Any], path: Path, recipe: Rec
 
 def _tell_of_changes(before: dict[str, Any], recipe: Recipe) -> None:
     """Warn of values that differ from those of the run so far: allowed, but no accident."""
+    with suppress(ValidationError):  # of a version that allowed what is an error now
+        before = Recipe.model_validate(before).model_dump()  # with keys that came since
     for key, value in recipe.model_dump().items():
         if key in before and before[key] != value and key != "watch":
             _log.warning("resumed with another %s: %r instead of %r", key, value, before[key])

@@ -5,14 +5,9 @@ import os
 from typing import Literal
 
 import torch
+from lightning_fabric import Fabric
 
-from escsr.errors import ConfigurationError, MissingExtraError
-
-try:
-    from lightning_fabric import Fabric
-except ModuleNotFoundError as error:
-    raise MissingExtraError(f"Training needs {error.name}: pip install 'escsr[train]'") from error
-
+from escsr.errors import ConfigurationError
 from escsr.training.data.machine import usable_cores
 from escsr.training.recipe import Recipe
 

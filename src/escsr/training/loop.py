@@ -92,6 +92,7 @@ class TrainingLoop:
         self._degraded = open_degraded_batches(recipe, source, fabric)
         if resume:
             self._checkpoints.read_newest(state, recipe)
+            self._drop_losses_of_other_terms()
         self._log = RunLog(
             out, state, is_written=fabric.is_global_zero, loss_names=self._step.loss_names
         )
@@ -191,6 +192,13 @@ class TrainingLoop:
         for step, row in enumerate(rows, start=first):
             if not all(map(math.isfinite, row)):
                 raise _not_finite("loss is", step, self._recipe)
+
+    def _drop_losses_of_other_terms(self) -> None:
+        """Begin the next row of the log anew where ``[loss]`` was changed before resuming."""
+        state = self._state
+        if any(len(row) != len(self._step.loss_names) for row in state.loss_terms):
+            state.losses.clear()
+            state.loss_terms.clear()
 
     def _validate(self) -> float | None:
         """Judge the averaged weights on the first process; PSNR-Y in dB, on that process alone."""

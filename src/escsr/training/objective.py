@@ -58,8 +58,8 @@ class Objective:
         """The terms, multiplied by their weights; their sum is what is made small.
 
         Args:
-            sr_batch: the network's result, (B, 3, H, W) in [0, 1] but for errors; half precision
-                is widened first.
+            sr_batch: the network's result but for errors, (B, 3, H, W) in [0, 1], or (B, Q, 3) in
+                [-1, 1] for a ``QueryBatch``; half precision is widened first.
             batch: what it was made from and is compared with, on the device.
         Returns:
             (terms,), float32.

@@ -17,16 +17,27 @@ def start_optimizer(
     learning_rate: float,
     betas: tuple[float, float],
     weight_decay: float = 0.0,
-    is_clipped_float16: bool = False,
+    clip_norm: float | None,
+    precision: str,
 ) -> torch.optim.Optimizer:
-    """An optimiser before its first step, fused if it can be: all weights at once."""
+    """An optimiser before its first step, fused if it can be: all weights at once.
+
+    Args:
+        kind: of optimiser.
+        parameters: to train.
+        learning_rate: at the start.
+        betas: decay of the running averages of the gradient and of its square.
+        weight_decay: with "adam", added to the gradient.
+        clip_norm: to which gradients will be shrunk, if they are.
+        precision: the recipe's.
+    """
     return _KINDS[kind](
         parameters,
         lr=learning_rate,
         betas=betas,
         weight_decay=weight_decay,
         # A fused optimiser scales float16's gradients back itself, too late to clip them.
-        fused=not is_clipped_float16,
+        fused=clip_norm is None or precision != "float16",
     )
 
 

@@ -7,11 +7,12 @@ from pydantic import Field, field_validator, model_validator
 from escsr.errors import ConfigurationError
 from escsr.model.config import ESCConfig
 from escsr.model.variants import VARIANTS, variant
+from escsr.training.adversarial.gan_recipe import GanRecipe, PerceptualRecipe
 from escsr.training.adversarial.perceptual import LEAST_PERCEPTUAL_PIXELS
 from escsr.training.data.patches import Augmentation, Degradation
-from escsr.training.degradation_recipe import DegradationRecipe
-from escsr.training.gan_recipe import GanRecipe, PerceptualRecipe
-from escsr.training.recipe_section import RecipeSection
+from escsr.training.degradation.degradation_recipe import DegradationRecipe
+from escsr.training.optimizers import OptimizerKind
+from escsr.training.recipe_section import Decays, RecipeSection
 
 
 class DataRecipe(RecipeSection):
@@ -59,23 +60,16 @@ class LossRecipe(RecipeSection):
 class OptimizerRecipe(RecipeSection):
     """``[optimizer]``: AdamW, or Adam."""
 
-    kind: Literal["adamw", "adam"] = "adamw"
+    kind: OptimizerKind = "adamw"
     learning_rate: float = Field(default=5e-4, gt=0)
     """The highest learning rate, reached after the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: Decays = (0.9, 0.99)
     """Decay of the running averages of the gradient and of its square."""
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     """Gradients whose norm is larger are shrunk to it; leave it out for no clipping."""
     micro_batches: int = Field(default=1, ge=1)
     """A batch is worked through in so many parts, to need less memory (gradient accumulation)."""
-
-    @field_validator("betas")
-    @classmethod
-    def _are_decays(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError("both betas must be at least 0 and below 1")
-        return betas
 
 
 class ScheduleRecipe(RecipeSection):
@@ -199,6 +193,10 @@ class Recipe(RecipeSection):
     @model_validator(mode="after")
     def _enlarges_to_any_scale(self) -> Self:
         if self.data.degradation != "pillow-any-scale":
+            if self.data.query_pixels != DataRecipe().query_pixels:
+                raise ValueError(
+                    'data.query_pixels is used by data.degradation = "pillow-any-scale" alone'
+                )
             return self
         if not self.network_config().is_arbitrary_scale:
             raise ValueError(

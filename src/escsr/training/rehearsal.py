@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from escsr.images.writer import write_image
-from escsr.training.degradation_recipe import DegradationRecipe
+from escsr.training.degradation.degradation_recipe import DegradationRecipe
 from escsr.training.recipe import Recipe
 
 REHEARSAL_IMAGES = 2
@@ -43,6 +43,8 @@ def rehearsed(recipe: Recipe, *, processes: int = 1) -> Recipe:
 def _rehearsed_degradation(recipe: Recipe, batch_size: int) -> DegradationRecipe:
     """Of what the made photographs have, with a pool that the second step draws from."""
     degradation = recipe.degradation
+    if recipe.data.degradation != "second-order":
+        return degradation
     side = min(degradation.degraded_pixels, 2 * _PATCH_PIXELS * recipe.scale)
     pool_pairs = min(degradation.pool_pairs, batch_size)
     return degradation.model_copy(update={"degraded_pixels": side, "pool_pairs": pool_pairs})

@@ -17,6 +17,7 @@ from escsr.evaluation.test_sets import TestPair, find_test_pairs, names_of_test_
 from escsr.images.files import probe_image
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.network import ESC
+from escsr.training.adversarial.perceptual_network import open_perceptual
 from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.data.machine import default_cache_bytes, usable_cores
 from escsr.training.data.pairs import PairSource
@@ -24,7 +25,6 @@ from escsr.training.initial_weights import located, start_from
 from escsr.training.launching import launch, processes_here
 from escsr.training.loop import CHECKPOINT_FOLDER, LoopHooks, TrainingLoop
 from escsr.training.outcome import measured_quality, psnr_key, save_trained
-from escsr.training.perceptual_network import open_perceptual
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import read_recipe
 from escsr.training.recipe_pairs import open_recipe_pairs
@@ -141,24 +141,15 @@ def _train(
         return RunResult(out=out, weights=path, quality=_stated_quality(path))
     if resume and run.initial_weights:
         _log.warning("%s is left aside: the run goes on from its state.", run.initial_weights)
-    # PyTorch's fused attention has no gradient for the bias on a CPU.
-    backend: AttentionBackend = "chunked" if fabric.device.type == "cpu" else "sdpa"
-    network = ESC(recipe.network_config(), attention_backend=backend)
+    network = _network(recipe, fabric)
     if not resume:
-        given = run.initial_weights
-        weights = Path(given) if given else _weights_to_go_on_from(run, out)
+        weights = _weights_to_start_from(run, out)
         start_from(network, recipe, weights, out=out, is_optional=is_rehearsal)
     perceptual = open_perceptual(recipe, run.perceptual_weights, fabric, is_rehearsal=is_rehearsal)
     pairs = _open_pairs(recipe, run, fabric, image_limit=image_limit, hooks=hooks)
+    state = TrainingState.start(network, recipe)
     with closing(pairs) as source:
-
-        def keep_best(best: nn.Module, psnr_y_db: float) -> None:
-            quality = {psnr_key(next(iter(test_sets))): round(psnr_y_db, 3)}
-            save_trained(out / BEST_FILE, best, recipe, quality)
-            hooks.on_best(best, psnr_y_db)
-
-        state = TrainingState.start(network, recipe)
-        loop = TrainingLoop(
+        is_finished = TrainingLoop(
             recipe,
             source,
             out,
@@ -167,16 +158,33 @@ def _train(
             validation_pairs=next(iter(test_sets.values()), ()),
             data_workers=_data_workers(recipe, fabric),
             resume=resume,
-            hooks=replace(hooks, on_best=keep_best),
+            hooks=_keeping_best(hooks, recipe, out, test_sets),
             perceptual=perceptual,
-        )
-        is_finished = loop.run()
+        ).run()
     if not is_finished or not fabric.is_global_zero:
         return RunResult(out=out, weights=None, quality={})
-    network = state.averaged_network.cpu()
-    quality = measured_quality(network, test_sets)
-    save_trained(path, network, recipe, quality)
+    quality = measured_quality(state.averaged_network.cpu(), test_sets)
+    save_trained(path, state.averaged_network, recipe, quality)
     return RunResult(out=out, weights=path, quality=quality)
+
+
+def _network(recipe: Recipe, fabric: Fabric) -> ESC:
+    # PyTorch's fused attention has no gradient for the bias on a CPU.
+    backend: AttentionBackend = "chunked" if fabric.device.type == "cpu" else "sdpa"
+    return ESC(recipe.network_config(), attention_backend=backend)
+
+
+def _keeping_best(
+    hooks: LoopHooks, recipe: Recipe, out: Path, test_sets: Mapping[str, Sequence[TestPair]]
+) -> LoopHooks:
+    """The hooks, with the best averaged weights so far also written to their file."""
+
+    def keep_best(best: nn.Module, psnr_y_db: float) -> None:
+        quality = {psnr_key(next(iter(test_sets))): round(psnr_y_db, 3)}
+        save_trained(out / BEST_FILE, best, recipe, quality)
+        hooks.on_best(best, psnr_y_db)
+
+    return replace(hooks, on_best=keep_best)
 
 
 def _find_test_sets(
@@ -225,8 +233,10 @@ def _data_workers(recipe: Recipe, fabric: Fabric) -> int:
     return 1 if only_cuts else max(1, min(8, usable_cores() // processes_here(fabric)))
 
 
-def _weights_to_go_on_from(run: Run, out: Path) -> Path | None:
-    """Weights that a run left where its states are gone, for ``--resume``."""
+def _weights_to_start_from(run: Run, out: Path) -> Path | None:
+    """Those given, or, for ``--resume``, those that a run left where its states are gone."""
+    if run.initial_weights:
+        return Path(run.initial_weights)
     if not run.resume:
         return None
     finished = (path for path in sorted(out.glob("*.safetensors")) if path.name != BEST_FILE)

@@ -67,7 +67,8 @@ class TrainingState:
             learning_rate=chosen.learning_rate,
             betas=chosen.betas,
             weight_decay=chosen.weight_decay,
-            is_clipped_float16=chosen.clip_norm is not None and recipe.precision == "float16",
+            clip_norm=chosen.clip_norm,
+            precision=recipe.precision,
         )
         adversary = Adversary.start(recipe, memory_format) if recipe.loss.gan else None
         return cls(network.train(), averaged, optimizer, adversary)

@@ -1,4 +1,4 @@
-"""One optimiser step: forward, loss, backward, AdamW, moving average; then the discriminator's."""
+"""One step of training: forward, loss, backward, optimiser, average; then the discriminator's."""
 
 from collections.abc import Sequence
 
@@ -105,7 +105,7 @@ class TrainingStep:
     def _accumulate_gradients(
         self, parts: Sequence[TrainingBatch | QueryBatch]
     ) -> tuple[Tensor, list[ImageBatch]]:
-        """The terms of the loss, (terms,), and the results, all without gradient."""
+        """The terms of the loss, (terms,), and for a discriminator the results; no gradients."""
         terms = torch.zeros(len(self._objective.names), device=self._fabric.device)
         sr_parts: list[ImageBatch] = []
         for number, part in enumerate(parts, start=1):
@@ -114,5 +114,6 @@ class TrainingStep:
                 part_terms = self._objective(sr_part, part) / len(parts)
                 self._fabric.backward(part_terms.sum())
             terms += part_terms.detach()
-            sr_parts.append(sr_part.detach())
+            if self._discriminator is not None:
+                sr_parts.append(sr_part.detach())
         return terms, sr_parts

@@ -38,7 +38,8 @@ def load_model(
         scale: upscaling factor per side. By name, None means x4 where the box has it, else its
             largest; of a file, None means the file's own, and another one is an error (but of
             ESC+LTE, which takes any, and of a file that does not tell its own).
-        attention_backend: how attention is computed, ``sdpa`` or ``naive``.
+        attention_backend: how attention is computed: ``naive``, ``sdpa``, ``chunked``, ``auto`` or
+            ``flex`` (``flashbias`` is for folded copies: by ``Upscaler`` or ``fold``).
         bundled_folder: to look names up in instead of the package's own box.
         overrides: fields of ``ESCConfig`` that a reference checkpoint does not tell, such as
             ``image_skip``.

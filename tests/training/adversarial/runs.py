@@ -1,6 +1,5 @@
 """Short runs against a discriminator for the tests: the smallest recipe, made a GAN's."""
 
-from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 from escsr.training.adversarial.adversary import Adversary
 from escsr.training.adversarial.perceptual import PerceptualLoss, VGG19Features
 from escsr.training.adversarial.perceptual_weights import load_vgg19
-from escsr.training.launching import launch
-from escsr.training.loop import LoopHooks, TrainingLoop
+from escsr.training.data.pairs import PairSource
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
-from tests.training.runs import RECIPE, open_source, start_state
+from tests.training.runs import RECIPE
+from tests.training.runs import train as train_classic
 
 GAN_RECIPE: dict[str, Any] = RECIPE | {
     "name": "smallest-gan",
@@ -45,25 +44,20 @@ def _random_vgg19(seed: int) -> VGG19Features:
 
 def train(
     recipe: Recipe,
-    photographs: Path,
+    photographs: Path | PairSource,
     out: Path,
     *,
     resume: bool = False,
     stop_after: int | None = None,
     state: TrainingState | None = None,
 ) -> TrainingState:
-    """Train on a CPU, up to a step if one is given; what is left is the state."""
-    state = state or start_state(recipe)
-    hooks = LoopHooks(should_stop=lambda: stop_after is not None and state.step >= stop_after)
-    with closing(open_source(recipe, photographs)) as source:
-        TrainingLoop(
-            recipe,
-            source,
-            out,
-            fabric=launch(recipe, device="cpu"),
-            state=state,
-            resume=resume,
-            hooks=hooks,
-            perceptual=perceptual_of(recipe),
-        ).run()
-    return state
+    """Train as ``tests.training.runs`` does, looking with random weights of VGG19."""
+    return train_classic(
+        recipe,
+        photographs,
+        out,
+        resume=resume,
+        stop_after=stop_after,
+        state=state,
+        perceptual=perceptual_of(recipe),
+    )

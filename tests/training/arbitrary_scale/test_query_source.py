@@ -76,9 +76,8 @@ def _the_crop_of(photograph: np.ndarray, lr_patch: np.ndarray, side: int) -> np.
         for left in places:
             crop = np.ascontiguousarray(photograph[top : top + side, left : left + side])
             size = lr_patch.shape[:2]
-            if np.array_equal(
-                Image.fromarray(crop).resize(size, Image.Resampling.BICUBIC), lr_patch
-            ):
+            shrunk = np.asarray(Image.fromarray(crop).resize(size, Image.Resampling.BICUBIC))
+            if np.array_equal(shrunk, lr_patch):
                 return crop
     raise AssertionError("no crop of the photograph makes this patch")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from escsr.errors import TrainingError
 from escsr.images.writer import write_image
 from escsr.training.data.pairs import PairSource, open_pairs
 from escsr.training.data.patches import ImagePair, PatchPlace, PatchSettings, cut_patches
@@ -66,6 +67,41 @@ def test_a_small_photograph_is_reflected_at_the_bottom_and_right() -> None:
     assert (cut[:40] == pixels[:, 3:67]).all()
     assert (cut[40] == cut[38]).all()
     assert (cut[63] == cut[15]).all()
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+def test_photographs_smaller_than_a_patch_are_used(tmp_path: Path, kind: str) -> None:
+    """Of 3 x 20 pixels, where an HR patch has 32 and an LR pixel stands for 4."""
+    data = tmp_path / "small"
+    data.mkdir()
+    write_image(data / "small.png", picture(0, height=3, width=20))
+    if kind == "shards":
+        write_shards([data / "small.png"], tmp_path / "shards", images_per_shard=2)
+        data = tmp_path / "shards"
+    source = open_pairs(
+        data,
+        scale=4,
+        patch_pixels=8,
+        batch_size=2,
+        seed=5,
+        degradation="second-order",
+        augmentation="none",
+        degraded_pixels=64,
+    )
+    with closing(source):
+        _, photographs = source.batch(0)
+    assert source.image_count == 1
+    assert photographs.shape == (2, 3, 64, 64)
+    assert torch.equal(photographs[..., 0, :], photographs[..., 4, :])
+
+
+def test_photographs_that_are_all_broken_are_told_without_a_size(tmp_path: Path) -> None:
+    """None is needed."""
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(TrainingError, match=r"None of the 1 images can be read\. The log says"):
+        open_pairs(
+            tmp_path, scale=4, patch_pixels=8, batch_size=2, seed=5, degradation="second-order"
+        )
 
 
 def test_photographs_are_mirrored_but_not_turned(tmp_path: Path) -> None:

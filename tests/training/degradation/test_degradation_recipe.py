@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from escsr.errors import RecipeError
-from escsr.training.degradation_recipe import DegradationRecipe
+from escsr.training.degradation.degradation_recipe import DegradationRecipe
+from escsr.training.degradation.resizing import draw_factor
 from escsr.training.recipe_file import check_recipe
 from tests.training.runs import RECIPE
 
@@ -31,7 +33,20 @@ def test_the_defaults_are_the_papers() -> None:
     assert (first.noise_sigma, second.noise_sigma) == ((1, 30), (1, 25))
     assert (first.poisson_scale, second.poisson_scale) == ((0.05, 3), (0.05, 2.5))
     assert first.jpeg_quality == second.jpeg_quality == (30, 95)
+    for stage in (first, second):
+        assert stage.sinc_chance == 0.1
+        assert (stage.generalised_beta, stage.plateau_beta) == ((0.5, 4), (1, 2))
+        assert (stage.gaussian_chance, stage.grey_chance) == (0.5, 0.4)
+    assert (chosen.usm_weight, chosen.usm_threshold, chosen.final_sinc_chance) == (0.5, 10, 0.8)
     assert first.kernel_chances == second.kernel_chances == (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+
+
+def test_chances_that_are_rounded_sum_to_1() -> None:
+    """So that they can be drawn by: three sevenths of a digit are no third."""
+    data = {"data": DATA, "degradation": {"first": {"resize_chances": [0.3333333] * 3}}}
+    stage = check_recipe(RECIPE | data, origin="x.toml").degradation.first
+    assert stage.resize_chances == pytest.approx([1 / 3] * 3, rel=1e-12)
+    assert 0 < draw_factor(np.random.default_rng(0), stage) <= 1.5
 
 
 @pytest.mark.parametrize(

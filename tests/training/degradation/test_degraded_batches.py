@@ -1,12 +1,14 @@
 """Photographs become batches that depend on the seed, the step and the rank alone."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from escsr.training.batch import TrainingBatch
-from escsr.training.degradation.degraded_batches import DegradedBatches
+from escsr.training.degradation.degraded_batches import DegradedBatches, open_degraded_batches
 from escsr.training.degradation.preview import degradation_picture
 from escsr.training.degradation.sharpening import sharpen
 from escsr.training.recipe import Recipe
@@ -85,6 +87,15 @@ def test_ranks_degrade_the_same_photographs_differently() -> None:
     recipe = recipe_with()
     first, second = (batch_of(batches_of(recipe, rank=rank), 0) for rank in (0, 1))
     assert not torch.equal(first.lr_image, second.lr_image)
+
+
+def test_on_a_mac_its_cpu_degrades() -> None:
+    """MPS lacks what noise and resizing need; the fabric of a Mac is stood for by its device."""
+    fabric = SimpleNamespace(device=torch.device("mps"), global_rank=0, world_size=1)
+    source = SimpleNamespace(batch=lambda step, **_: (None, photographs_of(step)))
+    batches = open_degraded_batches(recipe_with(), source, fabric)  # pyright: ignore[reportArgumentType]
+    assert batches is not None
+    assert batch_of(batches, 0).lr_image.device == torch.device("cpu")
 
 
 def test_a_preview_shows_each_photograph_in_every_column() -> None:

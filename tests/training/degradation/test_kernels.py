@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from escsr.training.degradation.degradation_recipe import DegradationRecipe, DegradationStageRecipe
 from escsr.training.degradation.kernels import (
     draw_blur_kernels,
     draw_final_kernels,
@@ -14,7 +15,6 @@ from escsr.training.degradation.kernels import (
     plateau_kernels,
     sinc_kernels,
 )
-from escsr.training.degradation_recipe import DegradationRecipe, DegradationStageRecipe
 
 SIDES = torch.tensor([7, 13, 21])
 

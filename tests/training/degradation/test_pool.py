@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from escsr.errors import TrainingError
 from escsr.training.degradation.pool import PairPool
 
 
@@ -86,7 +85,7 @@ def test_without_a_pool_a_batch_goes_right_through() -> None:
     assert run(PairPool(0, 4, seed=0, rank=0), range(2), 4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_a_pool_that_batches_cannot_fill_is_refused() -> None:
-    """What came, what is needed, and the key to set."""
-    with pytest.raises(TrainingError, match=r"180 pairs .* batches of 7 .* degradation.pool_pairs"):
-        PairPool(180, 7, seed=0, rank=0)
+def test_a_pool_that_batches_cannot_fill_is_rounded_up() -> None:
+    """Nine places, batches of four: as a pool of twelve."""
+    rounded, whole = (PairPool(pairs, 4, seed=0, rank=0) for pairs in (9, 12))
+    assert run(rounded, range(20), 4) == run(whole, range(20), 4)

@@ -28,7 +28,8 @@ class Adversary:
             discriminator.parameters(),
             learning_rate=chosen.learning_rate,
             betas=chosen.betas,
-            is_clipped_float16=chosen.clip_norm is not None and recipe.precision == "float16",
+            clip_norm=chosen.clip_norm,
+            precision=recipe.precision,
         )
         return cls(discriminator, optimizer)
 

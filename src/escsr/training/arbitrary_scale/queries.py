@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from escsr.training.data.patches import Pixels, pillow_image_module
+from escsr.training.data.patches import Pixels, shrink_by_pillow
 
 QUERY_VALUES = 7
 """Numbers per query: row and column of its centre, height and width of its pixel, R, G, B."""
@@ -48,6 +48,8 @@ def draw_queries(
     Returns:
         LR (h, h, 3) uint8, and (queries, ``QUERY_VALUES``): places and sizes in the coordinates of
         the Local Texture Estimator, [-1, 1] from edge to edge; colours in [0, 1].
+    Raises:
+        MissingExtraError: Pillow is not installed.
     Source: the training of ESC+LTE, arXiv:2503.06671.
     """
     scale = generator.uniform(1, settings.largest_scale)
@@ -62,11 +64,4 @@ def draw_queries(
     queries[:, 1] = centres[chosen % side]
     queries[:, 2:4] = 2 / side
     queries[:, 4:] = crop.reshape(-1, 3)[chosen] / np.float32(255)
-    return _shrunk(crop, settings.patch_pixels), queries
-
-
-def _shrunk(crop: Pixels, side: int) -> Pixels:
-    image_module = pillow_image_module()
-    return np.asarray(
-        image_module.fromarray(crop).resize((side, side), image_module.Resampling.BICUBIC)
-    )
+    return shrink_by_pillow(crop, settings.patch_pixels), queries

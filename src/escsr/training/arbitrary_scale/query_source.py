@@ -6,10 +6,8 @@ from torch import Tensor
 
 from escsr.training.arbitrary_scale.queries import QuerySettings, draw_queries
 from escsr.training.data.pairs import PairSource
-from escsr.training.data.patches import Pixels, pillow_image_module, positions_of_rank
-
-_QUERY_STREAM = 6
-"""Tells the random stream of the queries from the others of the same seed."""
+from escsr.training.data.patches import Pixels, positions_of_rank
+from escsr.training.data.sample_settings import RandomStream
 
 
 class QuerySource:
@@ -25,14 +23,11 @@ class QuerySource:
         settings: what to draw.
         batch_size: photographs per step, of all processes together.
         seed: of every choice.
-    Raises:
-        MissingExtraError: Pillow is not installed.
     """
 
     def __init__(
         self, photographs: PairSource, settings: QuerySettings, *, batch_size: int, seed: int
     ) -> None:
-        pillow_image_module()
         self._photographs, self._settings = photographs, settings
         self._batch_size, self._seed = batch_size, seed
 
@@ -69,8 +64,7 @@ class QuerySource:
         self._photographs.close()
 
     def _generator(self, step: int, position: int) -> np.random.Generator:
-        # The last word is never 0: numpy takes (seed, step) and (seed, step, 0) for the same.
-        return np.random.default_rng((self._seed, step, position, 0, _QUERY_STREAM))
+        return np.random.default_rng((self._seed, step, position, 0, RandomStream.QUERY))
 
 
 def _as_pixels(photograph: Tensor) -> Pixels:

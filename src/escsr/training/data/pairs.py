@@ -71,8 +71,8 @@ def open_pairs(
 ) -> PairSource:
     """Open a training set: image files, or tar shards where they are too many for that.
 
-    Broken images and those smaller than a patch are named in the log, counted and left out; grey,
-    transparent and 16-bit ones become 8-bit RGB.
+    Broken images and those smaller than a patch are named in the log, counted and left out
+    ("second-order" takes small ones, too); grey, transparent and 16-bit ones become 8-bit RGB.
 
     Args:
         data: one or more folders of images (searched with sub-folders), folders of ``.tar``
@@ -93,7 +93,7 @@ def open_pairs(
         TrainingError: there is no usable image.
         MissingExtraError: tar shards without webdataset, or Pillow's degradation without Pillow.
     """
-    if degradation == "pillow-after-crop":
+    if degradation in ("pillow-after-crop", "pillow-any-scale"):
         pillow_image_module()
     patches = PatchSettings(
         scale=scale,

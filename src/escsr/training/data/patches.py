@@ -64,6 +64,11 @@ class PatchSettings:
         return self.patch_pixels * self.scale
 
     @property
+    def smallest_side_pixels(self) -> int:
+        """What both sides of a photograph need; "second-order" extends any by reflection."""
+        return 1 if self.degradation == "second-order" else self.hr_patch_pixels
+
+    @property
     def shrinks_whole_images(self) -> bool:
         """Whether LR is made before patches are cut."""
         return self.degradation == "matlab"
@@ -178,6 +183,23 @@ def positions_of_rank(batch_size: int, rank: int, world_size: int) -> range:
     return range(rank * share, (rank + 1) * share)
 
 
+def shrink_by_pillow(pixels: Pixels, side: int) -> Pixels:
+    """Shrink a square by Pillow's bicubic filter, antialiased.
+
+    Args:
+        pixels: (S, S, 3) uint8, one row after the other in memory.
+        side: of the result.
+    Returns:
+        (side, side, 3) uint8.
+    Raises:
+        MissingExtraError: Pillow is not installed.
+    """
+    image_module = pillow_image_module()
+    return np.asarray(
+        image_module.fromarray(pixels).resize((side, side), image_module.Resampling.BICUBIC)
+    )
+
+
 def pillow_image_module() -> Any:
     """Pillow's module ``PIL.Image``.
 
@@ -187,9 +209,7 @@ def pillow_image_module() -> Any:
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "degradation = 'pillow-after-crop' needs Pillow: pip install 'escsr[train]'"
-        ) from error
+        raise MissingExtraError("LR made by Pillow needs it: pip install 'escsr[train]'") from error
     return Image
 
 
@@ -214,11 +234,7 @@ def _shrink(hr_patch: Pixels, settings: PatchSettings) -> Pixels:
     hr_patch = np.ascontiguousarray(hr_patch)
     if settings.degradation == "matlab-after-crop":
         return resize_bicubic_uint8(hr_patch, scale=1 / settings.scale)
-    image_module = pillow_image_module()
-    size = (settings.patch_pixels, settings.patch_pixels)
-    return np.asarray(
-        image_module.fromarray(hr_patch).resize(size, image_module.Resampling.BICUBIC)
-    )
+    return shrink_by_pillow(hr_patch, settings.patch_pixels)
 
 
 def _to_float(patches: Sequence[Pixels]) -> Tensor:

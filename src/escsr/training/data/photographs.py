@@ -155,7 +155,7 @@ def _chosen_files(
     paths: Sequence[Path], patches: PatchSettings, samples: SampleSettings
 ) -> list[PhotographFile]:
     files = usable_files(
-        paths, smallest_side_pixels=patches.hr_patch_pixels, limit=samples.image_limit
+        paths, smallest_side_pixels=patches.smallest_side_pixels, limit=samples.image_limit
     )
     if not files:
         raise _nothing_usable(len(paths), patches)
@@ -163,7 +163,8 @@ def _chosen_files(
 
 
 def _cumulative_chances(files: Sequence[PhotographFile], scale: int) -> np.ndarray:
-    areas = np.array([(f.height // scale) * (f.width // scale) for f in files], dtype=np.float64)
+    lr_sides = [(max(1, f.height // scale), max(1, f.width // scale)) for f in files]
+    areas = np.array([height * width for height, width in lr_sides], dtype=np.float64)
     cumulative = (areas / areas.sum()).cumsum()
     return cumulative / cumulative[-1]
 
@@ -174,7 +175,12 @@ def _decoded_bytes(file: PhotographFile, patches: PatchSettings) -> int:
 
 
 def _nothing_usable(found: int, patches: PatchSettings) -> TrainingError:
-    side = patches.hr_patch_pixels
+    side = patches.smallest_side_pixels
+    if side == 1:
+        return TrainingError(
+            f"None of the {found} images can be read. The log says what is wrong with each; give "
+            "other images."
+        )
     return TrainingError(
         f"None of the {found} images can be used; each must be readable and have at least {side} "
         f"pixels per side (patch_pixels {patches.patch_pixels} x scale {patches.scale}). The log "

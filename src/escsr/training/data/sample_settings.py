@@ -2,13 +2,32 @@
 
 import math
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
 from escsr.errors import TrainingError
 
-SHARE_STREAM = 1
-"""Tells the random stream that chooses images from the others of the same seed."""
+
+class RandomStream(IntEnum):
+    """Tells the random streams of one seed apart, as the last word of what a generator starts from.
+
+    The words before it say where in the stream. The patches of image files have streams of other
+    lengths: (seed, step), and four words where an image is drawn again. Runs depend on the numbers.
+    """
+
+    SHARE = 1
+    """Which images are used."""
+    SHARD_ORDER = 2
+    IMAGE_ORDER = 3
+    """Within a shard."""
+    SHARD_PATCH = 4
+    """Where a patch is cut from an image of a shard."""
+    DEGRADATION = 5
+    POOL = 6
+    """Which pairs of the pool are used."""
+    QUERY = 7
+    """Scales, crops and pixels of training at any scale."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +58,7 @@ def random_share(number: int, samples: SampleSettings) -> list[int]:
     """
     if samples.share == 1:
         return list(range(number))
-    order = np.random.default_rng((samples.seed, 0, SHARE_STREAM)).permutation(number)
+    order = np.random.default_rng((samples.seed, 0, RandomStream.SHARE)).permutation(number)
     # 0.1 * 30 is a little above 3: a rounding error is no image.
     kept = math.ceil(round(number * samples.share, 9))
     return sorted(order[:kept].tolist())

@@ -23,7 +23,7 @@ from escsr.training.data.patches import (
     positions_of_rank,
     stack_batch,
 )
-from escsr.training.data.sample_settings import SampleSettings, random_share
+from escsr.training.data.sample_settings import RandomStream, SampleSettings, random_share
 from escsr.training.data.shard_files import (
     EncodedImage,
     ShardFile,
@@ -33,9 +33,6 @@ from escsr.training.data.shard_files import (
 )
 
 _log = logging.getLogger("escsr")
-
-_SHARD_ORDER, _IMAGE_ORDER, _PATCH = 2, 3, 4
-"""Tell the random streams of one seed apart."""
 
 
 class Shards:
@@ -112,7 +109,7 @@ class Shards:
 
     def _cut(self, position: int) -> tuple[Pixels, Pixels]:
         shard, candidates = self._candidates(position)
-        generator = np.random.default_rng((self._samples.seed, position, _PATCH))
+        generator = np.random.default_rng((self._samples.seed, position, RandomStream.SHARD_PATCH))
         for member in candidates:
             hr_pixels = self._decode(shard, member)
             if hr_pixels is not None:
@@ -128,14 +125,14 @@ class Shards:
         """The shard of a position, and its images beginning with the one of the position."""
         epoch, rest = divmod(position, int(self._counts.sum()))
         seed = self._samples.seed
-        order = np.random.default_rng((seed, epoch, _SHARD_ORDER)).permutation(len(self._shards))
+        order_generator = np.random.default_rng((seed, epoch, RandomStream.SHARD_ORDER))
+        order = order_generator.permutation(len(self._shards))
         ends = self._counts[order].cumsum()
         turn = int(ends.searchsorted(rest, side="right"))
         shard = int(order[turn])
         first = rest - int(ends[turn] - self._counts[shard])
-        members = np.random.default_rng((seed, epoch, shard, _IMAGE_ORDER)).permutation(
-            self._members[shard]
-        )
+        generator = np.random.default_rng((seed, epoch, shard, RandomStream.IMAGE_ORDER))
+        members = generator.permutation(self._members[shard])
         return shard, np.roll(members, -first).tolist()
 
     def _read(self, shard: int) -> tuple[EncodedImage, ...]:
@@ -151,8 +148,8 @@ class Shards:
         except ImageError as error:
             return self._leave_out(shard, member, str(error))
         height, width = pixels.shape[:2]
-        if min(height, width) < self._patches.hr_patch_pixels:
-            needed = self._patches.hr_patch_pixels
+        needed = self._patches.smallest_side_pixels
+        if min(height, width) < needed:
             reason = f"{name} is only {width}x{height} pixels; a patch needs {needed} per side"
             return self._leave_out(shard, member, reason)
         return pixels

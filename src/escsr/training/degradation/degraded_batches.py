@@ -9,13 +9,11 @@ from lightning_fabric import Fabric
 from escsr.shapes import ImageBatch
 from escsr.training.batch import TrainingBatch
 from escsr.training.data.pairs import PairSource
+from escsr.training.data.sample_settings import RandomStream
 from escsr.training.degradation.pool import PairPool
 from escsr.training.degradation.second_order import degrade
 from escsr.training.degradation.sharpening import sharpen
 from escsr.training.recipe import Recipe
-
-_DEGRADATION_STREAM = 5
-"""Tells the random stream of the degradation from the others of the same seed."""
 
 
 def open_degraded_batches(
@@ -23,12 +21,12 @@ def open_degraded_batches(
 ) -> "DegradedBatches | None":
     """The batches of a process whose recipe degrades on the device; None where LR comes made.
 
-    Raises:
-        TrainingError: the pool is no multiple of the batch.
+    On a Mac they are made on its CPU: MPS has neither Poisson's noise nor resizing by area.
     """
     if recipe.data.degradation != "second-order":
         return None
     rank, world_size = fabric.global_rank, fabric.world_size
+    device = torch.device("cpu") if fabric.device.type == "mps" else fabric.device
 
     def photographs_of(step: int) -> ImageBatch:
         return source.batch(step, rank=rank, world_size=world_size)[1]
@@ -37,7 +35,7 @@ def open_degraded_batches(
         recipe,
         photographs_of,
         batch_size=recipe.data.batch_size // world_size,
-        device=fabric.device,
+        device=device,
         rank=rank,
     )
 
@@ -55,8 +53,6 @@ class DegradedBatches:
         batch_size: B, of this process.
         device: where to degrade.
         rank: of this process.
-    Raises:
-        TrainingError: the pool is no multiple of the batch.
     """
 
     def __init__(
@@ -96,7 +92,8 @@ class DegradedBatches:
         recipe = self._recipe
         scale, side = recipe.scale, recipe.data.patch_pixels
         photographs = photographs.to(self._device, non_blocking=True).contiguous()
-        random = np.random.default_rng((recipe.seed, step, self._rank, 0, _DEGRADATION_STREAM))
+        words = (recipe.seed, step, self._rank, 0, RandomStream.DEGRADATION)
+        random = np.random.default_rng(words)
         sharp = self._sharpened(photographs)
         lr_images = degrade(sharp, random, self._settings, scale=scale)
         top, left = random.integers(lr_images.shape[-1] - side + 1, size=2).tolist()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escsr.training.degradation_recipe import DegradationRecipe, DegradationStageRecipe
+from escsr.training.degradation.degradation_recipe import DegradationRecipe, DegradationStageRecipe
 
 _SMALL_SIDE = 13
 """Sinc kernels below this side ring less: their cut-off starts at pi/3 instead of pi/5."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from escsr.shapes import ImageBatch
+from escsr.training.degradation.degradation_recipe import DegradationStageRecipe
 from escsr.training.degradation.jpeg import LUMA_WEIGHTS
-from escsr.training.degradation_recipe import DegradationStageRecipe
 
 
 def add_drawn_noise(

@@ -6,11 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from escsr.errors import TrainingError
 from escsr.shapes import ImageBatch
-
-_POOL_STREAM = 6
-"""Tells the random stream of the pool from the others of the same seed."""
+from escsr.training.data.sample_settings import RandomStream
 
 Places = list[int]
 
@@ -24,22 +21,15 @@ class PairPool:
     checkpoint.
 
     Args:
-        pairs: places in the pool.
+        pairs: places in the pool at least; rounded up to whole batches, which fill it.
         batch_size: pairs per step of this process.
         seed: of every choice.
         rank: of this process.
-    Raises:
-        TrainingError: the pool is no multiple of the batch.
     Source: Wang et al., "Real-ESRGAN", arXiv:2107.10833, section 4.1: 180 pairs.
     """
 
     def __init__(self, pairs: int, batch_size: int, *, seed: int, rank: int) -> None:
-        if pairs % batch_size:
-            raise TrainingError(
-                f"The pool of {pairs} pairs cannot be filled by batches of {batch_size} per "
-                f"process; set degradation.pool_pairs to a multiple of {batch_size}, or to 0."
-            )
-        self._pairs, self._batch_size = pairs, batch_size
+        self._pairs, self._batch_size = -(-pairs // batch_size) * batch_size, batch_size
         self._seed, self._rank = seed, rank
         self._kept: tuple[Tensor, ImageBatch] | None = None
 
@@ -75,8 +65,7 @@ class PairPool:
         """The places whose pairs are used at a step and replaced by those that it made."""
         if self._is_filled_by(step):
             return list(range(step * self._batch_size, (step + 1) * self._batch_size))
-        # The last word is this stream's alone, and no other has five.
-        generator = np.random.default_rng((self._seed, step, self._rank, 0, _POOL_STREAM))
+        generator = np.random.default_rng((self._seed, step, self._rank, 0, RandomStream.POOL))
         return generator.permutation(self._pairs)[: self._batch_size].tolist()
 
     def origins(self, step: int) -> dict[int, list[tuple[int, int]]]:

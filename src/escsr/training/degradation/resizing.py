@@ -6,7 +6,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from escsr.shapes import ImageBatch
-from escsr.training.degradation_recipe import DegradationStageRecipe
+from escsr.training.degradation.degradation_recipe import DegradationStageRecipe
 
 ResizeMode = Literal["area", "bilinear", "bicubic"]
 RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")

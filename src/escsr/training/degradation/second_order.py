@@ -5,11 +5,11 @@ import torch
 
 from escsr.shapes import ImageBatch
 from escsr.training.degradation.blur import blur
+from escsr.training.degradation.degradation_recipe import DegradationRecipe, DegradationStageRecipe
 from escsr.training.degradation.jpeg import jpeg_round_trip
 from escsr.training.degradation.kernels import draw_blur_kernels, draw_final_kernels
 from escsr.training.degradation.noise import add_drawn_noise
 from escsr.training.degradation.resizing import draw_factor, draw_mode, resize
-from escsr.training.degradation_recipe import DegradationRecipe, DegradationStageRecipe
 
 Size = tuple[int, int]
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from escsr.training.adversarial.gan_losses import GanKind
 from escsr.training.adversarial.perceptual import VGG19_CONVOLUTIONS
 from escsr.training.adversarial.perceptual_weights import PerceptualWeights
-from escsr.training.recipe_section import RecipeSection
+from escsr.training.recipe_section import Decays, RecipeSection
 
 
 def _known_layers(weights: dict[str, float]) -> dict[str, float]:
@@ -24,12 +24,6 @@ def _known_layers(weights: dict[str, float]) -> dict[str, float]:
     return weights
 
 
-def _decays(betas: tuple[float, float]) -> tuple[float, float]:
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError("both betas must be at least 0 and below 1")
-    return betas
-
-
 class GanRecipe(RecipeSection):
     """``[gan]``: the discriminator, used where ``loss.gan`` has a weight."""
 
@@ -39,7 +33,7 @@ class GanRecipe(RecipeSection):
     """Of the discriminator at full size."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Of the discriminator at its highest; it follows ``[schedule]`` as the network's does."""
-    betas: Annotated[tuple[float, float], AfterValidator(_decays)] = (0.9, 0.99)
+    betas: Decays = (0.9, 0.99)
     """Of its optimiser, which is Adam."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Its gradients are shrunk to this norm; leave it out for no clipping."""

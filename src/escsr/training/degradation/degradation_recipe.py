@@ -25,7 +25,10 @@ def _odd(sides: tuple[int, int]) -> tuple[int, int]:
 def _summing_to_1(chances: tuple[float, ...]) -> tuple[float, ...]:
     if abs(sum(chances) - 1) > 1e-6:
         raise ValueError(f"the chances must sum to 1, not {sum(chances):g}")
-    return chances
+    # numpy, which draws by them, allows 1.5e-8. What float64 rounds stays as it was written.
+    if abs(sum(chances) - 1) < 1e-9:
+        return chances
+    return tuple(chance / sum(chances) for chance in chances)
 
 
 _Chance = Annotated[float, Field(ge=0, le=1)]
@@ -35,8 +38,8 @@ _Level = Annotated[float, Field(ge=0)]
 _LevelRange = Annotated[tuple[_Level, _Level], AfterValidator(_rising)]
 _Quality = Annotated[float, Field(ge=1, le=100)]
 _QualityRange = Annotated[tuple[_Quality, _Quality], AfterValidator(_rising)]
-_LowBeta = Annotated[float, Field(gt=0, le=1)]
-_HighBeta = Annotated[float, Field(ge=1)]
+_UpTo1 = Annotated[float, Field(gt=0, le=1)]
+_From1 = Annotated[float, Field(ge=1)]
 _Side = Annotated[int, Field(ge=1, le=51)]
 
 
@@ -56,9 +59,9 @@ class DegradationStageRecipe(RecipeSection):
     """Of Gaussian, generalised Gaussian and plateau kernels, each isotropic, then anisotropic."""
     sigma: _PositiveRange = (0.2, 3.0)
     """Widths of these kernels, in pixels."""
-    generalised_beta: tuple[_LowBeta, _HighBeta] = (0.5, 4.0)
+    generalised_beta: tuple[_UpTo1, _From1] = (0.5, 4.0)
     """Exponents of generalised Gaussians: half of the draws below 1, half above."""
-    plateau_beta: tuple[_LowBeta, _HighBeta] = (1.0, 2.0)
+    plateau_beta: tuple[_UpTo1, _From1] = (1.0, 2.0)
     """Exponents of plateaus, likewise."""
     resize_chances: Annotated[tuple[_Chance, _Chance, _Chance], AfterValidator(_summing_to_1)] = (
         0.2,
@@ -66,7 +69,7 @@ class DegradationStageRecipe(RecipeSection):
         0.1,
     )
     """Of enlarging, shrinking, and leaving the size alone."""
-    resize_range: tuple[_LowBeta, _HighBeta] = (0.15, 1.5)
+    resize_range: tuple[_UpTo1, _From1] = (0.15, 1.5)
     """The smallest and the largest factor."""
     gaussian_chance: _Chance = 0.5
     """Of Gaussian noise; else it is Poisson's."""
@@ -89,7 +92,7 @@ class SecondDegradationStageRecipe(DegradationStageRecipe):
         0.4,
         0.3,
     )
-    resize_range: tuple[_LowBeta, _HighBeta] = (0.3, 1.2)
+    resize_range: tuple[_UpTo1, _From1] = (0.3, 1.2)
     """Factors, beyond that of the LR image."""
     noise_sigma: _LevelRange = (1.0, 25.0)
     poisson_scale: _LevelRange = (0.05, 2.5)
@@ -113,6 +116,6 @@ class DegradationRecipe(RecipeSection):
     """Of a sinc filter beside the last JPEG."""
     pool_pairs: int = Field(default=180, ge=0)
     """Pairs per process from which batches are drawn, so that the images of one are degraded
-    differently; a multiple of the batch of a process, or 0 for no pool."""
+    differently: at least so many, rounded up to whole batches; 0 for no pool."""
     first: DegradationStageRecipe = DegradationStageRecipe()
     second: SecondDegradationStageRecipe = SecondDegradationStageRecipe()
