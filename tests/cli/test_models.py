@@ -71,3 +71,11 @@ def test_every_entry_states_a_licence() -> None:
     if not entries:
         pytest.skip("no trained weights are in the package yet")
     assert all(entry["licence"] and entry["quality"] for entry in entries)
+
+
+def test_a_network_for_real_photographs_is_listed_by_its_niqe() -> None:
+    """Its PSNR on clean test sets would only say that it is not made for them."""
+    listing = CliRunner().invoke(app, [], env={"COLUMNS": "80"}).stdout
+    (row,) = (line for line in listing.splitlines() if line.startswith("esc-tiny-real"))
+    assert "RealSRSet NIQE" in row
+    assert "Set5" not in row

@@ -84,7 +84,7 @@ def _print_table(models: "list[BundledModel]") -> None:
             f"{entry['parameters']:,}",
             f"{entry['macs'] / 1e9:.1f}",
             entry["licence"],
-            ", ".join(_luma_psnr(entry["quality"])),
+            ", ".join(_figures(entry["quality"])),
         )
     if models:
         console.print(table)
@@ -172,10 +172,15 @@ def _scales_in_words(entry: dict[str, Any]) -> str:
     return f"x{scales[0]}" if len(scales) == 1 else f"x{scales[0]}-x{scales[-1]}"
 
 
-def _luma_psnr(quality: dict[str, float]) -> list[str]:
-    """``{"Set5 PSNR-Y dB": 30.574, …}`` -> ``["Set5 30.57"]``; the rest is in ``--json``."""
+def _figures(quality: dict[str, float]) -> list[str]:
+    """``{"Set5 PSNR-Y dB": 30.574, …}`` -> ``["Set5 30.57"]``; the rest is in ``--json``.
+
+    A network for photographs as they are is judged by NIQE alone: PSNR on clean ones is not its
+    purpose.
+    """
+    niqe = [f"{name} {value:.2f}" for name, value in quality.items() if name.endswith(" NIQE")]
     ending = " PSNR-Y dB"
-    return [
+    return niqe or [
         f"{name.removesuffix(ending)} {value:.2f}"
         for name, value in quality.items()
         if name.endswith(ending)
