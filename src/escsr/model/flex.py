@@ -68,6 +68,10 @@ def attend_compiled(
     return attended[:windows, ..., : v_BNTD.shape[-1]]
 
 
+_FIRST_ON_CPU = "2.7"
+"""2.6 could not compile two of our windows; 2.13 compiles all."""
+
+
 @functools.cache
 def flex_obstacle(device_type: str) -> str | None:
     """Why flex attention cannot run on a kind of device; None where it can."""
@@ -100,6 +104,11 @@ def _obstacle_on_cpu() -> str | None:
     if shutil.which(compiler) is None:
         return (
             f"it is compiled, and there is no C++ compiler {compiler!r} (set CXX to name another)"
+        )
+    if torch.__version__ < _FIRST_ON_CPU:
+        return (
+            f"on a CPU PyTorch's flex attention fails for some shapes before {_FIRST_ON_CPU}; this "
+            f"is {torch.__version__}"
         )
     return None
 
