@@ -69,7 +69,7 @@ def attend_compiled(
 
 
 _FIRST_ON_CPU = "2.7"
-"""2.6 could not compile two of our windows; 2.13 compiles all."""
+"""In our tests 2.6 could not compile it, 2.13 could."""
 
 
 @functools.cache
@@ -107,7 +107,7 @@ def _obstacle_on_cpu() -> str | None:
         )
     if torch.__version__ < _FIRST_ON_CPU:
         return (
-            f"on a CPU PyTorch's flex attention fails for some shapes before {_FIRST_ON_CPU}; this "
+            f"on a CPU PyTorch's flex attention fails before {_FIRST_ON_CPU}; this "
             f"is {torch.__version__}"
         )
     return None
