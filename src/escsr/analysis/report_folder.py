@@ -1,9 +1,7 @@
 """The folder of an analysis: never over what is not ours, and never over an input."""
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from escsr.analysis.figures import PICTURE_NAMES, draw_all, require_matplotlib
 from escsr.analysis.report import JSON_FORMAT, analysis_as_dict, as_json
 from escsr.analysis.run import Analysis
 from escsr.errors import ImageWriteError, OutputExistsError
+from escsr.evaluation.result_files import not_writable, replace_file
 
 JSON_NAME = "analysis.json"
 
@@ -40,7 +39,7 @@ def require_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
         is_free = overwrite or is_new or not any(folder.iterdir())
         is_free = is_free or _holds_earlier_results(folder)
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
     if not is_free:
         raise OutputExistsError(
             f"{folder} is not empty, and holds no earlier results of escsr analyze. Choose "
@@ -74,12 +73,12 @@ def write_analysis(folder: Path, analysis: Analysis) -> dict[str, Any]:
                 (folder / name).unlink(missing_ok=True)
         names: list[str] = []
         for name, content in draw_all(analysis):
-            _replace(folder / name, content)
+            replace_file(folder / name, content)
             names.append(name)
         report = analysis_as_dict(analysis, files=names)
-        _replace(folder / JSON_NAME, (as_json(report) + "\n").encode())
+        replace_file(folder / JSON_NAME, (as_json(report) + "\n").encode())
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
     return report
 
 
@@ -89,20 +88,3 @@ def _holds_earlier_results(folder: Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return isinstance(content, dict) and content.get("format") == JSON_FORMAT
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.parent / f".escsr-{secrets.token_hex(6)}.partial"
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _not_writable(folder: Path, error: OSError) -> ImageWriteError:
-    return ImageWriteError(
-        f"The results cannot be written to {folder}: {error.strerror or error}. Free space, or "
-        "choose another folder."
-    )

@@ -63,6 +63,18 @@ class Analysis:
     pictures: list[Picture]
     findings: list[Findings]
 
+    def found(
+        self, answer: Callable[[Findings], object], kind: type[Found]
+    ) -> list[tuple[str, Found]]:
+        """The label and the answer of every network that has one, not a reason for none.
+
+        Args:
+            answer: which one, of a network's findings.
+            kind: what an answer is.
+        """
+        answers = ((findings.contender.label, answer(findings)) for findings in self.findings)
+        return [(label, given) for label, given in answers if isinstance(given, kind)]
+
 
 def analyse(
     contenders: Sequence[Contender],

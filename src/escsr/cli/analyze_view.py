@@ -45,12 +45,14 @@ def print_analysis(analysis: Analysis) -> None:
 
 
 def _features(findings: Findings) -> str:
-    found = findings.features
-    return f"{found.mean_of_neighbours:.3f}" if isinstance(found, Similarity) else _NOTHING
+    return _of_neighbours(findings.features)
 
 
 def _attention(findings: Findings) -> str:
-    found = findings.attention
+    return _of_neighbours(findings.attention)
+
+
+def _of_neighbours(found: object) -> str:
     return f"{found.mean_of_neighbours:.3f}" if isinstance(found, Similarity) else _NOTHING
 
 

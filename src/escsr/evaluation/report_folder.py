@@ -1,9 +1,7 @@
 """The folder of results: written whole, and never over what is not ours."""
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +11,7 @@ from escsr.evaluation.crops import Crop, crop_picture
 from escsr.evaluation.records import Comparison
 from escsr.evaluation.report import JSON_FORMAT, as_csv, as_json, report_as_dict
 from escsr.evaluation.report_markdown import as_markdown
+from escsr.evaluation.result_files import not_writable, replace_file
 from escsr.images.writer import write_image
 
 JSON_NAME = "results.json"
@@ -33,7 +32,7 @@ def prepare_report_folder(folder: Path, *, overwrite: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         is_free = overwrite or not any(folder.iterdir()) or _earlier_results(folder) is not None
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
     if not is_free:
         raise OutputExistsError(
             f"{folder} is not empty, and holds no earlier results of escsr evaluate. Choose "
@@ -73,7 +72,7 @@ def write_report(folder: Path, comparison: Comparison, crops: Sequence[Crop]) ->
         _replace_text(folder / "results.md", as_markdown(comparison, report))
         _replace_text(folder / JSON_NAME, as_json(report) + "\n")
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
     return report
 
 
@@ -96,17 +95,4 @@ def _remove_earlier_pictures(folder: Path) -> None:
 
 
 def _replace_text(path: Path, text: str) -> None:
-    temporary = path.parent / f".escsr-{secrets.token_hex(6)}.partial"
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _not_writable(folder: Path, error: OSError) -> ImageWriteError:
-    return ImageWriteError(
-        f"The results cannot be written to {folder}: {error.strerror or error}. Free space, or "
-        "choose another folder."
-    )
+    replace_file(path, text.encode("utf-8", errors="backslashreplace"))

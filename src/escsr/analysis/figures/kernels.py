@@ -28,11 +28,7 @@ _CHANNELS = 4
 
 def draw_large_kernels(analysis: Analysis) -> Any | None:
     """Per network two rows, stored and in use: the mean magnitude, and the strongest kernels."""
-    found = [
-        (findings.contender.label, findings.large_kernel)
-        for findings in analysis.findings
-        if isinstance(findings.large_kernel, LargeKernels)
-    ]
+    found = analysis.found(lambda findings: findings.large_kernel, LargeKernels)
     if not found:
         return None
     rows = sum(2 if kernels.is_averaged else 1 for _, kernels in found)
@@ -73,11 +69,7 @@ def _strongest(kernel: Tensor) -> list[tuple[int, int]]:
 
 def draw_dynamic_kernels(analysis: Analysis) -> Any | None:
     """Per network the kernels of some layers, what images change in them, and the spread."""
-    found = [
-        (findings.contender.label, findings.dynamic_kernel)
-        for findings in analysis.findings
-        if isinstance(findings.dynamic_kernel, DynamicKernels)
-    ]
+    found = analysis.found(lambda findings: findings.dynamic_kernel, DynamicKernels)
     if not found:
         return None
     columns = max(len(_columns(kernels)) for _, kernels in found)

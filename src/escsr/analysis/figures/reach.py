@@ -26,11 +26,7 @@ _PANEL_INCHES = 3.3
 
 def draw_receptive_field(analysis: Analysis) -> Any | None:
     """One heat map per network, and the share of influence within squares of growing side."""
-    found = [
-        (findings.contender.label, findings.field)
-        for findings in analysis.findings
-        if isinstance(findings.field, ReceptiveField)
-    ]
+    found = analysis.found(lambda findings: findings.field, ReceptiveField)
     if not found:
         return None
     figure = new_figure(_PANEL_INCHES * (len(found) + 1) + 0.9, _PANEL_INCHES + 0.75)
@@ -68,11 +64,7 @@ def _draw_shares(panel: Any, found: Sequence[tuple[str, ReceptiveField]]) -> Non
 
 def draw_attribution(analysis: Analysis) -> Any | None:
     """The image with its patch, and one attribution map per network."""
-    found = [
-        (findings.contender.label, findings.attribution)
-        for findings in analysis.findings
-        if isinstance(findings.attribution, LocalAttribution)
-    ]
+    found = analysis.found(lambda findings: findings.attribution, LocalAttribution)
     if not found:
         return None
     picture, patch = analysis.pictures[0], analysis.settings.patch

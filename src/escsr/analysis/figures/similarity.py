@@ -18,21 +18,13 @@ _SMALL_PANEL_INCHES = 2.9
 
 def draw_feature_similarity(analysis: Analysis) -> Any | None:
     """One matrix of linear CKA per network; None where there is none."""
-    found = [
-        (findings.contender.label, findings.features)
-        for findings in analysis.findings
-        if isinstance(findings.features, Similarity)
-    ]
+    found = analysis.found(lambda findings: findings.features, Similarity)
     return _draw(found, "linear CKA of the features after two layers")
 
 
 def draw_attention_similarity(analysis: Analysis) -> Any | None:
     """One matrix of cosines of attention maps per network; None where there is none."""
-    found = [
-        (findings.contender.label, findings.attention)
-        for findings in analysis.findings
-        if isinstance(findings.attention, Similarity)
-    ]
+    found = analysis.found(lambda findings: findings.attention, Similarity)
     return _draw(found, "cosine of two attention maps")
 
 

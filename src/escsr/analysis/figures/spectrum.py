@@ -15,11 +15,7 @@ _PANEL_INCHES = 3.6
 
 def draw_spectra(analysis: Analysis) -> Any | None:
     """One panel per network: a thin line per layer, a thick one for the mean of a kind."""
-    found = [
-        (findings.contender.label, findings.spectrum)
-        for findings in analysis.findings
-        if isinstance(findings.spectrum, Spectra)
-    ]
+    found = analysis.found(lambda findings: findings.spectrum, Spectra)
     if not found:
         return None
     figure = new_figure(_PANEL_INCHES * len(found) + 1.2, _PANEL_INCHES)
