@@ -109,7 +109,8 @@ Lower is better. Ours is fitted on our own photographs, so it compares rows and 
 **Limits**: a very small network, trained for less than an hour of one CPU core, without a
 discriminator: it removes noise and JPEG blocks of moderate strength and leaves blur where it cannot
 know better; fine texture may be smoothed away with the noise. Clean photographs come out softer
-than with `esc-tiny`. Faces and text were not trained apart.
+than with `esc-tiny`. Faces and text were not trained apart. [Eight real pictures, looked
+at](../real-world/realsrset.md), say when to take which.
 """
 
 
