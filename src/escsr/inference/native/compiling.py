@@ -1,0 +1,89 @@
+"""Turn ``source/*.cpp`` into a library; it needs only Python, as the package's build uses it."""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+_SOURCE = Path(__file__).parent / "source"
+_FLAGS = "-O3 -std=c++17 -shared -fPIC -pthread -fno-math-errno -fno-trapping-math -Wno-psabi"
+"""No -ffast-math: the exponential needs its additions in the order written."""
+_SECONDS_TO_COMPILE = 300
+
+BUILT_WITH_PACKAGE = Path(__file__).parent / "built"
+"""Where the kernels lie that were compiled when the package was built."""
+
+LEVELS: dict[str, dict[str, str]] = {
+    "x86_64": {"avx512": "-march=x86-64-v4", "avx2": "-march=x86-64-v3"},
+    "aarch64": {"neon": "-march=armv8-a"},
+    "arm64": {"neon": "-mcpu=apple-m1"},
+}
+"""For each kind of machine, what a package is built for: names of levels and their flags, the best
+first."""
+
+
+class CompilingError(RuntimeError):
+    """There is no compiler, or it failed."""
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler: CXX, else c++, g++ or clang++."""
+    named = os.environ.get("CXX")
+    names = (named,) if named else ("c++", "g++", "clang++")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
+def kernels_for_level(level: str) -> Path:
+    """Where the package has the kernels for a level, if it was built with them."""
+    return BUILT_WITH_PACKAGE / f"kernels-{level}-{digest_of_source()}.so"
+
+
+def flag_for_this_processor() -> str:
+    """Compile for the very processor that compiles."""
+    is_arm_mac = sys.platform == "darwin" and platform.machine() == "arm64"
+    return "-mcpu=native" if is_arm_mac else "-march=native"
+
+
+def digest_of_source(*more: str) -> str:
+    """Of the kernels' source, how it is compiled, and whatever else matters."""
+    texts = [_FLAGS, *more]
+    texts += [source.read_text(encoding="utf-8") for source in sorted(_SOURCE.iterdir())]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def compile_kernels(library: Path, processor_flag: str) -> None:
+    """Compile, which takes some seconds; others see the whole library or none.
+
+    Args:
+        library: the file to make; its folder is made too.
+        processor_flag: which instructions the compiler may use.
+    Raises:
+        CompilingError: as it says.
+        OSError: the folder cannot be written.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise CompilingError("there is no C++ compiler (c++, g++ or clang++; or set CXX)")
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder) / library.name
+        sources = [str(source) for source in sorted(_SOURCE.glob("*.cpp"))]
+        command = [compiler, *_FLAGS.split(), processor_flag, *sources, "-o", str(made)]
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, timeout=_SECONDS_TO_COMPILE, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CompilingError(f"{compiler} took over {_SECONDS_TO_COMPILE} s") from error
+        if result.returncode != 0:
+            raise CompilingError(f"{compiler} failed: {_first_error(result.stderr)}")
+        made.replace(library)
+
+
+def _first_error(output: str) -> str:
+    lines = output.strip().splitlines()
+    return next((line for line in lines if "error" in line), lines[0] if lines else "no message")
