@@ -34,8 +34,8 @@ class KernelsHook(BuildHookInterface):
                 try:
                     compiling.compile_kernels(library, flag)
                 except (compiling.CompilingError, OSError) as error:
-                    self.app.display_warning(f"escsr is built without native kernels: {error}")
-                    return
+                    self.app.display_warning(f"escsr is built without {level} kernels: {error}")
+                    continue
             inside = f"escsr/inference/native/built/{library.name}"
             build_data["force_include"][str(library)] = inside
             build_data["pure_python"] = False

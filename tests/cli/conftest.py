@@ -1,8 +1,9 @@
 """What the tests of the command line share: small weights, small pictures, and the command."""
 
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,13 @@ def make_picture(tmp_path: Path) -> MakePicture:
         return path
 
     return make
+
+
+@pytest.fixture
+def quiet_again() -> Iterator[None]:
+    """Take away what ``-v`` does to the log of this process."""
+    log = logging.getLogger("escsr")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers

@@ -1,7 +1,6 @@
 """``escsr upscale`` with models that restore, and with one that makes any size."""
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,16 +25,6 @@ def weights_of(tmp_path: Path) -> WeightsOf:
         return path
 
     return write
-
-
-@pytest.fixture
-def quiet_again() -> Iterator[None]:
-    """Take away what ``-v`` does to the log of this process."""
-    log = logging.getLogger("escsr")
-    level, handlers = log.level, list(log.handlers)
-    yield
-    log.setLevel(level)
-    log.handlers[:] = handlers
 
 
 def size_of(path: Path) -> tuple[int, int]:

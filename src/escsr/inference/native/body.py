@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from escsr.inference.folding import FoldedPositionBias
 from escsr.inference.native.calls import LOG2_E, Addition, add_and_normalise, attend, lanes
-from escsr.inference.native.large_kernel import LARGEST_KERNEL
+from escsr.inference.native.large_kernel import LARGEST_KERNEL, MOST_VECTORS
 from escsr.inference.native.layers import FeedForward, Layer, Maps, SpectraOfKernels
 from escsr.inference.native.matrix import Matrix
 from escsr.model.convolutional_attention import LargeKernelWeights
@@ -26,9 +26,10 @@ def run_natively(folded: nn.Module) -> nn.Module:
     Returns:
         The same module.
     """
-    for module in list(folded.modules()):
-        if isinstance(module, ESC) and is_possible(module):
-            module.blocks = nn.ModuleList([NativeBody(module)])
+    with torch.device("cpu"):  # whatever torch makes tensors on unless told
+        for module in list(folded.modules()):
+            if isinstance(module, ESC) and is_possible(module):
+                module.blocks = nn.ModuleList([NativeBody(module)])
     return folded
 
 
@@ -40,6 +41,7 @@ def is_possible(network: ESC) -> bool:
         and config.layer_mixer == "convolution"
         and config.num_conv_layers > 0
         and config.dim % lanes() == 0
+        and config.pdim <= MOST_VECTORS * lanes()
         and config.large_kernel_size <= LARGEST_KERNEL
     )
 

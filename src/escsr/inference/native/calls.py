@@ -92,7 +92,7 @@ def run_layer(
     Returns:
         (E,) float64: the sum of the hidden map over all pixels.
     """
-    hidden_sum = torch.zeros(weights.expand_bias.shape[0], dtype=torch.float64)
+    hidden_sum = torch.zeros(weights.expand_bias.shape[0], dtype=torch.float64, device="cpu")
     task = _LayerTask(
         features=features.data_ptr(),
         result=result.data_ptr(),

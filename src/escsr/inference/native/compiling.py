@@ -30,11 +30,19 @@ class CompilingError(RuntimeError):
     """There is no compiler, or it failed."""
 
 
-def find_compiler() -> str | None:
-    """The C++ compiler: CXX, else c++, g++ or clang++."""
+def find_compiler() -> list[str] | None:
+    """The C++ compiler, with its arguments: CXX, else c++, g++ or clang++."""
     named = os.environ.get("CXX")
-    names = (named,) if named else ("c++", "g++", "clang++")
-    return next((found for name in names if (found := shutil.which(name))), None)
+    commands = [[named], named.split()] if named else [["c++"], ["g++"], ["clang++"]]
+    return next((command for command in commands if command and shutil.which(command[0])), None)
+
+
+def lack_of_compiler() -> str:
+    """In words, with what to do about it."""
+    named = os.environ.get("CXX")
+    if named:
+        return f"CXX names the C++ compiler {named!r}, which is not here (correct or unset it)"
+    return "there is no C++ compiler here (install c++, g++ or clang++, or name one in CXX)"
 
 
 def kernels_for_level(level: str) -> Path:
@@ -51,7 +59,9 @@ def flag_for_this_processor() -> str:
 def digest_of_source(*more: str) -> str:
     """Of the kernels' source, how it is compiled, and whatever else matters."""
     texts = [_FLAGS, *more]
-    texts += [source.read_text(encoding="utf-8") for source in sorted(_SOURCE.iterdir())]
+    # Nothing else that an editor or a system may leave beside them.
+    sources = sorted([*_SOURCE.glob("*.cpp"), *_SOURCE.glob("*.h")])
+    texts += [source.read_text(encoding="utf-8") for source in sources]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
@@ -67,20 +77,22 @@ def compile_kernels(library: Path, processor_flag: str) -> None:
     """
     compiler = find_compiler()
     if compiler is None:
-        raise CompilingError("there is no C++ compiler (c++, g++ or clang++; or set CXX)")
+        raise CompilingError(lack_of_compiler())
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder) / library.name
         sources = [str(source) for source in sorted(_SOURCE.glob("*.cpp"))]
-        command = [compiler, *_FLAGS.split(), processor_flag, *sources, "-o", str(made)]
+        command = [*compiler, *_FLAGS.split(), processor_flag, *sources, "-o", str(made)]
         try:
             result = subprocess.run(
                 command, capture_output=True, text=True, timeout=_SECONDS_TO_COMPILE, check=False
             )
+        except OSError as error:
+            raise CompilingError(f"{compiler[0]} cannot be started ({error})") from error
         except subprocess.TimeoutExpired as error:
-            raise CompilingError(f"{compiler} took over {_SECONDS_TO_COMPILE} s") from error
+            raise CompilingError(f"{compiler[0]} took over {_SECONDS_TO_COMPILE} s") from error
         if result.returncode != 0:
-            raise CompilingError(f"{compiler} failed: {_first_error(result.stderr)}")
+            raise CompilingError(f"{compiler[0]} failed: {_first_error(result.stderr)}")
         made.replace(library)
 
 

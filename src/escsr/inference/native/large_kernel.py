@@ -16,6 +16,8 @@ SIDE = 32
 """Of a tile, in pixels."""
 LARGEST_KERNEL = 17
 """Beyond it the inner part of a tile gets too small."""
+MOST_VECTORS = 8
+"""Of channels that are convolved: so many sums of one frequency are kept at a time."""
 
 
 class KernelSpectra:

@@ -20,6 +20,7 @@ from escsr.inference.native.compiling import (
     find_compiler,
     flag_for_this_processor,
     kernels_for_level,
+    lack_of_compiler,
 )
 
 logger = logging.getLogger("escsr")
@@ -35,15 +36,12 @@ def native_obstacle(device_type: str) -> str | None:
         return "its kernels are not built on Windows yet"
     if is_built() or find_compiler() is not None:
         return None
-    return (
-        "the package was built without its kernels, and there is no C++ compiler here (c++, g++ or "
-        "clang++; or set CXX)"
-    )
+    return f"the package was built without its kernels, and {lack_of_compiler()}"
 
 
 def is_built() -> bool:
     """Whether the kernels are compiled for this machine already."""
-    return _compiled_here().is_file() or _compiled_with_package() is not None
+    return _compiled_already() is not None
 
 
 @functools.cache
@@ -54,16 +52,56 @@ def native_library() -> ctypes.CDLL:
         ConfigurationError: there is no compiler, it fails, or its result cannot be kept or loaded.
     """
     with _ONE_AT_A_TIME:
-        here, with_package = _compiled_here(), _compiled_with_package()
         try:
-            if not here.is_file() and with_package is None:
-                logger.info("Compiling the native kernels into %s, once.", here.parent)
-                compile_kernels(here, flag_for_this_processor())
-            return ctypes.CDLL(str(here if here.is_file() else with_package))
+            library = ctypes.CDLL(str(_compiled_already() or _compile_here()))
         except (CompilingError, OSError) as error:
             raise ConfigurationError(
                 f'The back-end native cannot run here: {error}. Use backend="eager".'
             ) from error
+    _share_threads_of_torch(library)
+    return library
+
+
+def _share_threads_of_torch(library: ctypes.CDLL) -> None:
+    """Let the kernels run in the threads of PyTorch's OpenMP, where that is to be found.
+
+    Those wait actively for a while after each operation; threads of our own beside them would get
+    half a core.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    loaded = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/" in line}
+    names = sorted(path for path in loaded if Path(path).name.startswith(("libgomp", "libiomp5")))
+    of_torch = [path for path in names if path.startswith(str(Path(torch.__file__).parent.parent))]
+    for path in of_torch or names:
+        start = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
+        if start is not None:
+            library.escsr_use_team(start)
+            return
+
+
+def _compiled_already() -> Path | None:
+    here = _library_here()
+    return here if here is not None and _is_file(here) else _compiled_with_package()
+
+
+def _compile_here() -> Path:
+    library = _library_here()
+    if library is None:
+        raise CompilingError(
+            "there is no home to keep its kernels in; name a folder in ESCSR_CACHE"
+        )
+    logger.info("Compiling the native kernels into %s, once.", library.parent)
+    try:
+        compile_kernels(library, flag_for_this_processor())
+    except OSError as error:
+        raise CompilingError(
+            f"its kernels cannot be kept in {library.parent} ({error}); name another folder in "
+            "ESCSR_CACHE"
+        ) from error
+    return library
 
 
 def _compiled_with_package() -> Path | None:
@@ -76,10 +114,11 @@ def _compiled_with_package() -> Path | None:
 
 
 @functools.cache
-def _compiled_here() -> Path:
+def _library_here() -> Path | None:
     """Where kernels compiled on this machine are kept: for each source and processor elsewhere."""
     digest = digest_of_source(platform.machine(), flag_for_this_processor(), _processor())
-    return _cache_folder() / f"kernels-{digest}.so"
+    folder = _cache_folder()
+    return None if folder is None else folder / f"kernels-{digest}.so"
 
 
 def _processor() -> str:
@@ -92,10 +131,23 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(kinds)}))
 
 
-def _cache_folder() -> Path:
+def _cache_folder() -> Path | None:
+    """Absolute; None for a user without a home."""
     named = os.environ.get("ESCSR_CACHE")
     if named:
-        return Path(named)
+        return Path(named).absolute()
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "escsr"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "escsr"
+        return home / "Library" / "Caches" / "escsr"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache").absolute() / "escsr"
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; what may not be looked at is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

@@ -141,7 +141,7 @@ void attend_all(const AttentionTask& task) {
     const int64_t threads = std::max<int64_t>(1, task.threads);
     std::vector<std::unique_ptr<Scratch>> own;
     for (int64_t thread = 0; thread < threads; ++thread) own.push_back(std::make_unique<Scratch>(WindowOfHead<D>::floats(side)));
-    in_threads(rows * columns * task.heads, threads, [&](int64_t item, int thread) {
+    in_threads(rows * columns * task.heads, threads, [&](int64_t item, int64_t thread) {
         const int64_t head = item % task.heads, window = item / task.heads;
         WindowOfHead<D>(task, window / columns, window % columns, head, own[thread]->get()).run();
     });
@@ -159,5 +159,9 @@ extern "C" int escsr_attend(const AttentionTask* task) {
         default: return 1;
     }
 }
+
+StartTeam start_team = nullptr;
+
+extern "C" void escsr_use_team(StartTeam team) { start_team = team; }
 
 extern "C" int escsr_lanes() { return LANES; }

@@ -30,7 +30,7 @@ struct LayerTask {
 namespace {
 
 constexpr int64_t PIECE_COLUMNS = 64;
-constexpr int64_t LEAST_PIECE_ROWS = 16;
+constexpr int64_t BAND_ROWS = 16;  // pieces are whole bands, so sums over bands do not depend on how it is cut
 
 class Piece {
    public:
@@ -48,13 +48,14 @@ class Piece {
         return 4 * columns * task.dim + (3 * columns + PIECE_COLUMNS + 1) * task.expanded_dim + 64;
     }
 
+    // hidden_sum: (bands of this piece, E), added to.
     void run(int64_t top, int64_t bottom, int64_t left, int64_t right, double* hidden_sum) {
         left_ = left, right_ = right;
         prepare(top - 1);
         prepare(top);
         for (int64_t row = top; row < bottom; ++row) {
             prepare(row + 1);
-            look(row, hidden_sum);
+            look(row, hidden_sum ? hidden_sum + (row - top) / BAND_ROWS * expanded_ : nullptr);
             finish(row);
         }
     }
@@ -158,20 +159,21 @@ extern "C" void escsr_run_layer(const LayerTask* task) {
     const int64_t threads = std::max<int64_t>(1, task->threads);
     const int64_t columns = (task->width + PIECE_COLUMNS - 1) / PIECE_COLUMNS;
     // Enough pieces to keep all threads busy to the end, each high enough to hide its two extra rows.
-    const int64_t wanted = std::max<int64_t>(1, 4 * threads / columns);
-    const int64_t height = std::max(LEAST_PIECE_ROWS, (task->height + wanted - 1) / wanted);
+    const int64_t wanted = (4 * threads + columns - 1) / columns;
+    const int64_t bands = (task->height + BAND_ROWS - 1) / BAND_ROWS;
+    const int64_t height = (bands + wanted - 1) / wanted * BAND_ROWS;
     const int64_t rows = (task->height + height - 1) / height;
     std::vector<std::unique_ptr<Scratch>> scratch;
     for (int64_t thread = 0; thread < threads; ++thread)
         scratch.push_back(std::make_unique<Scratch>(Piece::floats(*task)));
-    // A sum for each piece: what is added up does not depend on which thread was faster.
+    // A sum for each band: what is added up depends neither on the threads nor on which was faster.
     const int64_t width = task->expanded_dim;
-    std::vector<double> sums(task->hidden_sum ? rows * columns * width : 0);
-    in_threads(rows * columns, threads, [&](int item, int thread) {
+    std::vector<double> sums(task->hidden_sum ? bands * columns * width : 0);
+    in_threads(rows * columns, threads, [&](int64_t item, int64_t thread) {
         const int64_t top = item / columns * height, left = item % columns * PIECE_COLUMNS;
         Piece piece(*task, scratch[thread]->get());
         piece.run(top, std::min(top + height, task->height), left, std::min(left + PIECE_COLUMNS, task->width),
-                  task->hidden_sum ? &sums[item * width] : nullptr);
+                  task->hidden_sum ? &sums[(item % columns * bands + top / BAND_ROWS) * width] : nullptr);
     });
     for (size_t i = 0; i < sums.size(); ++i) task->hidden_sum[i % width] += sums[i];
 }
@@ -191,7 +193,7 @@ struct NormTask {
 extern "C" void escsr_add_and_normalise(const NormTask* task) {
     constexpr int64_t PIXELS = 256;
     const int64_t dim = task->dim, pieces = (task->pixels + PIXELS - 1) / PIXELS;
-    in_threads(pieces, task->threads, [&](int piece, int) {
+    in_threads(pieces, task->threads, [&](int64_t piece, int64_t) {
         const int64_t first = piece * PIXELS, count = std::min(PIXELS, task->pixels - first);
         float* out = task->result + first * dim;
         const float* in = task->features + first * dim;

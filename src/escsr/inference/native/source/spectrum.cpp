@@ -242,7 +242,7 @@ extern "C" int escsr_convolve(const SpectrumTask* task) {
     std::vector<std::unique_ptr<Scratch>> scratch;
     for (int64_t thread = 0; thread < threads; ++thread)
         scratch.push_back(std::make_unique<Scratch>(TilePair::floats(*task)));
-    in_threads(rows * pairs, threads, [&](int item, int thread) {
+    in_threads(rows * pairs, threads, [&](int64_t item, int64_t thread) {
         TilePair(*task, scratch[thread]->get()).run(item / pairs * inner, item % pairs * 2 * inner);
     });
     return 0;
