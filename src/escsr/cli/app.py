@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from escsr.cli.analyze import analyze_command
+from escsr.cli.benchmark import benchmark_command
 from escsr.cli.evaluate import evaluate_command
 from escsr.cli.exit_status import CommandGroup
 from escsr.cli.inspect import inspect_command
@@ -28,6 +29,7 @@ app.command("upscale", help=UPSCALE_HELP)(upscale_command)
 app.command("inspect")(inspect_command)
 app.command("models")(models_command)
 app.command("evaluate")(evaluate_command)
+app.command("benchmark")(benchmark_command)
 app.command("train")(train_command)
 app.command("analyze")(analyze_command)
 

@@ -41,7 +41,7 @@ def _set_table(comparison: Comparison, test_set: TestSet) -> str:
         cells = [f"**{figure.text}**" if figure.is_best else figure.text for figure in row.figures]
         rows.append([row.label, *cells])
     count = f"{len(test_set.pairs)} images; LR: {test_set.lr_source}"
-    return f"## {test_set.name}\n\n{count}.\n\n" + _markdown_table(rows)
+    return f"## {test_set.name}\n\n{count}.\n\n" + markdown_table(rows)
 
 
 def _conditions(report: dict[str, Any]) -> str:
@@ -70,7 +70,7 @@ def _models(report: dict[str, Any]) -> str:
                 f"`{entry['sha256']}`" if entry["sha256"] else "-",
             ]
         )
-    return "## Models\n\n" + _markdown_table(rows)
+    return "## Models\n\n" + markdown_table(rows)
 
 
 def _test_sets(report: dict[str, Any]) -> str:
@@ -78,7 +78,7 @@ def _test_sets(report: dict[str, Any]) -> str:
     for entry in report["test_sets"]:
         lr_hash = f"`{entry['lr_sha256']}`" if entry["lr_sha256"] else "-"
         rows.append([entry["name"], str(entry["images"]), f"`{entry['hr_sha256']}`", lr_hash])
-    return "## Test sets\n\n" + _markdown_table(rows)
+    return "## Test sets\n\n" + markdown_table(rows)
 
 
 def _picture(entry: dict[str, Any]) -> str:
@@ -89,7 +89,8 @@ def _picture(entry: dict[str, Any]) -> str:
     return f"![{_one_line(caption)}]({entry['file']})\n\n{_one_line(caption)}"
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, of which the first are headings and the second say how to align, as Markdown."""
     return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
 
 

@@ -1,0 +1,242 @@
+"""``escsr benchmark``: latency and memory of our back-ends and of rivals, in turn over rounds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from escsr.cli.benchmark_options import (
+    BaselineOption,
+    BenchmarkPrecision,
+    BestOption,
+    CompareOption,
+    DeviceOption,
+    FloorOption,
+    JsonOption,
+    LargeKernelOption,
+    LrSizeOption,
+    ModelsArgument,
+    OutOption,
+    OverwriteOption,
+    RepeatsOption,
+    RivalOption,
+    RoundsOption,
+    ScaleOption,
+    SizeOption,
+    TestSetOption,
+    Tf32Option,
+    ThreadsOption,
+    TimeLimitOption,
+    ToleranceOption,
+    WarmUpOption,
+    parse_size,
+)
+from escsr.cli.exit_status import SOME_FAILED, printable
+
+if TYPE_CHECKING:
+    from escsr.evaluation.benchmark import Benchmark, Conditions, Subject
+    from escsr.evaluation.benchmark.result_paths import ResultPaths
+
+
+def benchmark_command(
+    model: ModelsArgument = None,
+    rival: RivalOption = None,
+    scale: ScaleOption = 4,
+    size: SizeOption = "1280x720",
+    lr_size: LrSizeOption = None,
+    precision: BenchmarkPrecision = BenchmarkPrecision.FLOAT32,
+    tf32: Tf32Option = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    rounds: RoundsOption = 5,
+    repeats: RepeatsOption = 3,
+    warm_up: WarmUpOption = None,
+    best: BestOption = False,
+    baseline: BaselineOption = None,
+    floor: FloorOption = False,
+    large_kernel_macs: LargeKernelOption = None,
+    time_limit: TimeLimitOption = 1200,
+    out: OutOption = None,
+    overwrite: OverwriteOption = False,
+    test_set: TestSetOption = None,
+    json: JsonOption = False,
+    compare: CompareOption = None,
+    tolerance: ToleranceOption = 5.0,
+) -> None:
+    """Measure latency and peak memory of networks, each in a process of its own.
+
+    Networks take turns over several rounds, so that drift of the machine hits all alike; the ratios
+    to a baseline, with their spread, are the result. What fails is named, the others go on, and the
+    exit status is 1. Ctrl-C keeps the rounds that are finished.
+    """
+    if compare is not None:
+        _compare(compare, tolerance / 100, as_json=json)
+        return
+    conditions = _conditions(
+        lr_side=_lr_size(scale, size, lr_size),
+        scale=scale,
+        device=device,
+        precision=precision.value,
+        tf32=tf32,
+        threads=threads,
+        rounds=rounds,
+        repeats=repeats,
+        warm_up=warm_up,
+    )
+    subjects = _subjects(model or [], rival or [], conditions.device, best=best)
+    if floor:
+        subjects = [*subjects, *_floors(subjects, conditions, large_kernel_macs)]
+    paths = _result_paths(out, overwrite=overwrite)
+    benchmark, status = _measured(subjects, conditions, baseline, time_limit)
+    picture = _picture(benchmark, test_set) if paths is not None else None
+    _tell(benchmark, paths, picture, as_json=json)
+    if status != 0:
+        raise typer.Exit(status)
+
+
+def _lr_size(scale: int, size: str, lr_size: str | None) -> tuple[int, int]:
+    """(width, height) of the LR image; where the factor does not divide, as papers do: 427x240."""
+    if lr_size is not None:
+        return parse_size(lr_size, option="--lr-size")
+    width, height = parse_size(size, option="--size")
+    return max(1, round(width / scale)), max(1, round(height / scale))
+
+
+def _conditions(
+    *,
+    lr_side: tuple[int, int],
+    scale: int,
+    device: str,
+    precision: str,
+    tf32: bool,
+    threads: int | None,
+    rounds: int,
+    repeats: int,
+    warm_up: int | None,
+) -> "Conditions":
+    import torch
+
+    from escsr.evaluation.benchmark import Conditions
+    from escsr.inference.devices import choose_device
+
+    chosen = choose_device(device)
+    return Conditions(
+        scale=scale,
+        lr_width=lr_side[0],
+        lr_height=lr_side[1],
+        precision=precision,
+        device=str(chosen),
+        threads=threads or torch.get_num_threads(),
+        rounds=rounds,
+        repeats=repeats,
+        warm_up=warm_up or (10 if chosen.type == "cuda" else 1),
+        tf32=tf32,
+    )
+
+
+def _subjects(models: list[str], rivals: list[str], device: str, *, best: bool) -> "list[Subject]":
+    import torch
+
+    from escsr.evaluation.benchmark.subject import parse_ours, parse_rival, told_apart
+
+    chosen = torch.device(device)
+    wanted = models if models or rivals else ["esc-tiny@all"]
+    ours = [subject for text in wanted for subject in parse_ours(text, chosen, best=best)]
+    others = [subject for text in rivals for subject in parse_rival(text, best=best)]
+    return told_apart([*ours, *others])
+
+
+def _floors(
+    subjects: "list[Subject]", conditions: "Conditions", large_kernel_macs: float | None
+) -> "list[Subject]":
+    from escsr.errors import ConfigurationError
+    from escsr.evaluation.benchmark.subject import floor_of
+
+    if conditions.device != "cpu" or conditions.precision != "float32":
+        raise ConfigurationError("--floor is of a CPU in float32; leave it out, or --device cpu.")
+    sources = dict.fromkeys(one.source for one in subjects if one.kind == "ours")
+    return [floor_of(source, large_kernel_macs=large_kernel_macs) for source in sources]
+
+
+def _result_paths(out: Path | None, *, overwrite: bool) -> "ResultPaths | None":
+    from escsr.evaluation.benchmark.result_paths import prepare_result_paths
+
+    return None if out is None else prepare_result_paths(out, overwrite=overwrite)
+
+
+def _measured(
+    subjects: "list[Subject]", conditions: "Conditions", baseline: str | None, limit_s: float
+) -> "tuple[Benchmark, int]":
+    """What was measured, and the exit status."""
+    from escsr.cli.benchmark_view import progress_shown
+    from escsr.cli.interruption import interrupted_status, stopping_cleanly
+    from escsr.evaluation.benchmark import BenchmarkRun
+
+    run = BenchmarkRun(subjects, conditions, baseline=baseline, preparation_limit_s=limit_s)
+    with stopping_cleanly(), run:
+        try:
+            with progress_shown(run.num_steps) as on_step:
+                run.run(on_step)
+        except KeyboardInterrupt as interruption:
+            return run.benchmark(interrupted=True), interrupted_status(interruption)
+    benchmark = run.benchmark()
+    has_failed = any(one.failure is not None for one in benchmark.results)
+    return benchmark, SOME_FAILED if has_failed else 0
+
+
+def _picture(benchmark: "Benchmark", test_set: str | None) -> bytes | None:
+    from escsr.analysis.figures.quality_and_latency import draw_quality_and_latency
+    from escsr.analysis.figures.style import as_png
+    from escsr.errors import MissingExtraError
+
+    try:
+        figure = draw_quality_and_latency(benchmark, test_set=test_set)
+    except MissingExtraError:
+        typer.echo("There is no picture without matplotlib: pip install 'escsr[plots]'", err=True)
+        return None
+    if figure is None:
+        typer.echo("There is no picture: fewer than two networks have a known quality.", err=True)
+        return None
+    return as_png(figure)
+
+
+def _tell(
+    benchmark: "Benchmark",
+    paths: "ResultPaths | None",
+    picture: bytes | None,
+    *,
+    as_json: bool,
+) -> None:
+    """The table or the JSON on stdout, files, and what failed on stderr."""
+    from escsr.cli.benchmark_view import print_benchmark
+    from escsr.evaluation.benchmark.record import as_json as json_of
+    from escsr.evaluation.benchmark.result_paths import write_results
+    from escsr.evaluation.benchmark.table import failures_in_words
+
+    if paths is not None:
+        write_results(paths, benchmark, picture)
+        typer.echo(f"Results: {printable(paths.json)}", err=True)
+    if as_json:
+        typer.echo(json_of(benchmark), nl=False)
+    else:
+        print_benchmark(benchmark)
+    for line in failures_in_words(benchmark):
+        typer.echo(f"FAILED: {printable(line)}", err=True)
+    if benchmark.interrupted:
+        typer.echo("Interrupted; the finished rounds are kept.", err=True)
+
+
+def _compare(paths: tuple[Path, Path], tolerance: float, *, as_json: bool) -> None:
+    from escsr.cli.benchmark_view import changes_as_json, print_changes
+    from escsr.evaluation.benchmark.compare import compare_benchmarks
+    from escsr.evaluation.benchmark.record import read_benchmark
+
+    old, new = (read_benchmark(path) for path in paths)
+    changes = compare_benchmarks(old, new)
+    if as_json:
+        typer.echo(changes_as_json(changes, tolerance))
+    else:
+        print_changes(changes, tolerance, baseline=new.baseline)
+    is_worse = any(change.is_regression(tolerance) for change in changes.changes)
+    if is_worse or changes.missing:
+        raise typer.Exit(SOME_FAILED)

@@ -1,0 +1,192 @@
+"""From a subject to something that runs, inside the process that measures it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from escsr.errors import ConfigurationError
+from escsr.evaluation.benchmark.counting import count_products
+from escsr.evaluation.benchmark.floor import Floor, floor_of_network
+from escsr.evaluation.benchmark.published_quality import published_quality
+from escsr.evaluation.benchmark.record import Conditions, Portrait, Quality
+from escsr.evaluation.benchmark.subject import Subject
+from escsr.inference.backends import Backend
+from escsr.inference.devices import Precision, choose_device, choose_dtype
+from escsr.inference.engine import Engine
+from escsr.inference.published_formulation import as_published
+from escsr.inference.published_rivals import PUBLISHED_RIVALS, build_rival, is_rival_name
+from escsr.inference.rivals import Rival, load_rival
+from escsr.model.attention_backends import FoldedBackend
+from escsr.model.network import ESC
+from escsr.model.variants import VARIANTS, variant
+from escsr.shapes import ImageBatch
+from escsr.weights import bundled_models, load_model
+from escsr.weights.loading import normalised_name
+
+_ENGINE_OF_MODE: dict[str, Backend] = {
+    "eager": "reference",
+    "channels-last": "eager",
+    "compiled": "reference",
+}
+"""The back-end that runs a rival: it leaves foreign networks as they are, and differs in how pixels
+lie in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runnable:
+    """A network that is ready."""
+
+    run: Callable[[ImageBatch], object]
+    portrait: Portrait
+
+
+def load_subject(subject: Subject, conditions: Conditions) -> Runnable:
+    """Load a network.
+
+    Raises:
+        EscsrError: it cannot be loaded, or cannot run here.
+    """
+    return _ours(subject, conditions) if subject.kind == "ours" else _rival(subject, conditions)
+
+
+def load_floor(subject: Subject, conditions: Conditions) -> Floor:
+    """Load a network of ours, and say what it computes."""
+    network, _ = open_ours(subject.source, conditions.scale)
+    return floor_of_network(
+        network,
+        conditions.lr_height,
+        conditions.lr_width,
+        large_kernel_macs_per_pixel=subject.large_kernel_macs,
+    )
+
+
+def open_ours(source: str, scale: int) -> tuple[ESC, bool]:
+    """A network of ours, and whether its weights are random.
+
+    A variant without weights in the box gets random ones, always the same.
+
+    Args:
+        source: a variant, a name in the box, or the path of a checkpoint.
+        scale: upscaling factor per side.
+    Raises:
+        UnknownModelError, CheckpointError, ConfigurationError: as ``load_model``.
+    """
+    name = normalised_name(source)
+    in_box = {(model.name, model.scale) for model in bundled_models()}
+    if name not in VARIANTS or (name, scale) in in_box:
+        return load_model(source, scale=scale), False
+    torch.manual_seed(0)
+    return ESC(variant(name, scale=scale)).eval(), True
+
+
+def _ours(subject: Subject, conditions: Conditions) -> Runnable:
+    network, is_random = open_ours(subject.source, conditions.scale)
+    portrait = Portrait(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=count_products(as_published(network), conditions.lr_height, conditions.lr_width),
+        quality=_quality_of_ours(subject.source, conditions.scale, is_random=is_random),
+        random_weights=is_random,
+    )
+    run = _engine(
+        network,
+        conditions,
+        backend=cast("Backend", subject.mode),
+        attention=cast("FoldedBackend | None", subject.attention),
+    )
+    return Runnable(run=run, portrait=portrait)
+
+
+def _rival(subject: Subject, conditions: Conditions) -> Runnable:
+    rival = _open_rival(subject.source, conditions)
+    notes: list[str] = []
+    if rival.name in PUBLISHED_RIVALS and not PUBLISHED_RIVALS[rival.name].thousands:
+        notes.append("its number of parameters is not checked against its paper")
+    portrait = Portrait(
+        parameters=rival.parameters,
+        macs=count_products(rival.network, conditions.lr_height, conditions.lr_width),
+        quality=published_quality(rival.name, conditions.scale),
+        random_weights=rival.name in PUBLISHED_RIVALS,
+        notes=tuple(notes),
+    )
+    network = Compiled(rival.network) if subject.mode == "compiled" else rival.network
+    run = _engine(network, conditions, backend=_ENGINE_OF_MODE[subject.mode])
+    return Runnable(run=run, portrait=portrait)
+
+
+def _open_rival(source: str, conditions: Conditions) -> Rival:
+    if is_rival_name(source):
+        return build_rival(
+            source,
+            scale=conditions.scale,
+            height=conditions.lr_height,
+            width=conditions.lr_width,
+        )
+    rival = load_rival(source)
+    if rival.scale != conditions.scale:
+        raise ConfigurationError(
+            f"{source} is a x{rival.scale} network, and x{conditions.scale} is measured. Leave it "
+            f"out, or measure with -s {rival.scale}."
+        )
+    return rival
+
+
+class Compiled(nn.Module):
+    """A foreign network by ``torch.compile``, for one size of image, with weights that stay.
+
+    It is compiled at the first call, after it has been copied and moved; on CUDA into a graph.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._compiled: Callable[[ImageBatch], ImageBatch] | None = None
+
+    def forward(self, lr_image: ImageBatch) -> ImageBatch:
+        """(B, 3, H, W) -> (B, 3, scale*H, scale*W)."""
+        if self._compiled is None:
+            # Each is what helps there, and neither works on the other.
+            options: dict[str, Any] = {
+                "triton.cudagraphs" if lr_image.is_cuda else "freezing": True
+            }
+            compiled = torch.compile(self.network.forward, dynamic=False, options=options)
+            self._compiled = cast("Callable[[ImageBatch], ImageBatch]", compiled)
+        return self._compiled(lr_image)
+
+
+def _engine(
+    network: nn.Module,
+    conditions: Conditions,
+    *,
+    backend: Backend,
+    attention: FoldedBackend | None = None,
+) -> Callable[[ImageBatch], object]:
+    """All subjects go the same way: through the engine, with its check for NaN."""
+    device = choose_device(conditions.device)
+    engine = Engine(
+        network,
+        scale=conditions.scale,
+        device=device,
+        backend=backend,
+        attention_backend=attention,
+    )
+    dtype = choose_dtype(cast("Precision", conditions.precision), device, eight_bit=True)
+    return lambda lr_image: engine.run(lr_image, dtype)
+
+
+def _quality_of_ours(source: str, scale: int, *, is_random: bool) -> Quality | None:
+    name = normalised_name(source)
+    if is_random:
+        return published_quality(name, scale)
+    model = next((m for m in bundled_models() if (m.name, m.scale) == (name, scale)), None)
+    if model is None:
+        return None
+    ending = " PSNR-Y dB"
+    figures = {
+        key.removesuffix(ending): value
+        for key, value in model.header.provenance.quality.items()
+        if key.endswith(ending)
+    }
+    return Quality(psnr_db=figures, origin="measured") if figures else None

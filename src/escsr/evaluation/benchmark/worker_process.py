@@ -1,0 +1,133 @@
+"""The other end of the process that runs one subject."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import IO, Any
+
+from escsr.evaluation.benchmark.record import Conditions
+from escsr.evaluation.benchmark.subject import Subject
+
+_MODULE = "escsr.evaluation.benchmark.worker"
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_SECONDS_TO_END = 5
+_SIGKILL = 9
+"""By which Linux ends a process when memory runs out."""
+
+
+class SubjectFailed(Exception):  # noqa: N818 # it is an outcome, and goes no further than a round
+    """A subject cannot go on; the message says why."""
+
+
+class WorkerProcess:
+    """Starts a process, which does nothing until it is asked; end it with ``close``.
+
+    Args:
+        subject: what it runs.
+        conditions: how.
+    """
+
+    def __init__(self, subject: Subject, conditions: Conditions) -> None:
+        self._message = {"subject": asdict(subject), "conditions": asdict(conditions)}
+        # A file, since nobody reads while the process works, and a pipe would fill up.
+        self._errors = tempfile.TemporaryFile()  # it lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            env=_environment(conditions.threads),
+            # Ctrl-C is for us alone: we end the processes once the finished rounds are safe.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._questions: IO[str] = self._process.stdin
+        self._answers: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(
+            target=_pass_on, args=(self._process.stdout, self._answers), daemon=True
+        )
+        self._reader.start()
+
+    def prepare(self, *, limit_s: float | None = None) -> Mapping[str, Any]:
+        """Load, compile and warm up.
+
+        Args:
+            limit_s: seconds it may take.
+        Returns:
+            The portrait.
+        Raises:
+            SubjectFailed: it cannot, or takes longer.
+        """
+        return self._ask({"do": "prepare", **self._message}, limit_s)["portrait"]
+
+    def run_round(self) -> Mapping[str, Any]:
+        """Run one round and return what was measured.
+
+        Raises:
+            SubjectFailed: it broke.
+        """
+        return self._ask({"do": "round"}, None)
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._reader.join(_SECONDS_TO_END)
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
+
+    def _ask(self, message: Mapping[str, Any], limit_s: float | None) -> dict[str, Any]:
+        try:
+            self._questions.write(json.dumps(message) + "\n")
+            self._questions.flush()
+        except OSError as error:
+            raise SubjectFailed(self._how_it_ended()) from error
+        try:
+            line = self._answers.get(timeout=limit_s)
+        except queue.Empty as error:
+            raise SubjectFailed(
+                f"it was not ready after {limit_s:g} s; allow more with --time-limit"
+            ) from error
+        if not line:
+            raise SubjectFailed(self._how_it_ended())
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise SubjectFailed(str(answer["error"]))
+        return answer
+
+    def _how_it_ended(self) -> str:
+        status = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        last = f" ({lines[-1].strip()[:200]})" if lines else ""
+        if status == -_SIGKILL:
+            return f"its process was killed, probably for want of memory{last}"
+        return f"its process ended with status {status}{last}"
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+
+
+def _pass_on(stream: IO[str], answers: "queue.Queue[str]") -> None:
+    """Every line, and an empty one at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in stream:
+            answers.put(line)
+    answers.put("")
