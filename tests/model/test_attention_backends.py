@@ -154,7 +154,7 @@ def test_a_back_end_that_cannot_run_says_why_and_what_can(monkeypatch: pytest.Mo
     flex_obstacle.cache_clear()
     try:
         reasons = available_backends("cpu")
-        assert {name for name, reason in reasons.items() if reason} == {"flex"}
+        assert {name for name, reason in reasons.items() if reason} == {"flex", "triton"}
         with pytest.raises(ConfigurationError, match=r"flex cannot run here.*Use one of naive, sd"):
             require_available("flex", torch.device("cpu"))
         q, k, v = (part.detach() for part in parts("no bias", torch.float32))

@@ -2,11 +2,14 @@
 
 import copy
 import logging
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from escsr.errors import ConfigurationError
+from escsr.inference.triton_attention import FoldedBiasTable, TritonWindowAttention
 from escsr.model.attention_backends import AttentionBackend, FoldedBackend
 from escsr.model.convolutional_attention import (
     DYNAMIC_KERNEL_SIZE,
@@ -16,7 +19,7 @@ from escsr.model.convolutional_attention import (
     convolve_large,
 )
 from escsr.model.flash_bias import FactorisedPositionBias, RankRule
-from escsr.model.position_bias import Bias, PositionFactors
+from escsr.model.position_bias import Bias, PositionFactors, TablePositionBias
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap
 
@@ -47,13 +50,15 @@ def fold(
     with torch.no_grad():
         for parent in list(folded.modules()):
             for name, child in list(parent.named_children()):
-                parent.add_module(name, _fold_part(child))
-            if isinstance(parent, WindowAttention):
+                parent.add_module(name, _fold_part(child, attention_backend))
+            if isinstance(parent, WindowAttention) and attention_backend != "triton":
                 _fold_attention(parent, attention_backend, flash_bias or RankRule())
     return folded
 
 
-def _fold_part(part: nn.Module) -> nn.Module:
+def _fold_part(part: nn.Module, attention_backend: FoldedBackend | None = None) -> nn.Module:
+    if isinstance(part, WindowAttention) and attention_backend == "triton":
+        return _in_triton(part)
     if isinstance(part, SharedLargeKernel):
         return FoldedLargeKernel(part)
     if isinstance(part, ConvAttention):
@@ -89,7 +94,9 @@ class FoldedLargeKernel(nn.Module):
 
 
 def _fold_attention(
-    attention: WindowAttention, backend: FoldedBackend | None, rule: RankRule
+    attention: WindowAttention,
+    backend: AttentionBackend | Literal["flashbias"] | None,
+    rule: RankRule,
 ) -> None:
     """Give window attention, which is a copy already, a bias that is computed, and a back-end."""
     bias: Bias = attention.position_bias()
@@ -102,6 +109,20 @@ def _fold_attention(
         attention.position_bias = FoldedPositionBias(bias)
     # Factors are a part of the dot product: what is left is plain attention.
     attention.backend = "auto" if backend == "flashbias" else backend or attention.backend
+
+
+def _in_triton(attention: WindowAttention) -> TritonWindowAttention:
+    """Window attention, which is a copy already, by the Triton kernel."""
+    bias_module = attention.position_bias
+    if isinstance(bias_module, TablePositionBias):
+        return TritonWindowAttention(attention, FoldedBiasTable(bias_module.table))
+    bias: Bias = bias_module()
+    if isinstance(bias, PositionFactors):
+        return TritonWindowAttention(attention, FoldedPositionFactors(bias))
+    raise ConfigurationError(
+        "The attention back-end triton reads a position bias from its table, but this network's is "
+        "expanded already. Fold the network as it was loaded, or use another back-end."
+    )
 
 
 def _tell_of_error(factors: FactorisedPositionBias, *, tokens: int) -> None:

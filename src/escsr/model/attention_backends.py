@@ -15,15 +15,17 @@ from torch import Tensor
 from escsr.errors import ConfigurationError
 from escsr.model.chunked_attention import attend_in_chunks, centred
 from escsr.model.flex import attend_compiled, flex_obstacle
+from escsr.model.triton_attention import triton_obstacle
 from escsr.shapes import WindowTokens
 
 AttentionBackend = Literal["naive", "sdpa", "chunked", "auto", "flex"]
 ATTENTION_BACKENDS: tuple[AttentionBackend, ...] = ("naive", "sdpa", "chunked", "auto", "flex")
 """All compute the same function."""
 
-FoldedBackend = Literal["naive", "sdpa", "chunked", "auto", "flex", "flashbias"]
-FOLDED_BACKENDS: tuple[FoldedBackend, ...] = (*ATTENTION_BACKENDS, "flashbias")
-"""What a folded copy can have: also ``flashbias``, which stands for a bias that is fixed."""
+FoldedBackend = Literal["naive", "sdpa", "chunked", "auto", "flex", "flashbias", "triton"]
+FOLDED_BACKENDS: tuple[FoldedBackend, ...] = (*ATTENTION_BACKENDS, "flashbias", "triton")
+"""What a folded copy can have: also ``flashbias``, which stands for a bias that is fixed, and
+``triton``, which reads the feature map itself and has no gradients."""
 
 logger = logging.getLogger("escsr")
 
@@ -113,8 +115,9 @@ def choose_backend(
 
 def available_backends(device: torch.device | str) -> dict[FoldedBackend, str | None]:
     """All back-ends, with the reason why one cannot run on a device; None where it can."""
-    obstacle = flex_obstacle(torch.device(device).type)
-    return {name: obstacle if name == "flex" else None for name in FOLDED_BACKENDS}
+    kind = torch.device(device).type
+    obstacles = {"flex": flex_obstacle(kind), "triton": triton_obstacle(kind)}
+    return {name: obstacles.get(name) for name in FOLDED_BACKENDS}
 
 
 def require_available(backend: FoldedBackend, device: torch.device) -> FoldedBackend:
@@ -128,7 +131,7 @@ def require_available(backend: FoldedBackend, device: torch.device) -> FoldedBac
             f"The attention back-end is {backend!r}; allowed are {', '.join(FOLDED_BACKENDS)}."
         )
     # Asked only where it matters: the answer for flex takes seconds.
-    reason = available_backends(device)[backend] if backend == "flex" else None
+    reason = available_backends(device)[backend] if backend in ("flex", "triton") else None
     if reason is not None:
         possible = ", ".join(name for name in FOLDED_BACKENDS if name != backend)
         raise ConfigurationError(
@@ -148,6 +151,12 @@ def require_backend(backend: FoldedBackend) -> AttentionBackend:
             "The attention back-end flashbias takes a bias apart that no longer changes, so a "
             'network has it only when folded: use Upscaler(…, attention_backend="flashbias") or '
             'fold(network, attention_backend="flashbias").'
+        )
+    if backend == "triton":
+        raise ConfigurationError(
+            "The attention back-end triton is for inference, so a network has it only when folded: "
+            'use Upscaler(…, attention_backend="triton") or fold(network, '
+            'attention_backend="triton").'
         )
     if backend not in ATTENTION_BACKENDS:
         raise ConfigurationError(
