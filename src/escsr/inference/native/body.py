@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from escsr.inference.folding import FoldedPositionBias
 from escsr.inference.native.calls import LOG2_E, Addition, add_and_normalise, attend, lanes
+from escsr.inference.native.convolution import NativeConvolution, convolves_natively
 from escsr.inference.native.large_kernel import LARGEST_KERNEL, MOST_VECTORS
 from escsr.inference.native.layers import FeedForward, Layer, Maps, SpectraOfKernels
 from escsr.inference.native.matrix import Matrix
@@ -30,7 +31,20 @@ def run_natively(folded: nn.Module) -> nn.Module:
         for module in list(folded.modules()):
             if isinstance(module, ESC) and is_possible(module):
                 module.blocks = nn.ModuleList([NativeBody(module)])
+                _convolve_natively(module)
     return folded
+
+
+def _convolve_natively(network: ESC) -> None:
+    """Replace the 3x3 convolutions behind the blocks, but for those of ESC+LTE's head.
+
+    That reads their weights.
+    """
+    parts = [network, *network.reconstruction.modules()]
+    for parent in parts if not network.config.is_arbitrary_scale else parts[:1]:
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d) and convolves_natively(child):
+                parent.add_module(name, NativeConvolution(child))
 
 
 def is_possible(network: ESC) -> bool:
@@ -70,13 +84,14 @@ class NativeBody(nn.Module):
     def _run(self, features: FeatureMap) -> FeatureMap:
         _, dim, height, width = features.shape
         maps = Maps((height, width), dim, max(block.convolved_dim for block in self._blocks))
+        values = maps.as_matrix(features)
         for block in self._blocks:
-            features = block.run(features, maps)
-        return features
+            values = block.run(values, maps)
+        return maps.as_features(values)
 
 
 class NativeBlock:
-    """An ``ESCBlock``; PyTorch does its last convolution, and attention that no kernel knows."""
+    """An ``ESCBlock``; PyTorch does attention that no kernel knows."""
 
     def __init__(self, block: ESCBlock, spectra: SpectraOfKernels) -> None:
         attention = block.attention
@@ -95,23 +110,22 @@ class NativeBlock:
         layers = (layer for layer in block.conv_layers if isinstance(layer, ConvAttentionLayer))
         self.layers = [Layer(layer, spectra) for layer in layers]
         self.convolved_dim = self.layers[0].convolved_dim
-        self.norm_out, self.conv_out = block.norm_out, block.conv_out
+        self.norm_out, self.conv_out = block.norm_out, NativeConvolution(block.conv_out)
 
-    def run(self, features: FeatureMap, maps: Maps) -> FeatureMap:
-        """(1, C, H, W) -> (1, C, H, W)."""
+    def run(self, features: Tensor, maps: Maps) -> Tensor:
+        """(H*W, C) -> (H*W, C)."""
         addition = self._attend(features, maps)
         for layer in self.layers:
             addition = layer.run(addition, maps)
         norm = self.norm_out
         add_and_normalise(maps.features, addition, norm.weight, norm.bias, result=maps.spare)
-        return features + self.conv_out(maps.as_features(maps.spare))
+        return self.conv_out.of_matrix(maps.spare, maps.size, added=features)
 
-    def _attend(self, features: FeatureMap, maps: Maps) -> Addition | None:
+    def _attend(self, features: Tensor, maps: Maps) -> Addition | None:
         """Feed forward and attend: ``maps.features``, and what is to be added to them."""
         side = maps.query_key_value if self.attention is not None else None
-        values = maps.as_matrix(features)
         self.feed_forward.run(
-            values, None, maps, has_residual=False, result=maps.features, side=side
+            features, None, maps, has_residual=False, result=maps.features, side=side
         )
         if self.attention is not None:
             return self.attention.run(maps)

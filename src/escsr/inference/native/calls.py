@@ -193,6 +193,47 @@ LOG2_E = 1.4426950408889634
 """Exponentials are of base 2."""
 
 
+class _ConvolutionTask(ctypes.Structure):
+    _fields_ = [
+        *((name, _POINTER) for name in ("features", "weight", "bias", "added", "result")),
+        *((name, _NUMBER) for name in ("height", "width", "num_inputs", "num_outputs", "threads")),
+    ]
+
+
+def convolve_3x3(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    size: tuple[int, int],
+    added: Tensor | None,
+    result: Tensor,
+) -> None:
+    """Convolve with a 3x3 kernel, zeros beyond the map.
+
+    Args:
+        features: (H*W, C in); channels in and out in whole vectors.
+        weight: (36, C in, C out), transformed.
+        bias: (C out,).
+        size: (H, W).
+        added: (H*W, C out), added to the result.
+        result: (H*W, C out), written; not ``features``.
+    """
+    task = _ConvolutionTask(
+        features=features.data_ptr(),
+        weight=weight.data_ptr(),
+        bias=bias.data_ptr(),
+        added=None if added is None else added.data_ptr(),
+        result=result.data_ptr(),
+        height=size[0],
+        width=size[1],
+        num_inputs=weight.shape[1],
+        num_outputs=weight.shape[2],
+        threads=torch.get_num_threads(),
+    )
+    native_library().escsr_convolve_3x3(ctypes.byref(task))
+
+
 class _SpectrumTask(ctypes.Structure):
     _fields_ = [
         *((name, _POINTER) for name in ("features", "result", "dense", "classes", "places")),
