@@ -20,6 +20,14 @@ def lanes() -> int:
     return int(native_library().escsr_lanes())
 
 
+def new_map(pixels: int, channels: int) -> Tensor:
+    """A map to write to, (pixels, channels) float32 on the CPU, whatever is torch's default."""
+    made = torch.empty(pixels, channels, dtype=torch.float32, device="cpu")
+    start, length = _POINTER(made.data_ptr()), _NUMBER(made.nbytes)
+    native_library().escsr_prefer_large_pages(start, length)
+    return made
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerWeights:
     """Weights of ``run_layer``: matrices of (input, output) channels, padded to whole vectors."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from escsr.inference.native.calls import convolve_3x3, lanes
+from escsr.inference.native.calls import convolve_3x3, lanes, new_map
 from escsr.inference.native.matrix import bias_of
 from escsr.shapes import FeatureMap
 
@@ -45,7 +45,7 @@ class NativeConvolution(nn.Module):
         self, features: Tensor, size: tuple[int, int], *, added: Tensor | None = None
     ) -> Tensor:
         """(H*W, C) -> (H*W, C'), and something added."""
-        result = features.new_empty(features.shape[0], self.bias.shape[0])
+        result = new_map(features.shape[0], self.bias.shape[0])
         convolve_3x3(features, self.weight, self.bias, size=size, added=added, result=result)
         return result
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.inference.folding import FoldedLargeKernel
-from escsr.inference.native.calls import Addition, LayerWeights, convolve, run_layer
+from escsr.inference.native.calls import Addition, LayerWeights, convolve, new_map, run_layer
 from escsr.inference.native.large_kernel import KernelSpectra
 from escsr.inference.native.matrix import Matrix, bias_of, padded_length
 from escsr.model.convolutional_attention import ConvAttention
@@ -26,9 +26,9 @@ class Maps:
     def __init__(self, size: tuple[int, int], dim: int, convolved_dim: int) -> None:
         pixels = size[0] * size[1]
         self.size = size
-        self.features, self.spare = _map(pixels, dim), _map(pixels, dim)
-        self.attended = _map(pixels, dim)
-        self.query_key_value = _map(pixels, 3 * dim)
+        self.features, self.spare = new_map(pixels, dim), new_map(pixels, dim)
+        self.attended = new_map(pixels, dim)
+        self.query_key_value = new_map(pixels, 3 * dim)
         # Queries, keys and values are done with when the convolutions begin.
         room = self.query_key_value.view(-1)
         self.to_convolve = room[: pixels * convolved_dim].view(pixels, convolved_dim)
@@ -45,11 +45,6 @@ class Maps:
     def as_matrix(self, features: FeatureMap) -> Tensor:
         """(1, C, H, W) -> (H*W, C), contiguous; without a copy in channels_last."""
         return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]).contiguous()
-
-
-def _map(pixels: int, channels: int) -> Tensor:
-    """As the kernels take it, whatever torch makes unless told otherwise."""
-    return torch.empty(pixels, channels, dtype=torch.float32, device="cpu")
 
 
 class SpectraOfKernels:
