@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.errors import ConfigurationError
+from escsr.inference.frequency_domain import (
+    convolve_by_spectrum,
+    has_fast_spectrum,
+    is_faster_by_spectrum,
+    real_spectrum,
+)
 from escsr.inference.triton_attention import FoldedBiasTable, TritonWindowAttention
 from escsr.model.attention_backends import AttentionBackend, FoldedBackend
 from escsr.model.convolutional_attention import (
@@ -17,6 +23,7 @@ from escsr.model.convolutional_attention import (
     LargeKernelWeights,
     SharedLargeKernel,
     convolve_large,
+    convolve_per_image,
 )
 from escsr.model.flash_bias import FactorisedPositionBias, RankRule
 from escsr.model.position_bias import Bias, PositionFactors, TablePositionBias
@@ -79,6 +86,12 @@ def backend_within(network: nn.Module) -> AttentionBackend | None:
     return next((part.backend for part in parts), None)
 
 
+class WeightsWithSpectrum(tuple[Tensor, ...]):
+    """The weights of a dense large kernel, and what it does to each frequency beside them."""
+
+    spectrum: Tensor
+
+
 class FoldedLargeKernel(nn.Module):
     """The shared large kernel, already averaged."""
 
@@ -87,10 +100,18 @@ class FoldedLargeKernel(nn.Module):
         weights = source()
         self.first = nn.Buffer(weights[0].detach().clone())
         self.second = nn.Buffer(weights[1].detach().clone()) if len(weights) > 1 else None
+        has_spectrum = source.is_averaged and has_fast_spectrum(self.first)
+        self.spectrum = nn.Buffer(real_spectrum(self.first)) if has_spectrum else None
 
     def forward(self) -> LargeKernelWeights:
         """The weights as convolutions use them."""
-        return (self.first,) if self.second is None else (self.first, self.second)
+        if self.second is not None:
+            return (self.first, self.second)
+        if self.spectrum is None or torch.compiler.is_compiling():
+            return (self.first,)
+        weights = WeightsWithSpectrum((self.first,))
+        weights.spectrum = self.spectrum
+        return weights
 
 
 def _fold_attention(
@@ -184,6 +205,9 @@ class FoldedConvAttention(ConvAttention):
         """``LK * a + DK * a``: (B, P, H, W) -> (B, P, H, W)."""
         if dynamic_kernel is None or features.shape[0] != 1:
             return super().convolve(features, large_kernel, dynamic_kernel)
+        if isinstance(large_kernel, WeightsWithSpectrum) and is_faster_by_spectrum(features):
+            far = convolve_by_spectrum(features, large_kernel.spectrum, large_kernel[0].shape[-1])
+            return far.add_(convolve_per_image(features, dynamic_kernel))
         if self.kind == "dense":
             return _convolve_dense_merged(features, large_kernel, dynamic_kernel)
         return _convolve_decomposed_merged(features, large_kernel, dynamic_kernel)
