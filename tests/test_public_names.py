@@ -14,6 +14,7 @@ PUBLIC_NAMES = [
     "CheckpointError",
     "ConfigurationError",
     "DeviceMemoryError",
+    "DiskSpaceError",
     "ESCConfig",
     "EscsrError",
     "ImageError",

@@ -10,6 +10,7 @@ from escsr.errors import (
     CheckpointError,
     ConfigurationError,
     DeviceMemoryError,
+    DiskSpaceError,
     EscsrError,
     ImageError,
     ImageFormatError,
@@ -26,7 +27,8 @@ from escsr.errors import (
 from escsr.version import __version__
 
 if TYPE_CHECKING:
-    from escsr.inference.upscaler import Upscaler, upscale
+    from escsr.inference.one_call import upscale
+    from escsr.inference.upscaler import Upscaler
     from escsr.model import ESC, ESCConfig
     from escsr.weights import bundled_models, inspect_checkpoint, load_model
 
@@ -35,6 +37,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DeviceMemoryError",
+    "DiskSpaceError",
     "ESCConfig",
     "EscsrError",
     "ImageError",
@@ -59,9 +62,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("Upscaler", "upscale"):
-        from escsr.inference import upscaler
+        from escsr import inference
 
-        return upscaler.Upscaler if name == "Upscaler" else upscaler.upscale
+        return inference.Upscaler if name == "Upscaler" else inference.upscale
     if name in ("ESC", "ESCConfig"):
         from escsr import model
 

@@ -14,6 +14,7 @@ Each message says what came, what is allowed, and what to do::
     │   └── ImageValueError (ValueError)  an array or tensor of the wrong dtype, shape or range
     ├── OutputExistsError                 would overwrite a file without being asked to
     ├── DeviceMemoryError                 the smallest tile does not fit
+    ├── DiskSpaceError                    no room for the temporary files of an exact result
     ├── RecipeError (ValueError)          a training recipe with a wrong key or value
     ├── TrainingError                     training cannot go on: NaN loss, no images, wrong state
     └── MissingExtraError (ImportError)   an optional package is needed; names the extra
@@ -66,6 +67,10 @@ class OutputExistsError(EscsrError):
 
 class DeviceMemoryError(EscsrError):
     """Even the smallest tile does not fit into the memory at hand."""
+
+
+class DiskSpaceError(EscsrError):
+    """The temporary files of an exact result do not fit on their disk."""
 
 
 class RecipeError(EscsrError, ValueError):

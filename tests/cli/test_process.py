@@ -86,3 +86,25 @@ def test_an_encoding_without_the_letters_of_a_name_ends_nothing(
     assert done.returncode == 0, done.stderr
     assert b"\\u5199\\u771f_x2.png: done" in done.stdout
     assert photo.with_name("写真_x2.png").exists()
+
+
+def test_upscaling_loads_no_compiler_and_nothing_else_that_is_slow(
+    weights: Path, make_picture: MakePicture
+) -> None:
+    """Start-up is torch's own import and little more; torch's compiler takes longer than both."""
+    program = (
+        "import sys\n"
+        "from escsr.cli.app import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "slow = {'torch._dynamo', 'torch._inductor', 'rich.progress', 'matplotlib', 'onnx'}\n"
+        "print('slow:', sorted(slow & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "upscale", str(make_picture()), "-n", str(weights)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "done" in done.stdout, done.stderr
+    assert "slow: []" in done.stdout

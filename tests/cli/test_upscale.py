@@ -235,6 +235,8 @@ def test_a_dry_run_says_the_tiles_and_the_memory(upscale: Escsr, make_picture: M
     assert re.search(r"64x48 -> 128x96, whole, about \d+ MB", upscale(photo, "--dry-run").stdout)
     cut = upscale(photo, "--dry-run", "-t", "16", "--overlap", "0")
     assert re.search(r"12 tiles of at most 16 pixels, about \d+ MB of memory", cut.stdout)
+    exact = upscale(photo, "--dry-run", "-t", "16", "--exact")
+    assert re.search(r"exact, in 12 parts of at most 16 pixels, about \d+ MB", exact.stdout)
     refused = upscale(photo, "--dry-run", "--memory", "1MB")
     assert refused.exit_code == 1
     assert "memory limit" in refused.stderr
@@ -271,11 +273,26 @@ def test_tiles_overlap_memory_and_quality_reach_the_work(
     result = upscale(photo, *options, "--quality", "100")
     entry = json.loads(result.stdout)[0]
     assert (entry["num_tiles"], entry["precision"]) == (12, "float32")
+    assert entry["exact"] is False
     fine = Path(entry["output"]).stat().st_size
     result = upscale(photo, "--tile", "0", "--quality", "10", "--overwrite", "--json")
     entry = json.loads(result.stdout)[0]
-    assert entry["num_tiles"] == 1
+    assert (entry["num_tiles"], entry["exact"]) == (1, True)
     assert Path(entry["output"]).stat().st_size < fine
+
+
+def test_exact_parts_give_the_whole_images_file(upscale: Escsr, make_picture: MakePicture) -> None:
+    """A level apart at most; a dry run tells of temporary files."""
+    photo = make_picture("photo.png", width=320, height=240)
+    results = {}
+    for name, options in {"whole": ["-t", "0"], "exact": ["-t", "32", "--exact"]}.items():
+        output = photo.with_name(f"{name}.png")
+        assert upscale(photo, "-o", output, *options).exit_code == 0
+        results[name] = read_image(output).pixels.astype(int)
+    assert abs(results["exact"] - results["whole"]).max() <= 1
+    planned = upscale(photo, "--dry-run", "--memory", "72MB", "--exact").stdout
+    assert re.search(r"exact, in \d+ parts.*; \d+ MB of temporary files", planned)
+    assert "tiles" in upscale(photo, "--dry-run", "--memory", "72MB", "--no-exact").stdout
 
 
 def test_colours_are_kept_unless_it_is_turned_off(

@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,7 @@ import pyvips
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from escsr.errors import (
-    ImageValueError,
-)
+from escsr.errors import ImageValueError, ImageWriteError
 from escsr.images.files import WRITABLE_SUFFIXES, read_image
 from escsr.images.writer import ImageWriter, write_image
 
@@ -149,6 +148,53 @@ def test_rows_may_be_reused_by_the_caller(picture, tmp_path: Path) -> None:
             band[:] = pixels[start : start + 10]
             writer.write_rows(band)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, pixels)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_rows_that_are_handed_over_are_the_same_rows(
+    picture, tmp_path: Path, bit_depth: int
+) -> None:
+    """Whole arrays, views of others, and none at all, without a copy in between."""
+    pixels = picture(200, 300, bit_depth=bit_depth)
+    parts = [pixels[:0], pixels[:90], np.asfortranarray(pixels[90:150]), pixels[150:]]
+    with ImageWriter(
+        tmp_path / "a.png", width=300, height=200, channels=3, bit_depth=bit_depth
+    ) as writer:
+        for part in parts:
+            writer.hand_over(part)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, pixels)
+
+
+def test_rows_that_are_handed_over_are_not_waited_for(tmp_path: Path) -> None:
+    """The encoder takes a second for this noise; handing it over takes none of it."""
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
+    started = time.monotonic()
+    with ImageWriter(
+        tmp_path / "a.png", width=4000, height=3000, channels=3, bit_depth=8
+    ) as writer:
+        writer.hand_over(noise)
+        handed_over = time.monotonic()
+    assert handed_over - started < (time.monotonic() - started) / 2
+
+
+def test_a_writer_can_be_abandoned_from_another_thread(tmp_path: Path) -> None:
+    """Whoever waits for the encoder hears of it within moments, and no file stays."""
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
+    writer = ImageWriter(tmp_path / "a.png", width=4000, height=3000, channels=3, bit_depth=8)
+    timer = threading.Timer(0.1, writer.abandon)
+    with pytest.raises(ImageWriteError), writer:
+        writer.hand_over(noise)
+        timer.start()
+    timer.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_abandoning_a_finished_file_changes_nothing(picture, tmp_path: Path) -> None:
+    """It came too late."""
+    with ImageWriter(tmp_path / "a.png", width=56, height=40, channels=3, bit_depth=8) as writer:
+        writer.hand_over(picture())
+    writer.abandon()
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").pixels, picture())
 
 
 def test_views_and_foreign_byte_order_are_written_right(picture, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from escsr.images.files import read_image
 from escsr.inference import Upscaler
 from escsr.inference.colour_guard import REACH_PIXELS, keep_colours
 from escsr.inference.engine import Engine
-from escsr.inference.memory import Workload, network_cost, plan_tiles
+from escsr.inference.memory import Workload, plan_tiles
+from escsr.inference.network_cost import network_cost
 from escsr.model import variant
 from escsr.weights import load_model
 from tests.inference.networks import NearestEnlarger, smallest

@@ -16,7 +16,7 @@ from escsr.errors import CheckpointError, ConfigurationError, ImageSizeError
 from escsr.images.files import probe_image, read_image
 from escsr.images.writer import write_image
 from escsr.inference import Upscaler
-from escsr.inference.memory import network_cost
+from escsr.inference.network_cost import network_cost
 from escsr.inference.tiling import AxisScale, Span
 from escsr.model import ESC, VARIANTS
 from escsr.model.axis_view import AxisView

@@ -1,5 +1,8 @@
 """Attention in cached pieces: the naive one's results and gradients, and no more memory."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -63,3 +66,34 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for() -> None:
     with torch.no_grad():
         result = attend(*parts(2), backend="chunked")
     assert result.grad_fn is None
+
+
+# The compiler looks at .grad of every tensor that goes on behind a graph's end.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_a_compiled_network_leaves_the_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few operations however many pieces there are, and the gradients of the network as it is."""
+    monkeypatch.setattr(chunked_attention, "SCORES_PER_PIECE", 2 * 81)  # one window
+    num_operations: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        num_operations.append(len(graph.graph.nodes))
+        return graph
+
+    torch.compiler.reset()
+    attend_compiled = torch.compile(attend, backend=count)  # pyright: ignore[reportArgumentType]
+    given = parts(50)
+    results: list[list[Tensor]] = []
+    for run in (attend_compiled, attend):
+        result = run(*given, backend="chunked")
+        results.append([result, *torch.autograd.grad(result.square().sum(), given)])
+    torch.compiler.reset()
+    for ours, right in zip(*results, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-10, atol=1e-12)
+    # 50 pieces of four operations would be 200.
+    assert 0 < sum(num_operations) < 60
+
+
+def test_importing_the_network_does_not_load_the_compiler() -> None:
+    """torch._dynamo takes longer than torch itself."""
+    program = "import sys, escsr.model; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -39,34 +40,45 @@ class BarView(LineView):
         self._progress = progress
         self._total_pixels = sum(num_pixels(job.output_size) for job in jobs)
         self._done_pixels = 0
-        self._job_pixels = 0
+        self._begun: dict[Path, int] = {}
+        """Pixels of the files that have begun and are not settled; the last is the current one."""
+        self._current_done = 0.0
         self._file_bar = progress.add_task("", total=None, visible=False)
         self._run_bar = progress.add_task(
             "all files", total=self._total_pixels, visible=len(jobs) > 1
         )
 
     def begin(self, job: Job) -> None:
-        """Start the bar of this file."""
-        self._job_pixels = num_pixels(job.output_size)
+        """Start the bar of this file; those before it are only being written."""
+        pixels = self._begun[job.file.path] = num_pixels(job.output_size)
         name = printable(job.file.path.name)
-        self._progress.reset(self._file_bar, total=self._job_pixels, description=name, visible=True)
+        self._current_done = 0.0
+        self._progress.reset(self._file_bar, total=pixels, description=name, visible=True)
 
     def advance(self, fraction: float) -> None:
         """Move both bars."""
-        pixels = fraction * self._job_pixels
-        self._progress.update(self._file_bar, completed=pixels)
-        self._progress.update(self._run_bar, completed=self._done_pixels + pixels)
+        self._current_done = fraction * list(self._begun.values())[-1]
+        self._progress.update(self._file_bar, completed=self._current_done)
+        self._show_run()
 
     def end(self, result: FileResult) -> None:
         """Write the line; the pixels that a failed file left undone leave the run's bar."""
         super().end(result)
+        is_current = result.input in list(self._begun)[-1:]
+        pixels = self._begun.pop(result.input, 0)
         if result.status == "done":
-            self._done_pixels += self._job_pixels
+            self._done_pixels += pixels
         else:
-            self._total_pixels -= self._job_pixels
-        self._job_pixels = 0
-        self._progress.update(self._file_bar, visible=False)
-        self._progress.update(self._run_bar, completed=self._done_pixels, total=self._total_pixels)
+            self._total_pixels -= pixels
+        if is_current:
+            self._current_done = 0.0
+            self._progress.update(self._file_bar, visible=False)
+        self._show_run()
+
+    def _show_run(self) -> None:
+        written = sum(list(self._begun.values())[:-1])
+        completed = self._done_pixels + written + self._current_done
+        self._progress.update(self._run_bar, completed=completed, total=self._total_pixels)
 
 
 class RateColumn(ProgressColumn):

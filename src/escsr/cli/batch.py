@@ -1,7 +1,6 @@
-"""Do the jobs of a run one after another; one bad file never ends it."""
+"""Do the jobs of a run in order; one bad file never ends it."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,11 +12,12 @@ from escsr.cli.progress import RunView
 from escsr.cli.results import FileResult
 from escsr.errors import EscsrError
 from escsr.inference.file_job import UpscaleReport
+from escsr.inference.pipeline import FileOutcome, FileWatch
 
 logger = logging.getLogger(__name__)
 
-Work: TypeAlias = Callable[[Job, Callable[[float], None]], UpscaleReport]
-"""Does one job, and calls back with the fraction that is done."""
+Work: TypeAlias = Callable[[list[Job], FileWatch], None]
+"""Does jobs, and tells of each; whatever goes wrong with one is its outcome."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,40 +39,86 @@ class Outcome:
         return SOME_FAILED if failed else ALL_DONE
 
 
-def run_jobs(planned: Sequence[Job | FileResult], work: Work, view: RunView) -> Outcome:
-    """Do each job, and tell the view about each input.
+def run_jobs(
+    planned: Sequence[Job | FileResult],
+    work: Work,
+    view: RunView,
+    on_report: Callable[[UpscaleReport], None],
+) -> Outcome:
+    """Do the jobs, and tell the view about each input.
 
     Args:
         planned: jobs to do, and results of inputs that need no work.
-        work: does one job; whatever it raises is that file's failure and no other's.
+        work: does the jobs.
         view: shows the run.
+        on_report: told how each job was done.
     Returns:
         The results; after an interruption, the rest are marked as interrupted.
     """
-    results: list[FileResult] = []
+    jobs = [entry for entry in planned if isinstance(entry, Job)]
+    told = _ToldInOrder(planned, jobs, view, on_report)
     interruption = None
     try:
-        for entry in planned:
-            result = _run_job(entry, work, view) if isinstance(entry, Job) else entry
-            results.append(result)
-            view.end(result)
+        told.tell_settled()
+        if jobs:
+            work(jobs, told)
     except KeyboardInterrupt as error:
         interruption = error
-        rest = planned[len(results) :]
-        results.extend(e.result("interrupted") if isinstance(e, Job) else e for e in rest)
-    return Outcome(results=results, interruption=interruption)
+        rest = planned[len(told.results) :]
+        told.results.extend(e.result("interrupted") if isinstance(e, Job) else e for e in rest)
+    return Outcome(results=told.results, interruption=interruption)
 
 
-def _run_job(job: Job, work: Work, view: RunView) -> FileResult:
-    view.begin(job)
-    start = time.perf_counter()
-    try:
-        report = work(job, view.advance)
-    except EscsrError as error:
-        return job.result("failed", error=printable(error), seconds=time.perf_counter() - start)
-    except Exception as error:
-        # A defect of ours or of a library: this file's failure, but not the collection's.
-        logger.debug("Unexpected error", exc_info=True)
-        text = f"unexpected {type(error).__name__}: {printable(error)} (--verbose shows where)"
-        return job.result("failed", error=text, seconds=time.perf_counter() - start)
-    return job.result("done", seconds=time.perf_counter() - start, report=report)
+class _ToldInOrder:
+    """Turns what becomes of jobs into results of all inputs, in order, and shows them."""
+
+    def __init__(
+        self,
+        planned: Sequence[Job | FileResult],
+        jobs: list[Job],
+        view: RunView,
+        on_report: Callable[[UpscaleReport], None],
+    ) -> None:
+        self.results: list[FileResult] = []
+        self._planned = planned
+        self._jobs = jobs
+        self._view = view
+        self._on_report = on_report
+
+    def begin(self, index: int) -> None:
+        """The network turns to a job."""
+        self._view.begin(self._jobs[index])
+
+    def advance(self, fraction: float) -> None:
+        """It is this far."""
+        self._view.advance(fraction)
+
+    def end(self, index: int, outcome: FileOutcome) -> None:
+        """A job is settled, and with it the inputs behind it that need none."""
+        self._tell(_result(self._jobs[index], outcome))
+        if outcome.report is not None:
+            self._on_report(outcome.report)
+        self.tell_settled()
+
+    def tell_settled(self) -> None:
+        """Tell of inputs that need no work, up to the next job."""
+        for entry in self._planned[len(self.results) :]:
+            if isinstance(entry, Job):
+                return
+            self._tell(entry)
+
+    def _tell(self, result: FileResult) -> None:
+        self.results.append(result)
+        self._view.end(result)
+
+
+def _result(job: Job, outcome: FileOutcome) -> FileResult:
+    error = outcome.error
+    if error is None:
+        return job.result("done", seconds=outcome.seconds, report=outcome.report)
+    if isinstance(error, EscsrError):
+        return job.result("failed", error=printable(error), seconds=outcome.seconds)
+    # A defect of ours or of a library: this file's failure, but not the collection's.
+    logger.debug("Unexpected error", exc_info=error)
+    text = f"unexpected {type(error).__name__}: {printable(error)} (--verbose shows where)"
+    return job.result("failed", error=text, seconds=outcome.seconds)

@@ -75,4 +75,5 @@ def _as_dict(result: FileResult) -> dict[str, str | int | float | None]:
         "device": None if report is None else report.device,
         "precision": None if report is None else report.precision,
         "num_tiles": None if report is None else report.num_tiles,
+        "exact": None if report is None else report.is_exact,
     }

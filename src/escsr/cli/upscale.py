@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
+from escsr.cli.convolution_caches import bound_convolution_caches
 from escsr.cli.log import VerboseOption, show_log
+from escsr.cli.quick_imports import importing_quickly
 
 UPSCALE_HELP = """Make images larger.
 
@@ -61,14 +63,28 @@ Overlap = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, float32, float16, bfloat16.")]
+Backend = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="How the network runs: auto, native, eager, reference."),
+]
 Attention = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="How attention runs: auto, sdpa, flex, flashbias, chunked, naive."
+        metavar="NAME",
+        help="How attention runs: auto, sdpa, flex, triton, flashbias, chunked, naive.",
     ),
 ]
 Memory = Annotated[
     str | None, typer.Option(metavar="AMOUNT", help="Memory to plan with, such as 2GB.")
+]
+Exact = Annotated[
+    bool | None,
+    typer.Option(
+        "--exact/--no-exact",
+        help="Large images: as in one piece, or in tiles that differ a little. [default: exact "
+        "where it costs little more]",
+        show_default=False,
+    ),
 ]
 KeepColours = Annotated[
     bool,
@@ -119,8 +135,10 @@ def upscale_command(
     overlap: Overlap = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    backend: Backend = "auto",
     attention: Attention = "auto",
     memory: Memory = None,
+    exact: Exact = None,
     keep_colours: KeepColours = True,
     suffix: Suffix = None,
     image_format: Format = None,
@@ -136,7 +154,9 @@ def upscale_command(
     """Make images larger."""
     if verbose:
         show_log()
-    from escsr.cli.upscale_run import UpscaleRequest, run_upscale
+    bound_convolution_caches()
+    with importing_quickly():
+        from escsr.cli.upscale_run import UpscaleRequest, run_upscale
 
     request = UpscaleRequest(
         inputs=[*(inputs or []), *(more_inputs or [])],
@@ -150,8 +170,10 @@ def upscale_command(
         overlap_pixels=overlap,
         device=device,
         precision=precision,
+        backend=backend,
         attention=attention,
         memory=memory,
+        exact=exact,
         keep_colours=keep_colours,
         name_suffix=suffix,
         image_format=image_format,

@@ -1,7 +1,6 @@
 """What ``escsr upscale`` does: check, find the inputs, plan, work, and say what became of it."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +24,12 @@ from escsr.cli.options import (
 from escsr.cli.plan import Job, PlanRules, plan_jobs
 from escsr.cli.progress import shown_run, summary_line
 from escsr.cli.results import FileResult, Size, results_as_json
-from escsr.errors import ConfigurationError, EscsrError, ImageWriteError
+from escsr.errors import ConfigurationError, EscsrError
 from escsr.images.files import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES
+from escsr.inference.backends import BackendChoice
 from escsr.inference.devices import Precision
-from escsr.inference.file_job import UpscaleReport
+from escsr.inference.enlarger import WorkPlan
+from escsr.inference.file_job import FileJob, UpscaleReport
 from escsr.inference.geometry import SizeWish
 from escsr.inference.upscaler import Upscaler
 from escsr.model.attention_backends import FoldedBackend
@@ -51,8 +52,10 @@ class UpscaleRequest:
     overlap_pixels: int | None
     device: str
     precision: str
+    backend: str
     attention: str
     memory: str | None
+    exact: bool | None
     keep_colours: bool
     name_suffix: str | None
     image_format: str | None
@@ -94,7 +97,8 @@ def run_upscale(request: UpscaleRequest) -> int:
             rehearse = partial(_rehearsed, upscaler=upscaler, rules=rules, wish=wish)
             planned = [rehearse(e) if isinstance(e, Job) else e for e in planned]
         with shown_run(planned, stdout_is_taken=request.as_json) as view:
-            outcome = run_jobs(planned, _work_of(request, upscaler, rules, wish), view)
+            work = _work_of(request, upscaler, rules, wish)
+            outcome = run_jobs(planned, work, view, _log_report)
     _tell(outcome, request)
     return outcome.exit_status
 
@@ -130,14 +134,22 @@ def _make_upscaler(request: UpscaleRequest) -> Upscaler:
         scale=request.scale,  # refused here where the model cannot be asked for it
         device=request.device,
         precision=cast(Precision, request.precision),  # the Upscaler checks it
-        attention_backend=cast(FoldedBackend, request.attention),  # it checks this too
+        backend=cast(BackendChoice, request.backend),  # it checks this too
+        attention_backend=cast(FoldedBackend, request.attention),  # and this
         tile=parse_tile(request.tile),
         overlap_pixels=request.overlap_pixels,
         memory_limit_bytes=parse_memory(request.memory),
+        exact="auto" if request.exact is None else request.exact,
         keep_colours=request.keep_colours,
     )
     factors = ", ".join(f"x{scale}" for scale in upscaler.scales)
-    logger.info("Model %s (%s) on %s", upscaler.model_name, factors, upscaler.device)
+    logger.info(
+        "Model %s (%s) on %s with the back-end %s",
+        upscaler.model_name,
+        factors,
+        upscaler.device,
+        upscaler.backend,
+    )
     return upscaler
 
 
@@ -171,14 +183,20 @@ def _rehearsed(job: Job, *, upscaler: Upscaler, rules: PlanRules, wish: SizeWish
     except EscsrError as error:
         return job.result("failed", error=printable(error))
     notes = [job.note] if job.note else []
-    tiles = _tiles_in_words(plan.num_tiles, len(plan.tiles), plan.tile_pixels)
-    notes.append(f"{tiles}, about {plan.peak_memory_bytes / 1e6:.0f} MB of memory")
+    notes.append(f"{_work_in_words(plan, num_passes=len(plan.tiles))} of memory")
+    if plan.disk_bytes:
+        notes.append(f"{plan.disk_bytes / 1e6:.0f} MB of temporary files")
     return replace(job, note="; ".join(notes)).result("planned")
 
 
-def _tiles_in_words(num_tiles: int, num_passes: int, tile_pixels: int) -> str:
-    whole = num_tiles == num_passes
-    return "whole" if whole else f"{num_tiles} tiles of at most {tile_pixels} pixels"
+def _work_in_words(plan: WorkPlan | UpscaleReport, *, num_passes: int) -> str:
+    """How an image is cut, and how much memory that takes."""
+    size = f"about {plan.peak_memory_bytes / 1e6:.0f} MB"
+    if plan.num_tiles == num_passes:
+        return f"whole, {size}"
+    if plan.is_exact:
+        return f"exact, in {plan.num_tiles} parts of at most {plan.tile_pixels} pixels, {size}"
+    return f"{plan.num_tiles} tiles of at most {plan.tile_pixels} pixels, {size}"
 
 
 def _missing_result(missing: MissingInput) -> FileResult:
@@ -186,46 +204,30 @@ def _missing_result(missing: MissingInput) -> FileResult:
 
 
 def _work_of(request: UpscaleRequest, upscaler: Upscaler, rules: PlanRules, wish: SizeWish) -> Work:
-    def work(job: Job, on_progress: Callable[[float], None]) -> UpscaleReport:
-        _make_folder(job.output.parent)
-        report = upscaler.upscale_file(
-            job.file.path,
-            job.output,
-            scale=wish.scale,
-            width=wish.width,
-            height=wish.height,
-            longest=wish.longest,
+    def file_job(job: Job) -> FileJob:
+        return FileJob(
+            input=job.file.path,
+            output=job.output,
+            wish=wish,
             overwrite=rules.existing == "overwrite",
+            make_folder=True,
             quality=request.quality,
             max_pixels=rules.max_pixels,
-            on_progress=on_progress,
         )
-        _log_report(report)
-        return report
 
-    return work
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageWriteError(
-            f"The output folder {folder} cannot be made: {error.strerror}. Give another --output."
-        ) from error
+    return lambda jobs, watch: upscaler.upscale_files([file_job(job) for job in jobs], watch)
 
 
 def _log_report(report: UpscaleReport) -> None:
     passes = " then ".join(f"x{factor:.4g}" for factor in report.passes)
     logger.info(
-        "%s: %s %s on %s in %s, %s, about %.0f MB planned",
+        "%s: %s %s on %s in %s, %s planned",
         printable(report.input),
         report.model,
         passes,
         report.device,
         report.precision,
-        _tiles_in_words(report.num_tiles, len(report.passes), report.tile_pixels),
-        report.peak_memory_bytes / 1e6,
+        _work_in_words(report, num_passes=len(report.passes)),
     )
 
 

@@ -16,7 +16,7 @@ from escsr.images.tiff_tags import Tag, TagLayout, serialise
 
 _STRIP_BYTES = 1 << 18
 _CAPACITY_BYTES = 1 << 24
-"""Rows that may wait; one more push can add at most its own size."""
+"""Rows that may wait; a push that is larger by itself waits until it is alone."""
 
 _LAYOUT = TagLayout(order="<", big=True, first_at=8)
 _HEADER_BYTES = 16
@@ -47,22 +47,25 @@ class RowStream:
         self._closed = False
         self._changed = threading.Condition()
 
-    def push(self, data: bytes) -> None:
+    def push(self, data: bytes | memoryview) -> None:
         """Append bytes of rows, waiting while too many are queued.
 
         Args:
-            data: little-endian pixels.
+            data: little-endian pixels; not copied.
         Raises:
             StreamClosedError: the stream was closed, so nobody will read them.
         """
         with self._changed:
-            while self._waiting_bytes >= _CAPACITY_BYTES and not self._closed:
+            while self._is_full_for(len(data)) and not self._closed:
                 self._changed.wait()
             if self._closed:
                 raise StreamClosedError
             self._waiting.append(memoryview(data))
             self._waiting_bytes += len(data)
             self._changed.notify_all()
+
+    def _is_full_for(self, num_bytes: int) -> bool:
+        return bool(self._waiting) and self._waiting_bytes + num_bytes > _CAPACITY_BYTES
 
     def close(self) -> None:
         """Wake and turn away both sides: pushing raises, reading ends."""

@@ -30,6 +30,8 @@ __all__ = ["ImageWriter", "check_output", "resize_pixels", "write_image"]
 _SLICE_BYTES = 1 << 22
 _PATIENCE_S = 10.0
 """How long an interrupted program waits for an encoder that is deep in its work."""
+_LOOK_UP_S = 0.1
+"""How often a thread that waits for an encoder looks whether it was told to give up."""
 
 
 class ImageWriter:
@@ -95,6 +97,7 @@ class ImageWriter:
         self._rows = RowStream(width=width, height=height, channels=channels, bit_depth=bit_depth)
         self._temporary = self._path.parent / f".escsr-{secrets.token_hex(6)}.partial"
         self._failure: BaseException | None = None
+        self._abandoned = threading.Event()
         self._worker = threading.Thread(target=self._encode, name="escsr-writer", daemon=True)
 
     def __enter__(self) -> Self:
@@ -125,14 +128,38 @@ class ImageWriter:
         """
         self._check_rows(rows)
         step = max(1, _SLICE_BYTES // (self._row_shape[0] * self._row_shape[1] * 2))
+        for start in range(0, rows.shape[0], step):
+            part = rows[start : start + step].astype(self._dtype, copy=False)
+            self._push(part.tobytes())
+        self._rows_written += rows.shape[0]
+
+    def hand_over(self, rows: Pixels) -> None:
+        """Append rows as ``write_rows`` does, but neither copy them nor wait for them.
+
+        It returns when those handed over before are encoded; the array must not change before the
+        block ends. Args and errors as for ``write_rows``.
+        """
+        self._check_rows(rows)
+        if rows.size:
+            samples = np.ascontiguousarray(rows, self._dtype).reshape(-1)
+            self._push(samples.view(np.uint8).data)
+        self._rows_written += rows.shape[0]
+
+    def abandon(self) -> None:
+        """Make the encoder give up, from any thread; a finished file stays.
+
+        A thread that waits for it at the end of the block gets an ImageWriteError.
+        """
+        self._abandoned.set()
+        self._target.refuse()
+        self._rows.close()
+
+    def _push(self, data: bytes | memoryview) -> None:
         try:
-            for start in range(0, rows.shape[0], step):
-                part = rows[start : start + step].astype(self._dtype, copy=False)
-                self._rows.push(part.tobytes())
+            self._rows.push(data)
         except StreamClosedError:
             self._worker.join()
             self._raise_failure()
-        self._rows_written += rows.shape[0]
 
     def __exit__(
         self,
@@ -152,7 +179,7 @@ class ImageWriter:
                 f"{self._path} was announced with {self._height} rows, and {self._rows_written} "
                 "were written; write all of them before the block ends."
             )
-        self._worker.join()
+        self._await_worker()
         self._raise_failure()
         try:
             if self._format.name == "TIFF" and self._metadata.exif:
@@ -166,6 +193,12 @@ class ImageWriter:
             self._temporary.replace(self._path)
         except OSError as error:
             raise self._explained(error) from error
+
+    def _await_worker(self) -> None:
+        while self._worker.is_alive():
+            self._worker.join(_LOOK_UP_S)
+            if self._worker.is_alive() and self._abandoned.is_set():
+                raise ImageWriteError(f"{self._path} was given up before it was complete.")
 
     def _discard(self) -> None:
         """Stop the worker and remove the temporary file, if they are still there."""

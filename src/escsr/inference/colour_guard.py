@@ -39,7 +39,7 @@ def keep_colours(
         further than the Gaussian reaches.
     """
     seen = _mean_per_pixel(sr_image.clamp(0, 1), lr_image)
-    drift = _blur(lr_image - seen, sigma_pixels)
+    drift = blur(lr_image - seen, sigma_pixels)
     if sr_image.is_contiguous(memory_format=torch.channels_last):
         # Interpolating and adding are nearly twice as fast where both lie alike in memory.
         drift = drift.contiguous(memory_format=torch.channels_last)
@@ -55,9 +55,12 @@ def _mean_per_pixel(sr_image: ImageBatch, lr_image: ImageBatch) -> ImageBatch:
     return F.avg_pool2d(sr_image, (height // rows, width // columns))
 
 
-def _blur(image: ImageBatch, sigma_pixels: float) -> ImageBatch:
-    """Average with Gaussian weights those neighbours that exist, so borders are not darkened."""
-    kernel = _gaussian(sigma_pixels).to(image)
+def blur(image: ImageBatch, sigma_pixels: float = BLUR_SIGMA_PIXELS) -> ImageBatch:
+    """Average with Gaussian weights those neighbours that exist, so borders are not darkened.
+
+    (B, 3, H, W) -> (B, 3, H, W); it looks ``REACH_PIXELS`` far with ``BLUR_SIGMA_PIXELS``.
+    """
+    kernel = _gaussian(sigma_pixels, image.device).to(image.dtype)
     planes = image.flatten(0, 1).unsqueeze(1)
     weight = _convolve(torch.ones_like(planes[:1]), kernel)
     return _convolve(planes, kernel).div_(weight).view(image.shape)
@@ -70,8 +73,8 @@ def _convolve(planes: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, reach))
 
 
-def _gaussian(sigma_pixels: float) -> Tensor:
+def _gaussian(sigma_pixels: float, device: torch.device) -> Tensor:
     reach = math.ceil(3 * sigma_pixels)
-    offset = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    offset = torch.arange(-reach, reach + 1, dtype=torch.float32, device=device)
     weights = torch.exp(-(offset**2) / (2 * sigma_pixels**2))
     return weights / weights.sum()

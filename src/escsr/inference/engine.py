@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from escsr.errors import CheckpointError, ConfigurationError
+from escsr.inference.backends import Backend, BackendChoice, accelerate, choose_backend, prepare
 from escsr.inference.colour_guard import keep_colours
 from escsr.inference.folding import backend_within, fold, position_rank
 from escsr.model.attention_backends import AttentionBackend, FoldedBackend, require_available
@@ -40,6 +41,7 @@ class Engine:
         *,
         scale: int,
         device: torch.device,
+        backend: BackendChoice = "auto",
         attention_backend: FoldedBackend | None = None,
         flash_bias: RankRule | None = None,
         keep_colours: bool = False,
@@ -51,14 +53,15 @@ class Engine:
             network: (B, 3, H, W) -> (B, 3, scale*H, scale*W).
             scale: its factor.
             device: where to run it.
+            backend: how to run it.
             attention_backend: replaces the network's own choice.
             flash_bias: the rank of "flashbias".
             keep_colours: give results the low frequencies of their source.
             padding: "window" extends an image at the bottom and right by reflection to whole
                 windows and crops the result, as the reference's tester does.
         Raises:
-            ConfigurationError: no such padding or attention back-end, the back-end cannot run
-                here, or whole windows of a network that has none.
+            ConfigurationError: no such padding or back-end, the back-end cannot run here, or
+                whole windows of a network that has none.
         """
         self.scale = scale
         self.device = device
@@ -66,17 +69,20 @@ class Engine:
         self.makes_any_size = isinstance(network, ESC) and network.config.is_arbitrary_scale
         self._keep_colours = keep_colours
         self._multiple = _multiple_to_pad_to(padding, self.config)
+        self.backend: Backend = choose_backend(backend, device)
         # Apple's back-end has had wrong results with channels_last.
-        self._memory_format = (
-            torch.contiguous_format if device.type == "mps" else torch.channels_last
-        )
+        is_plain = device.type == "mps" or self.backend == "reference"
+        self._memory_format = torch.contiguous_format if is_plain else torch.channels_last
         if attention_backend is not None:
             require_available(attention_backend, device)
-        folded = fold(network, attention_backend=attention_backend, flash_bias=flash_bias)
+        folded = prepare(
+            network, self.backend, attention_backend=attention_backend, flash_bias=flash_bias
+        )
         self.position_rank = position_rank(folded)
         self.attention_backend: AttentionBackend | None = backend_within(folded)
         self._folded = folded.float()
         self._networks: dict[torch.dtype, nn.Module] = {}
+        self._layered: dict[torch.dtype, nn.Module] = {}
         self._lock = threading.Lock()
         self._told_of_fallback = False
 
@@ -112,6 +118,33 @@ class Engine:
             "The network gives NaN or infinite values in float32 too, so its weights are broken. "
             "Download or convert the checkpoint again, or choose another model."
         )
+
+    @property
+    def keeps_colours(self) -> bool:
+        """Whether results get the low frequencies of their source."""
+        return self._keep_colours
+
+    @property
+    def multiple(self) -> int:
+        """An image is extended to multiples of so many pixels before the network sees it."""
+        return self._multiple
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether ``layered_network`` has one; the reference is only for measuring."""
+        return isinstance(self._folded, ESC) and self.backend != "reference"
+
+    def layered_network(self, dtype: torch.dtype) -> ESC:
+        """The network with its blocks and layers, whatever the back-end.
+
+        It is shared, so leave it as it is.
+        """
+        with self._lock:
+            if dtype not in self._layered:
+                self._layered[dtype] = self._moved(dtype)
+            network = self._layered[dtype]
+        assert isinstance(network, ESC), "whoever asks has looked at is_layered"
+        return network
 
     def images_at_once(self, num_images: int) -> int:
         """How many images of a batch go through the network together.
@@ -151,11 +184,16 @@ class Engine:
     def _network(self, dtype: torch.dtype) -> nn.Module:
         with self._lock:
             if dtype not in self._networks:
-                moved = copy.deepcopy(self._folded).to(self.device, dtype)
-                # It reaches only tensors of four dimensions: the kernels. (Torch's stub lacks it.)
-                moved.to(memory_format=self._memory_format)  # pyright: ignore[reportCallIssue]
-                self._networks[dtype] = moved
+                self._networks[dtype] = accelerate(self._moved(dtype), self.backend)
             return self._networks[dtype]
+
+    def _moved(self, dtype: torch.dtype) -> nn.Module:
+        """A copy on the device, in a precision."""
+        moved = copy.deepcopy(self._folded).to(self.device, dtype)
+        # It reaches only tensors of four dimensions: the kernels. (Torch's stub lacks it.)
+        if self._memory_format == torch.channels_last:
+            moved.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return moved
 
     def _tell_of_fallback(self, dtype: torch.dtype) -> None:
         with self._lock:

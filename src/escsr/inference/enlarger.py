@@ -1,6 +1,6 @@
 """Plan and run the passes that make a larger image: the part that files and arrays share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from escsr.inference.devices import (
+    FreedMemory,
     Precision,
     available_memory_bytes,
     choose_dtype,
@@ -15,16 +16,18 @@ from escsr.inference.devices import (
     release_cached_memory,
 )
 from escsr.inference.engine import Engine
+from escsr.inference.exact.choice import ExactChoice, choose_pass
+from escsr.inference.exact.plan import ExactPlan, Room
+from escsr.inference.exact.run import enlarge_exactly
 from escsr.inference.geometry import Enlargement, SizeWish, plan_enlargement
-from escsr.inference.memory import TileChoice, TilePlan, Workload, network_cost, plan_tiles
+from escsr.inference.memory import TileChoice, TilePlan, Workload, plan_tiles
 from escsr.inference.models import ModelShelf
+from escsr.inference.network_cost import network_cost
 from escsr.inference.planes import PixelPlanes, Pixels, SourceShape
+from escsr.inference.progress_meter import OnProgress, ProgressMeter
 from escsr.inference.streaming import RunNetwork, enlarge_in_bands
 from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
-
-OnProgress = Callable[[float], None]
-"""Called with the fraction of the work that is done; never falls, and ends at 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +42,8 @@ class WorkSettings:
     """Least overlap of tiles in LR pixels; None is a window, and at least 32."""
     memory_limit_bytes: int | None
     """Bound on the estimate of what is held at once."""
+    exact: ExactChoice = "auto"
+    """Whether an image that is cut gives what it gives whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +52,7 @@ class WorkPlan:
 
     enlargement: Enlargement
     """Passes and sizes."""
-    tiles: tuple[TilePlan, ...]
+    tiles: tuple[TilePlan | ExactPlan, ...]
     """One plan per pass."""
     dtype: torch.dtype
     """Precision of the networks."""
@@ -65,7 +70,17 @@ class WorkPlan:
     @property
     def tile_pixels(self) -> int:
         """Longest side of a tile in the last pass, in pixels of what it reads."""
-        return self.tiles[-1].grid.tile_pixels
+        return self.tiles[-1].tile_pixels
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every pass gives what the whole image gives in one piece."""
+        return all(plan.is_exact for plan in self.tiles)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the temporary files of the pass that needs most."""
+        return max(plan.disk_bytes for plan in self.tiles)
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -74,7 +89,7 @@ class WorkPlan:
 
 
 class Enlarger:
-    """Networks and settings; holds nothing that a call changes, but the networks it has loaded."""
+    """Networks and settings; a call changes nothing of it that changes a result."""
 
     def __init__(
         self, shelf: ModelShelf, settings: WorkSettings, *, default_scale: float | None
@@ -82,6 +97,7 @@ class Enlarger:
         self.shelf = shelf
         self.settings = settings
         self._default_scale = default_scale
+        self._freed_memory = FreedMemory(shelf.device)
 
     def plan_size(self, width: int, height: int, wish: SizeWish) -> Enlargement:
         """The passes and the final size for a source of one size; loads nothing."""
@@ -110,7 +126,8 @@ class Enlarger:
         """
         sizes = ((source.width, source.height), *enlargement.sizes)
         bytes_per_pixel = source.channels * source.bytes_per_sample
-        tiles: list[TilePlan] = []
+        dtype = self._dtype(eight_bit=source.bytes_per_sample == 1)
+        tiles: list[TilePlan | ExactPlan] = []
         for index, scale in enumerate(enlargement.passes):
             (width, height), output_size = sizes[index], sizes[index + 1]
             is_last = index == len(enlargement.passes) - 1
@@ -128,8 +145,7 @@ class Enlarger:
                 held_bytes=held,
             )
             factor = max(output_size[0] / width, output_size[1] / height)
-            tiles.append(self._plan_tiles(workload, engine, factor))
-        dtype = self._dtype(eight_bit=source.bytes_per_sample == 1)
+            tiles.append(self._plan_pass(workload, engine, factor, dtype))
         return WorkPlan(enlargement=enlargement, tiles=tuple(tiles), dtype=dtype)
 
     def stream(
@@ -142,22 +158,16 @@ class Enlarger:
         """
         enlargement = plan.enlargement
         sizes = ((source.width, source.height), *enlargement.sizes[:-1])
-        meter = _ProgressMeter(sum(width * height for width, height in sizes), on_progress)
+        meter = ProgressMeter(sum(width * height for width, height in sizes), on_progress)
         passes = zip(enlargement.passes, enlargement.sizes, plan.tiles, strict=True)
         for index, (scale, size, tiles) in enumerate(passes):
-            rows = enlarge_in_bands(
-                source,
-                _run_of(self.shelf.engine(scale), plan.dtype),
-                output_size=size,
-                grid=tiles.grid,
-                on_pixels_done=meter.add,
-                on_memory_error=lambda: release_cached_memory(self.shelf.device),
-            )
+            rows = self._enlarge(source, scale, size, tiles, plan.dtype, meter)
             if index == len(plan.tiles) - 1:
                 yield from rows
             else:
                 source = replace(source, pixels=assemble(rows, source, size))
         meter.finish()
+        self._freed_memory.release()
 
     def run_whole(self, image: ImageBatch, plan: WorkPlan) -> Tensor | None:
         """Run all passes over a batch in one piece, on the device and without copies.
@@ -178,11 +188,45 @@ class Enlarger:
             if not is_out_of_memory(error):
                 raise
         else:
+            self._freed_memory.release()
             return image
         release_cached_memory(self.shelf.device)
         return None
 
-    def _plan_tiles(self, workload: Workload, engine: Engine, factor: float) -> TilePlan:
+    def _enlarge(
+        self,
+        source: PixelPlanes,
+        scale: int,
+        size: tuple[int, int],
+        tiles: TilePlan | ExactPlan,
+        dtype: torch.dtype,
+        meter: ProgressMeter,
+    ) -> Iterator[Pixels]:
+        """Run one pass."""
+        engine = self.shelf.engine(scale)
+        if isinstance(tiles, ExactPlan):
+            pixels = source.width * source.height
+            return enlarge_exactly(
+                source,
+                engine,
+                tiles,
+                output_size=size,
+                dtype=dtype,
+                on_share_done=lambda share: meter.add(share * pixels),
+            )
+        return enlarge_in_bands(
+            source,
+            _run_of(engine, dtype),
+            output_size=size,
+            grid=tiles.grid,
+            on_pixels_done=meter.add,
+            on_memory_error=lambda: release_cached_memory(self.shelf.device),
+        )
+
+    def _plan_pass(
+        self, workload: Workload, engine: Engine, factor: float, dtype: torch.dtype
+    ) -> TilePlan | ExactPlan:
+        settings = self.settings
         cost = network_cost(
             engine.config,
             scale=factor,
@@ -190,13 +234,29 @@ class Enlarger:
             position_rank=engine.position_rank,
             device_type=engine.device.type,
         )
-        return plan_tiles(
+        available = available_memory_bytes(self.shelf.device)
+        tiles = plan_tiles(
             workload,
             cost,
-            tile=self.settings.tile,
-            overlap_pixels=self.settings.overlap_pixels,
-            available_bytes=available_memory_bytes(self.shelf.device),
-            memory_limit_bytes=self.settings.memory_limit_bytes,
+            tile=settings.tile,
+            overlap_pixels=settings.overlap_pixels,
+            available_bytes=available,
+            memory_limit_bytes=settings.memory_limit_bytes,
+        )
+        return choose_pass(
+            tiles,
+            workload,
+            engine,
+            cost,
+            choice=settings.exact,
+            dtype=dtype,
+            tile=settings.tile,
+            has_overlap=settings.overlap_pixels is not None,
+            room=Room(
+                device_bytes=available,
+                host_bytes=available_memory_bytes(torch.device("cpu")),
+                limit_bytes=settings.memory_limit_bytes,
+            ),
         )
 
     def _dtype(self, *, eight_bit: bool) -> torch.dtype:
@@ -220,25 +280,3 @@ def assemble(rows: Iterator[Pixels], source: PixelPlanes, size: tuple[int, int])
         result[top : top + band.shape[0]] = band
         top += band.shape[0]
     return result
-
-
-class _ProgressMeter:
-    """Turns finished LR pixels into a fraction that never falls."""
-
-    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
-        self._total = total
-        self._done = 0
-        self._on_progress = on_progress
-
-    def add(self, pixels: int) -> None:
-        # A band that runs again after an out-of-memory error is counted twice; 1 is kept for the
-        # end.
-        self._done += pixels
-        self._tell(min(self._done / self._total, 0.999))
-
-    def finish(self) -> None:
-        self._tell(1.0)
-
-    def _tell(self, fraction: float) -> None:
-        if self._on_progress is not None:
-            self._on_progress(fraction)

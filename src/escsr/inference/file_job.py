@@ -5,12 +5,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from escsr.errors import OutputExistsError
-from escsr.images.files import DEFAULT_MAX_PIXELS, probe_image, read_image
+from escsr.errors import ImageWriteError, OutputExistsError
+from escsr.images.files import (
+    DEFAULT_MAX_PIXELS,
+    ImageHeader,
+    ImageMetadata,
+    probe_image,
+    read_image,
+)
 from escsr.images.writer import ImageWriter, check_output
-from escsr.inference.enlarger import Enlarger, OnProgress
-from escsr.inference.geometry import SizeWish
-from escsr.inference.planes import planes_of
+from escsr.inference.enlarger import Enlarger, WorkPlan
+from escsr.inference.geometry import Enlargement, SizeWish
+from escsr.inference.planes import PixelPlanes, planes_of, shape_of_file
+from escsr.inference.progress_meter import OnProgress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +33,7 @@ class UpscaleReport:
     output_size: tuple[int, int]
     """(width, height) in pixels."""
     seconds: float
-    """From the first check to the finished file."""
+    """From the first check to the finished file, without what it waited for other files."""
     model: str
     """Name of the model or file."""
     passes: tuple[float, ...]
@@ -41,11 +48,15 @@ class UpscaleReport:
     """Longest side of a tile in the last pass, in pixels of what it read."""
     peak_memory_bytes: int
     """Estimate made before the work, beside the program itself."""
+    is_exact: bool
+    """Whether the result is what the whole image gives in one piece."""
+    disk_bytes: int
+    """Size of the temporary files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileJob:
-    """One file to enlarge."""
+    """One file to enlarge: check it, read it, and write what the networks make of it."""
 
     input: Path
     """Any readable image."""
@@ -55,6 +66,8 @@ class FileJob:
     """Factor or size."""
     overwrite: bool = False
     """Whether an existing output may be replaced; the input never is."""
+    make_folder: bool = False
+    """Whether the output's folder is made where it is missing."""
     quality: int | None = None
     """1 to 100 for JPEG, WebP and AVIF."""
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -74,9 +87,24 @@ class FileJob:
             DeviceMemoryError: not even the smallest tile fits.
         """
         started = time.monotonic()
+        picture = self.check(enlarger).read()
+        plan = picture.plan(enlarger)
+        with picture.writer() as writer:
+            for rows in enlarger.stream(picture.planes, plan, on_progress):
+                writer.hand_over(rows)
+        return picture.report(enlarger, plan, seconds=time.monotonic() - started)
+
+    def check(self, enlarger: Enlarger) -> "CheckedFile":
+        """Settle from the header alone what will be made, and that nothing stands in its way.
+
+        Raises:
+            As ``run``, but for what only the pixels, the memory and the disk can tell.
+        """
         require_other_file(self.input, self.output)
         header = probe_image(self.input, max_pixels=self.max_pixels)
         enlargement = enlarger.plan_size(header.width, header.height, self.wish)
+        if self.make_folder:
+            _make_folder(self.output.parent)
         width, height = enlargement.target_size
         check_output(
             self.output,
@@ -86,35 +114,102 @@ class FileJob:
             bit_depth=header.bit_depth,
             overwrite=self.overwrite,
         )
-        image = read_image(self.input, max_pixels=self.max_pixels)
-        source = planes_of(image.pixels)
-        plan = enlarger.plan(source.shape, enlargement, result_is_held=False)
-        with ImageWriter(
-            self.output,
-            width=enlargement.network_size[0],
-            height=enlargement.network_size[1],
-            channels=source.channels,
+        return CheckedFile(job=self, header=header, enlargement=enlargement)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckedFile:
+    """A file that can be read."""
+
+    job: FileJob
+    """What is asked for."""
+    header: ImageHeader
+    """What reading will give."""
+    enlargement: Enlargement
+    """Passes and sizes."""
+
+    @property
+    def num_bytes(self) -> int:
+        """What its pixels will take in memory."""
+        return shape_of_file(self.header).num_bytes
+
+    def read(self) -> "LoadedFile":
+        """Decode the pixels.
+
+        Raises:
+            ImageReadError, ImageSizeError: the input.
+        """
+        image = read_image(self.job.input, max_pixels=self.job.max_pixels)
+        return LoadedFile(
+            job=self.job,
+            enlargement=self.enlargement,
             bit_depth=image.bit_depth,
             metadata=image.metadata,
-            quality=self.quality,
-            overwrite=self.overwrite,
-            target_size=enlargement.target_size if enlargement.shrinks else None,
-        ) as writer:
-            for rows in enlarger.stream(source, plan, on_progress):
-                writer.write_rows(rows)
+            planes=planes_of(image.pixels),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedFile:
+    """A file in memory, ready for the networks."""
+
+    job: FileJob
+    """What is asked for."""
+    enlargement: Enlargement
+    """Passes and sizes."""
+    bit_depth: int
+    """Of the source and of the result."""
+    metadata: ImageMetadata
+    """What goes along."""
+    planes: PixelPlanes
+    """The pixels."""
+
+    @property
+    def result_bytes(self) -> int:
+        """What the rows that the networks make take in memory, all together."""
+        width, height = self.enlargement.network_size
+        return width * height * self.planes.channels * self.bit_depth // 8
+
+    def plan(self, enlarger: Enlarger) -> WorkPlan:
+        """Settle tiles and precision; loads the networks.
+
+        Raises:
+            DeviceMemoryError: the memory limit cannot be kept.
+        """
+        return enlarger.plan(self.planes.shape, self.enlargement, result_is_held=False)
+
+    def writer(self) -> ImageWriter:
+        """The output, to be entered and given the rows that ``Enlarger.stream`` makes."""
+        return ImageWriter(
+            self.job.output,
+            width=self.enlargement.network_size[0],
+            height=self.enlargement.network_size[1],
+            channels=self.planes.channels,
+            bit_depth=self.bit_depth,
+            metadata=self.metadata,
+            quality=self.job.quality,
+            overwrite=self.job.overwrite,
+            target_size=self.enlargement.target_size if self.enlargement.shrinks else None,
+        )
+
+    def report(self, enlarger: Enlarger, plan: WorkPlan, *, seconds: float) -> UpscaleReport:
+        """Say what was done."""
+        width, height = self.planes.width, self.planes.height
         return UpscaleReport(
-            input=self.input,
-            output=self.output,
-            input_size=(header.width, header.height),
-            output_size=enlargement.target_size,
-            seconds=time.monotonic() - started,
+            input=self.job.input,
+            output=self.job.output,
+            input_size=(width, height),
+            output_size=self.enlargement.target_size,
+            seconds=seconds,
             model=enlarger.shelf.name,
-            passes=enlargement.factors(header.width, header.height),
+            passes=self.enlargement.factors(width, height),
             device=str(enlarger.shelf.device),
             precision=str(plan.dtype).removeprefix("torch."),
             num_tiles=plan.num_tiles,
             tile_pixels=plan.tile_pixels,
             peak_memory_bytes=plan.peak_memory_bytes,
+            is_exact=plan.is_exact,
+            disk_bytes=plan.disk_bytes,
         )
 
 
@@ -133,3 +228,12 @@ def require_other_file(source: Path, output: Path) -> None:
             f"The output {output} is the input itself, and an input is never overwritten. Choose "
             "another name."
         )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImageWriteError(
+            f"The output folder {folder} cannot be made: {error.strerror}. Give another --output."
+        ) from error

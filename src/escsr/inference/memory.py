@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Literal
 
 from escsr.errors import ConfigurationError, DeviceMemoryError
+from escsr.inference.network_cost import NetworkCost
 from escsr.inference.tiling import TileGrid
-from escsr.model.attention_backends import FoldedBackend
-from escsr.model.config import ESCConfig
 
 logger = logging.getLogger("escsr")
 
@@ -23,39 +22,15 @@ TileChoice = Literal["auto", "whole"] | int | None
 _MIB = 2**20
 _FLOAT_BYTES = 4
 _LARGEST_AUTO_TILE_PIXELS = 512
-_AUTO_BUDGET_BYTES = 1024 * _MIB
+AUTO_BUDGET_BYTES = 1024 * _MIB
 """Work beyond this is cut into tiles although it might fit: larger tiles are hardly faster."""
-_AUTO_SHARE = 0.25
+AUTO_SHARE = 0.25
 """Share of the memory at hand that "auto" takes at most."""
 
 _LEAST_AUTO_OVERLAP_PIXELS = 32
 """In trials with half-trained weights of esc-tiny, 32 pixels brought tiles some 10 dB nearer to the
 whole image than one window of 16, at a few per cent more work; ``benchmarks/measure_tiling.py``
 measures it."""
-
-_FIXED_BYTES = 64 * _MIB
-_ANY_SIZE_BYTES = 64 * _MIB
-"""What the head of ESC+LTE needs at a time on a CPU, whatever the size of its output."""
-_ANY_SIZE_BYTES_ELSEWHERE = 192 * _MIB
-"""The same on other devices: 16384 queries at once, of some 8 KB each, and the pixels around."""
-_SLACK = 1.15
-_FOREIGN_FLOATS_PER_PIXEL = 1024
-_FOREIGN_WINDOW_SIZE = 32
-"""For a network that is not an ESC and so tells neither: a generous guess."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkCost:
-    """What a network needs beside its weights."""
-
-    scale: float
-    """Its factor; the larger of both sides' where they differ."""
-    window_size: int
-    """Grid on which tiles must start, in LR pixels."""
-    bytes_per_pixel: int
-    """Peak working memory per LR pixel of a tile."""
-    fixed_bytes: int = _FIXED_BYTES
-    """What any tile needs, however small."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +48,21 @@ class TilePlan:
     def is_whole(self) -> bool:
         """Whether the image runs in one piece."""
         return self.num_tiles == 1
+
+    @property
+    def tile_pixels(self) -> int:
+        """Longest side of a tile, in LR pixels."""
+        return self.grid.tile_pixels
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing differs from the whole image."""
+        return self.is_whole
+
+    @property
+    def disk_bytes(self) -> int:
+        """Tiles need no temporary files."""
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,68 +83,6 @@ class Workload:
     """Of these, how many are in the network at the same time."""
     held_bytes: int = 0
     """What is held beside it all the time: the result, an earlier image."""
-
-
-def network_cost(
-    config: ESCConfig | None,
-    *,
-    scale: float,
-    attention_backend: FoldedBackend | None = None,
-    position_rank: int = 0,
-    device_type: str = "cpu",
-) -> NetworkCost:
-    """Estimate a network's working memory from its configuration.
-
-    The live feature maps at the three widest points (attention, feed-forward, upsampler) are
-    counted; ``tests/inference/test_memory.py`` compares with a measured process.
-
-    Args:
-        config: None for a network that is not an ESC.
-        scale: the factor to enlarge by.
-        attention_backend: "naive" stores the scores.
-        position_rank: what each head's queries, keys and so values grow by.
-        device_type: such as "cuda"; other devices than a CPU do more of ESC+LTE's at a time.
-    """
-    if config is None:
-        floats, window = _FOREIGN_FLOATS_PER_PIXEL, _FOREIGN_WINDOW_SIZE
-    else:
-        window = config.window_pixels
-        attention = 12 * config.dim + 6 * config.num_heads * position_rank
-        if attention_backend == "naive":
-            attention += 3 * config.num_heads * config.window_size**2
-        widest = int(config.dim * max(config.expansion, config.first_expansion))
-        body = max(attention, 4 * config.dim + 4 * widest)
-        floats = max(body, _upsampler_floats(config, scale)) / config.unshuffle**2
-    fixed = _FIXED_BYTES
-    if config is not None and config.is_arbitrary_scale:
-        fixed += _ANY_SIZE_BYTES if device_type == "cpu" else _ANY_SIZE_BYTES_ELSEWHERE
-    return NetworkCost(
-        scale=scale,
-        window_size=window,
-        bytes_per_pixel=math.ceil(floats * _FLOAT_BYTES * _SLACK),
-        fixed_bytes=fixed,
-    )
-
-
-def _upsampler_floats(config: ESCConfig, scale: float) -> float:
-    """Live values per pixel of the features, in the upsampler and in what comes after it.
-
-    Most upsamplers hold a map of all their channels at the size of the result, twice: that is more
-    than all of the body. What they hold beside it was measured.
-    """
-    area = (scale * config.unshuffle) ** 2
-    image = 2 * config.dim + 12 * area
-    beside = 7 * config.dim
-    match config.upsampler:
-        case "nearest+conv" | "conv+nearest":
-            return max(image, beside + 2 * config.dim * area)
-        case "pixelshuffle":
-            return max(image, beside + 2 * config.upsampler_dim * area)
-        case "dysample":
-            places = 2 * config.dysample_groups
-            return max(image, beside + max(2.5 * config.upsampler_dim, 7 * places) * area)
-        case "pixelshuffledirect" | "lte":
-            return image
 
 
 def plan_tiles(
@@ -187,14 +115,14 @@ def plan_tiles(
     if overlap_pixels is not None:
         overlap = overlap_pixels
     longest = max(workload.width, workload.height)
-    budget = _AUTO_BUDGET_BYTES
+    budget = AUTO_BUDGET_BYTES
     if available_bytes is not None:
-        budget = min(budget, int(available_bytes * _AUTO_SHARE))
+        budget = min(budget, int(available_bytes * AUTO_SHARE))
     plan = None
     for side in _sides_to_try(tile, longest, cost.window_size):
         grid = TileGrid(tile_pixels=side, overlap_pixels=overlap, window_size=cost.window_size)
         work = _work_bytes(workload, cost, grid)
-        peak = work + _standing_bytes(workload)
+        peak = work + standing_bytes(workload)
         plan = TilePlan(grid=grid, num_tiles=count_tiles(workload, grid), peak_memory_bytes=peak)
         within_limit = memory_limit_bytes is None or peak <= memory_limit_bytes
         if within_limit and (tile != "auto" or work <= budget):
@@ -271,7 +199,8 @@ def _work_bytes(workload: Workload, cost: NetworkCost, grid: TileGrid) -> int:
     return max(in_network, finishing) + math.ceil(bands + blend_zones)
 
 
-def _standing_bytes(workload: Workload) -> int:
+def standing_bytes(workload: Workload) -> int:
+    """What is held all the time: the source, and what the workload names."""
     samples = workload.width * workload.height * workload.channels
     return samples * workload.bytes_per_sample + workload.held_bytes
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from escsr.errors import ConfigurationError
+from escsr.inference.backends import Backend, BackendChoice, choose_backend
 from escsr.inference.engine import Engine, ImagePadding, require_padding
 from escsr.model.attention_backends import FoldedBackend, require_available
 from escsr.model.flash_bias import RankRule
@@ -25,6 +26,7 @@ class ModelShelf:
     Args:
         model: a name in the box (all its factors), a checkpoint or a network (its own factor).
         device: where networks run.
+        backend: how they run.
         attention_backend: replaces the networks' own choice.
         flash_bias: the rank of "flashbias".
         keep_colours: as for an ``Engine``.
@@ -40,12 +42,14 @@ class ModelShelf:
         model: ModelSource,
         *,
         device: torch.device,
+        backend: BackendChoice = "auto",
         attention_backend: FoldedBackend | None = None,
         flash_bias: RankRule | None = None,
         keep_colours: bool = False,
         padding: ImagePadding = "none",
     ) -> None:
         require_padding(padding)
+        self.backend: Backend = choose_backend(backend, device)
         if attention_backend is not None:
             require_available(attention_backend, device)
         self.device = device
@@ -86,6 +90,7 @@ class ModelShelf:
             network,
             scale=scale,
             device=self.device,
+            backend=self.backend,
             attention_backend=self.attention_backend,
             flash_bias=self._flash_bias,
             keep_colours=self._keep_colours,

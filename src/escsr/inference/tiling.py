@@ -44,10 +44,14 @@ class AxisScale:
 
     def view(self, span: Span) -> AxisView:
         """What a tile of the image makes of the result."""
+        return self.view_from(span.start, span)
+
+    def view_from(self, start: int, span: Span) -> AxisView:
+        """The result of a stretch of the image, where pixels from ``start`` on are at hand."""
         return AxisView(
             length=self.length,
             output_length=self.output_length,
-            start=span.start,
+            start=start,
             first=self.at(span.start),
             stop=self.at(span.stop),
         )

@@ -1,6 +1,7 @@
 """The Upscaler: the one class most users need."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from escsr.errors import ImageValueError
 from escsr.images.files import DEFAULT_MAX_PIXELS, probe_image, read_image
 from escsr.inference.array_job import enlarge_pixels, enlarge_tensor
+from escsr.inference.backends import Backend, BackendChoice
 from escsr.inference.devices import Precision, choose_device, require_precision
 from escsr.inference.door import (
     array_like,
@@ -21,12 +23,15 @@ from escsr.inference.door import (
     pixels_of_picture,
 )
 from escsr.inference.engine import ImagePadding
-from escsr.inference.enlarger import Enlarger, OnProgress, WorkPlan, WorkSettings
+from escsr.inference.enlarger import Enlarger, WorkPlan, WorkSettings
+from escsr.inference.exact.choice import ExactChoice, require_exact
 from escsr.inference.file_job import FileJob, UpscaleReport
 from escsr.inference.geometry import SizeOptions, SizeWish, require_factor, require_factor_of
 from escsr.inference.memory import TileChoice, require_tiling
 from escsr.inference.models import ModelShelf, ModelSource
+from escsr.inference.pipeline import FileWatch, run_files
 from escsr.inference.planes import Pixels, shape_of_file
+from escsr.inference.progress_meter import OnProgress
 from escsr.model.attention_backends import FoldedBackend
 from escsr.model.flash_bias import RankRule
 
@@ -61,9 +66,17 @@ class Upscaler:
             and at least 32 pixels.
         memory_limit_bytes: tiles are chosen so that the estimate of what is held at once, beside
             the program itself, stays below.
+        exact: whether an image that does not fit in one piece gives what it would give in one:
+            True runs it layer by layer, with its features in memory or in temporary files (in
+            TMPDIR, else /var/tmp); False cuts it into tiles, which differ a little; "auto" is exact
+            where that costs little more: on a CPU in float32, unless ``tile`` or ``overlap_pixels``
+            ask for tiles or there is no room for the features.
+        backend: how a network is run: "auto" (the fastest that needs no compiling), "native"
+            (kernels of our own, on a CPU), "eager" (PyTorch's operations) or "reference", which
+            computes as the paper writes it down and is slow.
         attention_backend: how attention is computed: "auto" (what is fastest here; the log says
-            which and why), "sdpa", "flex", "chunked", "naive", all exact, or "flashbias", which
-            is not; None is the network's own.
+            which and why), "sdpa", "flex", "triton" (CUDA), "chunked", "naive", all exact, or
+            "flashbias", which is not; None is the network's own.
         flash_bias: the rank of "flashbias", or a bound on its error.
         keep_colours: give the result the low frequencies of the source, so that a network's own
             tint or change of brightness does not show.
@@ -84,6 +97,8 @@ class Upscaler:
         tile: TileChoice = "auto",
         overlap_pixels: int | None = None,
         memory_limit_bytes: int | None = None,
+        exact: ExactChoice = "auto",
+        backend: BackendChoice = "auto",
         attention_backend: FoldedBackend | None = "auto",
         flash_bias: RankRule | None = None,
         keep_colours: bool = True,
@@ -93,9 +108,11 @@ class Upscaler:
             require_factor(scale)
         require_precision(precision)
         require_tiling(tile, overlap_pixels, memory_limit_bytes)
+        require_exact(exact)
         shelf = ModelShelf(
             model,
             device=choose_device(device),
+            backend=backend,
             attention_backend=attention_backend,
             flash_bias=flash_bias,
             keep_colours=keep_colours,
@@ -108,6 +125,7 @@ class Upscaler:
             tile=tile,
             overlap_pixels=overlap_pixels,
             memory_limit_bytes=memory_limit_bytes,
+            exact=exact,
         )
         self._enlarger = Enlarger(shelf, settings, default_scale=scale)
 
@@ -125,6 +143,11 @@ class Upscaler:
     def device(self) -> torch.device:
         """Where the networks run."""
         return self._enlarger.shelf.device
+
+    @property
+    def backend(self) -> Backend:
+        """How they run: what was asked for, or what "auto" took."""
+        return self._enlarger.shelf.backend
 
     @overload
     def __call__(self, image: str | os.PathLike[str], **size: Unpack[SizeOptions]) -> Pixels: ...
@@ -233,6 +256,10 @@ class Upscaler:
         )
         return job.run(self._enlarger, on_progress)
 
+    def upscale_files(self, jobs: Sequence[FileJob], watch: FileWatch) -> None:
+        """Enlarge many files, reading and writing while the network works: ``run_files``."""
+        run_files(self._enlarger, jobs, watch)
+
     def output_size(
         self, input_size: tuple[int, int], **size: Unpack[SizeOptions]
     ) -> tuple[int, int]:
@@ -256,44 +283,3 @@ class Upscaler:
         header = probe_image(Path(input), max_pixels=max_pixels)
         enlargement = self._enlarger.plan_size(header.width, header.height, SizeWish(**size))
         return self._enlarger.plan(shape_of_file(header), enlargement, result_is_held=False)
-
-
-def upscale(
-    input: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    scale: float | None = None,
-    width: int | None = None,
-    height: int | None = None,
-    longest: int | None = None,
-    model: ModelSource = "esc-tiny",
-    overwrite: bool = False,
-    quality: int | None = None,
-    **options: Any,
-) -> UpscaleReport:
-    """Enlarge one file; for many, keep an :class:`Upscaler`, which loads its weights once.
-
-    Args:
-        input: the image file.
-        output: the file to write; its suffix chooses the format.
-        scale: factor above 1 and at most 16; without any size, x4 or the model's own.
-        width: of the result, instead of a factor; alone, it keeps the shape.
-        height: likewise.
-        longest: longer side of the result, instead of a factor.
-        model: a name in the box, the path of a checkpoint, or a network.
-        overwrite: whether an existing output may be replaced.
-        quality: 1 to 100 for JPEG, WebP and AVIF.
-        options: further arguments of :class:`Upscaler`, such as ``device`` or ``tile``.
-    Raises:
-        EscsrError: as :class:`Upscaler` and :meth:`Upscaler.upscale_file`.
-    """
-    return Upscaler(model, **options).upscale_file(
-        input,
-        output,
-        scale=scale,
-        width=width,
-        height=height,
-        longest=longest,
-        overwrite=overwrite,
-        quality=quality,
-    )

@@ -101,8 +101,17 @@ class _ChunkedAttention(torch.autograd.Function):
         return q_gradient, k_gradient, v_gradient, _like(bias_gradient, bias)
 
 
-# Left out of torch.compile, which would unroll the loop over pieces and compile for many minutes.
-_apply = cast(Callable[..., Tensor], torch.compiler.disable(_ChunkedAttention.apply))  # pyright: ignore[reportUnknownMemberType]
+def _apply(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Run ``_ChunkedAttention``, left out of ``torch.compile``.
+
+    The compiler would unroll the loop over pieces and work for many minutes. The wrapper is made
+    only when something is being compiled: making it loads the whole compiler, which takes longer
+    than loading all the rest.
+    """
+    apply = cast(Callable[..., Tensor], _ChunkedAttention.apply)  # pyright: ignore[reportUnknownMemberType]
+    if torch.compiler.is_compiling():
+        apply = cast(Callable[..., Tensor], torch.compiler.disable(apply))  # pyright: ignore[reportUnknownMemberType]
+    return apply(q, k, v, bias)
 
 
 def _pieces(q_BNTD: Tensor) -> list[slice]:

@@ -101,10 +101,16 @@ class DynamicKernel(nn.Module):
 
     def forward(self, features: FeatureMap) -> Tensor:
         """(B, P, H, W) -> (B, P, 3, 3)."""
-        statistics = features.mean(dim=(-2, -1), keepdim=True)
+        return self.kernel_of(features.mean(dim=(-2, -1), keepdim=True))
+
+    def kernel_of(self, statistics: Tensor) -> Tensor:
+        """The second half of ``forward``, from the mean of each channel.
+
+        (B, P, 1, 1) -> (B, P, 3, 3).
+        """
         kernel = self.to_kernel(F.gelu(self.to_hidden(statistics)))
         size = DYNAMIC_KERNEL_SIZE
-        return kernel.reshape(-1, features.shape[1], size, size)
+        return kernel.reshape(-1, statistics.shape[1], size, size)
 
 
 class SharedLargeKernel(nn.Module):

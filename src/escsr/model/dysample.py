@@ -22,9 +22,16 @@ class DySampleReconstruction(nn.Module):
         self, features: FeatureMap, lr_image: ImageBatch, output_size: tuple[int, int]
     ) -> ImageBatch:
         """(B, C, h, w) -> (B, 3, scale*h, scale*w); the image is not looked at."""
-        if self.narrow is not None:
-            features = F.leaky_relu(self.narrow(features))
-        return self.sampler(features)
+        return self.sampler(self._narrowed(features))
+
+    def reach_pixels(self, features: FeatureMap) -> float:
+        """How far from a pixel of the features its part of the result looks, in these pixels."""
+        around = 0 if self.narrow is None else 1
+        # Sub-pixels lie within half a pixel, and interpolation looks one further.
+        return float(self.sampler.offsets(self._narrowed(features)).abs().max()) + 1.5 + around
+
+    def _narrowed(self, features: FeatureMap) -> FeatureMap:
+        return features if self.narrow is None else F.leaky_relu(self.narrow(features))
 
 
 class DySample(nn.Module):
@@ -66,6 +73,10 @@ class DySample(nn.Module):
         sides = (self.scale * height, self.scale * width)
         return self.mix(sampled.reshape(batch, channels, *sides).to(features.dtype))
 
+    def offsets(self, features: FeatureMap) -> Tensor:
+        """What sub-pixels are moved by: (B, 2 * groups * scale^2, H, W), in LR pixels."""
+        return 0.5 * self.scope(features).sigmoid() * self.offset(features)
+
     def places(self, features: FeatureMap) -> Tensor:
         """Where each group is sampled: (B * groups, scale*H, scale*W, 2), x and y in [-1, 1].
 
@@ -74,7 +85,7 @@ class DySample(nn.Module):
         batch, _, height, width = features.shape
         s, g = self.scale, self.groups
         dtype = torch.promote_types(features.dtype, torch.float32)
-        moved = (0.5 * self.scope(features).sigmoid() * self.offset(features)).to(dtype)
+        moved = self.offsets(features).to(dtype)
         # Channels are ordered (xy, group, sub-row, sub-column).
         moved = moved.reshape(batch, 2, g, s, s, height, width).permute(0, 2, 5, 3, 6, 4, 1)
         # In LR pixels, the centre of pixel 0 at 0.5.

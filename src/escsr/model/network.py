@@ -78,7 +78,7 @@ class ESC(nn.Module):
 
     def features(self, lr_image: ImageBatch) -> FeatureMap:
         """What the body makes of images: (B, 3, H, W) -> (B, C, H / unshuffle, W / unshuffle)."""
-        entered = self._enter(lr_image)
+        entered = self.enter(lr_image)
         large_kernel = self.shared_large_kernel() if self.shared_large_kernel is not None else None
         shallow = self.shallow(entered)
         deep = shallow
@@ -87,7 +87,7 @@ class ESC(nn.Module):
         deep = self.deep(self.norm(deep)) + shallow
         return deep if self.feature_skip is None else deep + self.feature_skip(entered)
 
-    def _enter(self, lr_image: ImageBatch) -> FeatureMap:
+    def enter(self, lr_image: ImageBatch) -> FeatureMap:
         """The image as the body wants it: ESC+LTE's in [-1, 1], ESC-Real-M's pixels as channels.
 
         torch.export keeps sizes free only where no pixels become channels: a network with

@@ -47,8 +47,11 @@ class WindowAttention(nn.Module):
         self.gate = Gate(dim) if has_gate else None
         self.output_projection = nn.Conv2d(dim, dim, 1)
 
-    def forward(self, features: FeatureMap) -> FeatureMap:
+    def forward(self, features: FeatureMap, gate: FeatureMap | None = None) -> FeatureMap:
         """Attend within windows: (B, C, H, W) -> (B, C, H, W), any H, W >= 1.
+
+        ``gate`` takes the place of what the own gate makes of the features, where more of their
+        surroundings was known.
 
         On a CPU autocast is left out, but by the chunked back-end. The gradient of a score is a
         difference of nearly equal numbers, and there bfloat16 stores them in between: its rounding
@@ -58,10 +61,10 @@ class WindowAttention(nn.Module):
         on_cpu = features.device.type == "cpu"
         if on_cpu and torch.is_autocast_enabled("cpu") and self.backend != "chunked":
             with torch.autocast("cpu", enabled=False):
-                return self._mix(features.float())
-        return self._mix(features)
+                return self._mix(features.float(), gate)
+        return self._mix(features, gate)
 
-    def _mix(self, features: FeatureMap) -> FeatureMap:
+    def _mix(self, features: FeatureMap, gate: FeatureMap | None = None) -> FeatureMap:
         q, k, v = self.queries_keys_values(features)
         bias: Bias = self.position_bias()
         if isinstance(bias, PositionFactors):
@@ -72,7 +75,7 @@ class WindowAttention(nn.Module):
         height, width = features.shape[-2:]
         merged = merge_windows(merge_heads(attended_BNTD), self.window_size, height, width)
         if self.gate is not None:
-            merged = merged * self.gate(features)
+            merged = merged * (self.gate(features) if gate is None else gate)
         return self.output_projection(merged)
 
     def queries_keys_values(

@@ -1,0 +1,164 @@
+"""When a result is exact, and what that is planned to take."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from escsr.errors import ConfigurationError, DeviceMemoryError
+from escsr.images.files import read_image
+from escsr.images.writer import write_image
+from escsr.inference import Upscaler
+from escsr.inference.geometry import SizeWish
+from escsr.inference.planes import planes_of
+from escsr.model import ESC
+from tests.inference.exact_runs import random_pixels
+from tests.inference.networks import NearestEnlarger, smallest
+
+
+def test_a_file_is_exact_within_a_memory_limit(tmp_path: Path) -> None:
+    """The limit is what makes it cut the image; the report says how, and progress ends at 1."""
+    photo, output = tmp_path / "photo.png", tmp_path / "large.png"
+    pixels = (random_pixels(400, 300) * 255).astype(np.uint8)
+    write_image(photo, pixels)
+    limited = Upscaler(smallest(2), device="cpu", exact=True, memory_limit_bytes=80 * 2**20)
+    plan = limited.plan_file(photo)
+    told: list[float] = []
+    report = limited.upscale_file(photo, output, on_progress=told.append)
+    assert (plan.is_exact, plan.is_whole) == (True, False)
+    assert (report.is_exact, report.num_tiles) == (True, plan.num_tiles)
+    assert report.disk_bytes == plan.disk_bytes > 0
+    assert report.peak_memory_bytes <= 80 * 2**20
+    assert told == sorted(told)
+    assert told[-1] == 1
+    whole = Upscaler(smallest(2), device="cpu", tile="whole")(pixels)
+    # A value on the border between two levels may fall to either side.
+    assert np.abs(read_image(output).pixels.astype(int) - whole).max() <= 1
+
+
+def test_whoever_asks_for_tiles_gets_tiles() -> None:
+    """Unless exactness is asked for too; what fits in one piece runs in one piece.
+
+    A network of few channels is exact by itself only where its features stay in memory.
+    """
+    network = smallest(2)
+    limit = {"memory_limit_bytes": 80 * 2**20}
+
+    def plan(**options: object) -> tuple[bool, bool]:
+        upscaler = Upscaler(network, device="cpu", **options)  # type: ignore[arg-type]
+        enlarger = upscaler._enlarger
+        shape = planes_of(np.zeros((400, 300, 3), np.uint8)).shape
+        wish = enlarger.plan_size(300, 400, SizeWish())
+        plan = enlarger.plan(shape, wish, result_is_held=False)
+        return plan.is_whole, plan.is_exact
+
+    assert plan(tile=16) == (False, False)
+    assert plan(tile=16, exact=True) == (False, True)
+    assert plan(exact=True) == plan(exact=False) == (True, True)
+    assert plan(**limit) == (False, False)
+    assert plan(**limit, exact=True) == (False, True)
+    assert plan(**limit, exact=False) == (False, False)
+    assert plan(**limit, overlap_pixels=8) == (False, False)
+    assert plan(**limit, precision="bfloat16") == (False, False)
+
+
+def test_an_image_too_large_for_one_piece_is_exact_by_itself_in_memory() -> None:
+    """Its features take a quarter of a gigabyte, which they do not on disk."""
+    enlarger = Upscaler("esc-tiny", scale=2, device="cpu")._enlarger
+    shape = planes_of(np.zeros((800, 1000, 3), np.uint8)).shape
+    wish = enlarger.plan_size(1000, 800, SizeWish())
+    plan = enlarger.plan(shape, wish, result_is_held=False)
+    assert (plan.is_whole, plan.is_exact) == (False, True)
+    assert plan.disk_bytes == 0
+
+
+def test_a_network_without_layers_is_tiled_or_refused() -> None:
+    """What it does to the whole image, only the whole image can tell."""
+    pixels = random_pixels(64, 64)
+    assert Upscaler(NearestEnlarger(2), device="cpu", tile=32)(pixels).shape == (128, 128, 3)
+    assert Upscaler(NearestEnlarger(2), device="cpu", exact=True)(pixels).shape == (128, 128, 3)
+    with pytest.raises(ConfigurationError, match="only a network that is an ESC"):
+        Upscaler(NearestEnlarger(2), device="cpu", tile=32, exact=True)(pixels)
+
+
+def test_exact_is_yes_no_or_auto() -> None:
+    """Anything else is refused."""
+    with pytest.raises(ConfigurationError, match="exact is 'yes'"):
+        Upscaler(smallest(2), exact="yes")  # type: ignore[arg-type]
+
+
+def test_a_limit_below_the_smallest_parts_is_refused() -> None:
+    """With what is needed; without the wish to be exact it would be the same for tiles."""
+    upscaler = Upscaler(smallest(2), device="cpu", exact=True, memory_limit_bytes=1)
+    with pytest.raises(DeviceMemoryError, match="needs about"):
+        upscaler(random_pixels(64, 64))
+
+
+def test_memory_that_runs_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In our words, with what to do; there is no going on with smaller parts."""
+
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(ESC, "enter", run_out)
+    upscaler = Upscaler(smallest(2), device="cpu", tile=8, exact=True)
+    with pytest.raises(DeviceMemoryError, match=r"parts of 12 pixels \(CUDA out of.*--no-exact"):
+        upscaler(random_pixels(20, 20))
+
+
+_MEASURE = """
+    import sys, torch, numpy as np
+    torch.set_num_threads(1)
+    from escsr.inference import Upscaler
+    from escsr.inference.geometry import SizeWish
+    from escsr.inference.planes import planes_of
+    from escsr.model import ESC, variant
+
+    def status(name):
+        for line in open("/proc/self/status"):
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+
+    name, (scale, height, width, limit) = sys.argv[1], map(int, sys.argv[2:])
+    network = ESC(variant(name, scale=scale, num_blocks=1, num_conv_layers=1))
+    upscaler = Upscaler(network, device="cpu", exact=True, memory_limit_bytes=limit)
+    enlarger = upscaler._enlarger
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    source = planes_of(pixels)
+    wish = enlarger.plan_size(width, height, SizeWish())
+    plan = enlarger.plan(source.shape, wish, result_is_held=False)
+    Upscaler(network, device="cpu", tile=32, exact=True)(pixels[:70, :70])
+    before = status("VmRSS") - pixels.nbytes
+    open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here on
+    for band in enlarger.stream(source, plan):
+        pass
+    print(status("VmHWM") - before, plan.peak_memory_bytes, plan.disk_bytes, plan.is_whole)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures a process as Linux does")
+@pytest.mark.parametrize(
+    ("name", "scale", "height", "width", "limit_mib"),
+    [("esc-tiny", 2, 500, 900, 200), ("esc-real", 4, 130, 300, 300)],
+)
+def test_the_estimate_covers_what_a_process_really_takes(
+    name: str, scale: int, height: int, width: int, limit_mib: int
+) -> None:
+    """With features on disk, whose pages are not the process's own."""
+    arguments = map(str, (name, scale, height, width, limit_mib * 2**20))
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_MEASURE), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    measured, estimate, disk, is_whole = done.stdout.split()
+    assert is_whole == "False"
+    assert int(disk) > 0
+    assert int(measured) <= int(estimate) <= limit_mib * 2**20
