@@ -1,6 +1,6 @@
 """The one door to foreign networks: any file that spandrel reads, and a user's ``module:callable``.
 
-spandrel is imported here and nowhere else, and only when a file asks for it.
+spandrel is imported here and in ``published_rivals``, and only when a file or name asks for it.
 """
 
 import hashlib
