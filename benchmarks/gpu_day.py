@@ -11,7 +11,8 @@ precision against naive float64), ``synchronisation`` (does a folded forward wai
 layer at the same sizes), ``launches`` (ways to cut the Triton kernel), ``profile`` (where the time
 goes, beside the device's own ceilings). ``--parts`` names some of them. The record is written after
 each part, into what the file holds already, and a part that fails leaves the others alone: its
-error is in the record and the exit status is 1. ``--smoke`` runs tiny sizes, on a CPU too, to see
+error is in the record and the exit status is 1. So it is where a part tells of failed tests, or of
+results that are wrong. ``--smoke`` runs tiny sizes, on a CPU too, to see
 that all of this works; its figures mean nothing.
 """
 
@@ -75,7 +76,12 @@ def _run(name: str, plan: Plan, record: dict[str, Any]) -> bool:
         record[name] = {"failed": f"{type(error).__name__}: {error}"}
         return False
     print(json.dumps(record[name], indent=1)[:6000], flush=True)
-    return True
+    return not _tells_of_failure(record[name])
+
+
+def _tells_of_failure(told: dict[str, Any]) -> bool:
+    """Whether tests failed or were stopped, or results are wrong; not what a back-end lacks."""
+    return any(told.get(name) for name in ("exit_status", "stopped", "too_large_or_failed"))
 
 
 def _arguments() -> argparse.Namespace:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,12 @@ def main() -> None:
         photos = _cut(options.photos, folder, options.num_photos)
         runs: dict[str, list[dict[str, float]]] = {"one after another": [], "overlapping": []}
         _run(enlarger, photos[: len(SIZES)], folder, "png", overlap=False)  # warm up
-        for suffix in options.suffixes:
-            for turn in range(options.rounds):
-                kinds = list(runs) if turn % 2 == 0 else list(reversed(runs))
-                for kind in kinds:
-                    run = _run(enlarger, photos, folder, suffix, overlap=kind == "overlapping")
-                    runs[kind].append({"format": suffix, **run})
-                    print(kind, run, flush=True)
+        for suffix, turn in product(options.suffixes, range(options.rounds)):
+            kinds = list(runs) if turn % 2 == 0 else list(reversed(runs))
+            for kind in kinds:
+                run = _run(enlarger, photos, folder, suffix, overlap=kind == "overlapping")
+                runs[kind].append({"format": suffix, **run})
+                print(kind, run, flush=True)
     record = {
         "photographs": options.num_photos,
         "sizes": SIZES,
@@ -190,31 +190,33 @@ def _summary(
 def _batches(enlarger: Enlarger, scale: int) -> list[dict[str, float]]:
     """Milliseconds per image, one by one and several at once, in turn; on a CPU of all cores."""
     engine = enlarger.shelf.engine(scale)
-    clock = time.process_time if engine.device.type == "cpu" else time.perf_counter
     records: list[dict[str, float]] = []
-    for side in (32, 64, 128):
-        for size in (4, 16):
-            images = torch.rand(size, 3, side, side, device=engine.device)
-            times: dict[int, list[float]] = {1: [], size: []}
-            for turn in range(6):
-                for at_once, spans in times.items():
-                    engine.images_at_once = lambda num_images, at_once=at_once: at_once
-                    started = clock()
-                    bool(engine.run(images, torch.float32).isfinite().all())
-                    if turn:
-                        spans.append(1000 * (clock() - started) / size)
-            alone, together = (statistics.median(spans) for spans in times.values())
-            records.append(
-                {
-                    "side": side,
-                    "batch": size,
-                    "alone_ms": round(alone, 2),
-                    "batch_ms": round(together, 2),
-                    "times_as_fast": round(alone / together, 3),
-                }
-            )
+    for side, size in product((32, 64, 96, 128), (4, 16)):
+        images = torch.rand(size, 3, side, side, device=engine.device)
+        times: dict[int, list[float]] = {1: [], size: []}
+        for _, at_once in product(range(6), times):
+            times[at_once].append(_milliseconds_per_image(engine, images, at_once))
+        # The first of each is not warm.
+        alone, together = (statistics.median(spans[1:]) for spans in times.values())
+        records.append(
+            {
+                "side": side,
+                "batch": size,
+                "alone_ms": round(alone, 2),
+                "batch_ms": round(together, 2),
+                "times_as_fast": round(alone / together, 3),
+            }
+        )
     del engine.images_at_once
     return records
+
+
+def _milliseconds_per_image(engine: Engine, images: torch.Tensor, at_once: int) -> float:
+    clock = time.process_time if engine.device.type == "cpu" else time.perf_counter
+    engine.images_at_once = lambda num_images: at_once
+    started = clock()
+    bool(engine.run(images, torch.float32).isfinite().all())
+    return 1000 * (clock() - started) / len(images)
 
 
 def _environment(options: argparse.Namespace, enlarger: Enlarger) -> dict[str, object]:

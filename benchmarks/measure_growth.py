@@ -42,7 +42,7 @@ def main() -> None:
             "date": date.today().isoformat(),
             "model": options.model,
             "scale": options.scale,
-            "exact": "no" if options.no_exact else "auto",
+            "exact": options.exact,
             "escsr": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="esc-tiny")
     parser.add_argument("--scale", type=int, default=4)
-    parser.add_argument("--no-exact", action="store_true", help="Tiles that differ a little.")
+    parser.add_argument("--exact", action="store_true", help="As if in one piece.")
     parser.add_argument("--largest", type=float, default=MEGAPIXELS[-1], help="In megapixels.")
     return parser.parse_args()
 
@@ -141,7 +141,7 @@ def _upscaled(
     write_image(source, np.ascontiguousarray(mosaic[:height, :width]), overwrite=True)
     command = [sys.executable, "-m", "escsr", "upscale", str(source), "-o", str(result)]
     command += ["-s", str(options.scale), "-n", options.model, "--overwrite"]
-    command += ["--no-exact"] if options.no_exact else []
+    command += ["--exact"] if options.exact else []
     taken = _measured(command)
     made = width * height * options.scale**2 / 1e6
     record = {"input": [width, height], "output_megapixels": round(made, 4), **taken}

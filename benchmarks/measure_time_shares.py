@@ -1,7 +1,8 @@
 """Where the time of the native back-end goes: each kernel beside what its arithmetic would take.
 
-The arithmetic's time is its multiply-accumulates at the best rate that a large matrix product of
-PyTorch reaches here, and exponentials at the rate of torch.exp on numbers in the cache.
+The arithmetic's time is its multiply-accumulates at the best rate that a matrix product of PyTorch
+reaches here, and exponentials at the rate of torch.exp on numbers in the cache: both measured as
+for the floors of ``escsr benchmark``.
 
     python benchmarks/measure_time_shares.py esc -s 4 --out benchmarks/DATE-time-shares.json
 """
@@ -20,10 +21,15 @@ from typing import Any
 
 import torch
 
+from escsr.evaluation.benchmark.counting import Product
+from escsr.evaluation.benchmark.floor import exp_rate, matrix_rate
 from escsr.inference.engine import Engine
 from escsr.inference.native import body, convolution, layers
 from escsr.model.network import ESC
 from escsr.model.variants import VARIANTS
+
+_PRODUCTS = ((4096, 64, 80), (4096, 576, 64), (2048, 2048, 2048))
+"""Rows, inner and columns: a 1x1 and a 3x3 convolution of ESC's, and one large in every way."""
 
 _NAMES = {
     "attend": "window attention",
@@ -40,14 +46,15 @@ def main() -> None:
     torch.manual_seed(0)
     network = ESC(replace(VARIANTS[arguments.model], scale=arguments.scale)).eval()
     engine = Engine(network, scale=arguments.scale, device=torch.device("cpu"), backend="native")
-    height, width = 720 // arguments.scale, 1280 // arguments.scale
+    height, width = round(720 / arguments.scale), round(1280 / arguments.scale)
     image = torch.rand(1, 3, height, width)
     engine.run(image, torch.float32)
     rounds = [_one_round(engine, image) for _ in range(arguments.rounds)]
     seconds = {name: statistics.median(one[name] for one in rounds) for name in (*_NAMES, "all")}
-    multiply_rate, exp_rate = matrix_rate(), exponential_rate()
+    products = [Product("linear", 1, *shape) for shape in _PRODUCTS]
+    multiply_rate, exponential_rate = max(map(matrix_rate, products)), exp_rate()
     least = {name: macs / multiply_rate for name, macs in _macs(network, height, width).items()}
-    least["attend"] += _exponentials(network, height, width) / exp_rate
+    least["attend"] += _exponentials(network, height, width) / exponential_rate
     record = {
         "date": date.today().isoformat(),
         "model": f"{arguments.model} x{arguments.scale}, {width}x{height} pixels, float32",
@@ -55,7 +62,7 @@ def main() -> None:
         "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "gmacs_per_second": multiply_rate / 1e9,
-        "gexps_per_second": exp_rate / 1e9,
+        "gexps_per_second": exponential_rate / 1e9,
         "seconds": seconds,
         "least_seconds": least,
         "least_seconds_in_all": sum(least.values()),
@@ -63,31 +70,6 @@ def main() -> None:
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(_table(record))
-
-
-def matrix_rate() -> float:
-    """Multiply-accumulates per second of the fastest of some matrix products."""
-    rates: list[float] = []
-    for rows, depth, columns in ((4096, 64, 80), (4096, 576, 64), (2048, 2048, 2048)):
-        a, b = torch.rand(rows, depth), torch.rand(depth, columns)
-        seconds = _best_of(lambda a=a, b=b: torch.mm(a, b))
-        rates.append(rows * depth * columns / seconds)
-    return max(rates)
-
-
-def exponential_rate() -> float:
-    """torch.exp per second, on numbers that stay in the cache."""
-    numbers = torch.rand(2**16)
-    return numbers.numel() / _best_of(lambda: torch.exp(numbers, out=numbers.new_empty(2**16)))
-
-
-def _best_of(work: Callable[[], object]) -> float:
-    times: list[float] = []
-    for _ in range(50):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 def _one_round(engine: Engine, image: torch.Tensor) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """One attention layer on a GPU: is it right, and how long does it take."""
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -29,12 +30,11 @@ def correctness(plan: Plan) -> dict[str, Any]:
     too_large = []
     for position, window_size in kinds[:1] if plan.is_smoke else kinds:
         exact = layer(window_size, position=position).to(plan.device).double()
-        for precision in plan.precisions:
-            for backend in _possible(plan):
-                name = f"{backend}, {position}, window {window_size}, {precision}"
-                errors[name] = _error(exact, backend, precision)
-                if not isinstance(errors[name], float) or errors[name] > TOLERANCE[precision]:
-                    too_large.append(name)
+        for precision, backend in product(plan.precisions, _possible(plan)):
+            name = f"{backend}, {position}, window {window_size}, {precision}"
+            errors[name] = _error(exact, backend, precision)
+            if not isinstance(errors[name], float) or errors[name] > TOLERANCE[precision]:
+                too_large.append(name)
     return {"tolerance": TOLERANCE, "too_large_or_failed": too_large, "errors": errors}
 
 
@@ -58,19 +58,18 @@ def layer_times(plan: Plan) -> dict[str, Any]:
     told: dict[str, Any] = {}
     window_size = 8 if plan.is_smoke else 32
     exact = layer(window_size)
-    for scale in plan.scales:
-        for precision in plan.precisions:
-            with switches(precision) as dtype:
-                features = _features(plan, scale, dtype)
-                runs = {}
-                for backend in _possible(plan):
-                    ours = folded_layer(exact.to(plan.device, dtype), backend)
-                    runs[backend] = lambda ours=ours, features=features: ours(features)
-                if dtype == torch.float32 and "triton" in runs:
-                    ours = _with_precision(exact, "tf32x3")
-                    runs["triton, three TF32 products"] = lambda o=ours, f=features: o(f)
-                results = measure(runs, plan)
-            told[f"x{scale}, {precision}"] = {"results": results, **_compared(results)}
+    for scale, precision in product(plan.scales, plan.precisions):
+        with switches(precision) as dtype:
+            features = _features(plan, scale, dtype)
+            runs = {}
+            for backend in _possible(plan):
+                ours = folded_layer(exact.to(plan.device, dtype), backend)
+                runs[backend] = lambda ours=ours, features=features: ours(features)
+            if dtype == torch.float32 and "triton" in runs:
+                ours = _with_precision(exact, "tf32x3")
+                runs["triton, three TF32 products"] = lambda o=ours, f=features: o(f)
+            results = measure(runs, plan)
+        told[f"x{scale}, {precision}"] = {"results": results, **_compared(results)}
     return told
 
 

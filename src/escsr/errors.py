@@ -70,7 +70,7 @@ class DeviceMemoryError(EscsrError):
 
 
 class DiskSpaceError(EscsrError):
-    """The temporary files of an exact result do not fit on their disk."""
+    """The temporary files of an exact result do not fit on their disk, or cannot be read back."""
 
 
 class RecipeError(EscsrError, ValueError):

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from escsr.cli.benchmark_options import parse_size
 from escsr.errors import ConfigurationError
+from escsr.evaluation.benchmark.record import read_benchmark
 
 from .conftest import Escsr
 
@@ -32,6 +34,30 @@ def test_a_network_is_measured_and_written(escsr: Escsr, weights: Path, tmp_path
     same = escsr("benchmark", "--compare", out / "benchmark.json", out / "benchmark.json")
     assert same.exit_code == 0, same.output
     assert "small-x2@eager" in same.stdout
+
+
+@pytest.mark.parametrize("what", ["the picture", "the disk"])
+def test_what_was_measured_is_not_lost_with(
+    escsr: Escsr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It is stored and shown before it is drawn, and shown where it cannot be stored."""
+    measured = tmp_path / "measured.json"
+    measured.write_text(_record([10.0, 11.0]))
+
+    def fail(*arguments: object, **options: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("escsr.cli.benchmark._measured", lambda *_: (read_benchmark(measured), 0))
+    figures = "escsr.analysis.figures.quality_and_latency.draw_quality_and_latency"
+    stored = "escsr.evaluation.benchmark.result_paths.replace_file"
+    monkeypatch.setattr(figures if what == "the picture" else stored, fail)
+    out = tmp_path / "out.json"
+    result = escsr("benchmark", "esc-tiny@eager", "-s", "2", *QUICK, "-o", out, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["baseline"] == "base@x"
+    if what == "the picture":
+        assert read_benchmark(out) == read_benchmark(measured)
+        assert out.with_suffix(".md").exists()
 
 
 def test_a_regression_gives_exit_status_1(escsr: Escsr, tmp_path: Path) -> None:
@@ -79,7 +105,12 @@ def test_sizes_are_read_as_people_write_them() -> None:
 def _record(latencies_ms: list[float]) -> str:
     """A result of two subjects, the baseline at 100 ms."""
     conditions = {"scale": 4, "lr_width": 320, "lr_height": 180}
-    environment = {"processor": "one", "torch": "2.6", "cores": 2, "gpu": None}
+    names = ("date", "escsr", "git_revision", "python", "system", "instructions")
+    environment = {
+        **dict.fromkeys(names, "-"),
+        **{"processor": "one", "torch": "2.6", "cores": 2, "gpu": None},
+        **{"packages": {}, "switches": {}},
+    }
     results = [_entry("base@x", [100.0, 100.0]), _entry("esc@x", latencies_ms)]
     content = {
         "format": "escsr benchmark 1",

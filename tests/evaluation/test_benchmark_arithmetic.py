@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from escsr.errors import ConfigurationError
 from escsr.evaluation.benchmark.compare import compare_benchmarks
 from escsr.evaluation.benchmark.counting import Product, arithmetic_of, count_products
 from escsr.evaluation.benchmark.floor import fastest_seconds, floor_of_network
+from escsr.evaluation.benchmark.loading import load_subject
 from escsr.evaluation.benchmark.measuring import measure_round, resident_bytes, resident_peak
 from escsr.evaluation.benchmark.record import (
     Benchmark,
@@ -22,8 +24,9 @@ from escsr.evaluation.benchmark.record import (
     SubjectResult,
 )
 from escsr.evaluation.benchmark.result_paths import prepare_result_paths, write_results
-from escsr.evaluation.benchmark.subject import Kind, Subject, floor_of
+from escsr.evaluation.benchmark.subject import Kind, Subject, floor_of, parse_rival
 from escsr.inference.published_formulation import as_published
+from escsr.inference.rivals import Rival
 from escsr.model.complexity import count_macs
 from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
@@ -198,8 +201,51 @@ def test_only_runs_of_equal_conditions_are_compared() -> None:
         compare_benchmarks(old, smaller)
     with pytest.raises(ConfigurationError, match="baseline"):
         compare_benchmarks(old, replace(old, baseline="esc@x"))
+    on_a_gpu = replace(old, conditions=replace(old.conditions, device="cuda:1"))
+    with pytest.raises(ConfigurationError, match="kind of device was cpu and is cuda"):
+        compare_benchmarks(old, on_a_gpu)
     fewer = _benchmark(_result("base", [100.0], 50))
     assert compare_benchmarks(old, fewer).missing == ("esc@x",)
+
+
+def test_another_gpu_is_told() -> None:
+    """By its name; which of several it is does not matter."""
+    one, other = (
+        replace(
+            _benchmark(_result("base", [100.0], 50)),
+            conditions=Conditions(scale=4, lr_width=320, lr_height=180, device=device),
+            environment=ENVIRONMENT | {"gpu": {"name": name}},
+        )
+        for device, name in (("cuda", "small"), ("cuda:1", "large"))
+    )
+    assert compare_benchmarks(one, other).notes == ("GPU: small before, large now",)
+    assert compare_benchmarks(one, one).notes == ()
+
+
+def test_floors_of_files_of_one_name_are_told_apart() -> None:
+    """Each is a subject of its own, so their labels show the folders."""
+    assert floor_of("a/x.pth").label != floor_of("b/x.pth").label
+
+
+def test_a_file_named_like_a_rival_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are the user's, so they have no published quality, and are not random."""
+
+    def load(name: str) -> Rival:
+        return Rival(
+            name=Path(name).stem,
+            network=nn.Conv2d(3, 3, 1),
+            scale=4,
+            architecture="other",
+            parameters=12,
+            sha256=None,
+        )
+
+    monkeypatch.setattr("escsr.evaluation.benchmark.loading.load_rival", load)
+    conditions = Conditions(scale=4, lr_width=8, lr_height=8)
+    for name in ("rcan", "plksr"):
+        (subject,) = parse_rival(f"mine/{name}.pth")
+        portrait = load_subject(subject, conditions).portrait
+        assert portrait == Portrait(parameters=12, macs=9 * 64)
 
 
 def test_results_lie_beside_each_other_and_replace_only_their_own(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escsr.errors import CheckpointError
+from escsr.errors import CheckpointError, ConfigurationError
 from escsr.inference import Upscaler
 from escsr.inference.backends import BackendChoice
 from escsr.inference.engine import Engine
@@ -154,27 +154,38 @@ def test_broken_weights_are_told_of() -> None:
             upscaler(random_pixels(20, 20))
 
 
-def test_half_precision_goes_on_in_float32_where_it_overflows() -> None:
-    """The statistics tell, before any row of the result is made."""
+def in_parts(network: ESC, dtype: torch.dtype) -> torch.Tensor:
+    """20x20 pixels, twice as large: (1, 3, 40, 40)."""
+    bands = exact_bands(
+        planes_of(random_pixels(20, 20)),
+        Engine(network, scale=2, device=torch.device("cpu")),
+        plan_of((8, 8), (8, 8)),
+        output_size=(40, 40),
+        dtype=dtype,
+        on_share_done=lambda share: None,
+    )
+    return torch.cat(list(bands), dim=2)
+
+
+@pytest.mark.parametrize(
+    "large", ["blocks.0.feed_forward.reduce.weight", "blocks.0.conv_out.weight"]
+)
+def test_half_precision_goes_on_in_float32_where_it_overflows(large: str) -> None:
+    """Statistics tell, or the features after the last of them, before any row is made."""
+    network = smallest(2, num_blocks=1)
+    with torch.no_grad():
+        network.get_parameter(large).mul_(1e6)
+    results = [in_parts(network, dtype) for dtype in (torch.float16, torch.float32)]
+    assert torch.equal(*results)
+
+
+def test_half_precision_that_overflows_in_the_upsampler_is_not_called_broken() -> None:
+    """Rows may be written by then; what to do is told."""
     network = smallest(2)
     with torch.no_grad():
-        network.blocks[0].feed_forward.reduce.weight.mul_(1e6)
-    source = planes_of(random_pixels(20, 20))
-    engine = Engine(network, scale=2, device=torch.device("cpu"))
-    results = [
-        torch.cat(
-            list(
-                exact_bands(
-                    source,
-                    engine,
-                    plan_of((8, 8), (8, 8)),
-                    output_size=(40, 40),
-                    dtype=dtype,
-                    on_share_done=lambda share: None,
-                )
-            ),
-            dim=2,
-        )
-        for dtype in (torch.float16, torch.float32)
-    ]
-    assert torch.equal(*results)
+        network.get_parameter("reconstruction.to_subpixels.weight").mul_(1e8)
+    assert in_parts(network, torch.float32).isfinite().all()
+    with pytest.raises(
+        ConfigurationError, match=r"infinite values in float16.*--precision float32"
+    ):
+        in_parts(network, torch.float16)

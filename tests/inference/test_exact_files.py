@@ -117,6 +117,17 @@ def test_a_disk_that_is_full_is_told(
     assert list(temporary_files.iterdir()) == []
 
 
+def test_a_file_that_ends_too_early_is_told(temporary_files: Path) -> None:
+    """What was written cannot be read back: an error of ours, not the system's."""
+    everything = Rectangle(top=0, bottom=8, left=0, right=8)
+    with feature_store.FeatureStore("disk", torch.float32) as store:
+        broken = store.new_map((8, 8), 2)
+        assert isinstance(broken, feature_store._MapOnDisk)
+        broken._file.truncate(100)
+        with pytest.raises(DiskSpaceError, match=r"read back from .*ended too early.*--no-exact"):
+            broken.read(everything, torch.device("cpu"))
+
+
 def test_a_map_replaces_itself() -> None:
     """Forth and back, while readers look around; in memory and on disk alike."""
     size, slack = (23, 17), 3

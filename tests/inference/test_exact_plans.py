@@ -40,11 +40,8 @@ def test_a_file_is_exact_within_a_memory_limit(tmp_path: Path) -> None:
     assert np.abs(read_image(output).pixels.astype(int) - whole).max() <= 1
 
 
-def test_whoever_asks_for_tiles_gets_tiles() -> None:
-    """Unless exactness is asked for too; what fits in one piece runs in one piece.
-
-    A network of few channels is exact by itself only where its features stay in memory.
-    """
+def test_large_images_are_tiled() -> None:
+    """Unless exactness is asked for too; what fits in one piece runs in one piece."""
     network = smallest(2)
     limit = {"memory_limit_bytes": 80 * 2**20}
 
@@ -61,19 +58,7 @@ def test_whoever_asks_for_tiles_gets_tiles() -> None:
     assert plan(exact=True) == plan(exact=False) == (True, True)
     assert plan(**limit) == (False, False)
     assert plan(**limit, exact=True) == (False, True)
-    assert plan(**limit, exact=False) == (False, False)
-    assert plan(**limit, overlap_pixels=8) == (False, False)
-    assert plan(**limit, precision="bfloat16") == (False, False)
-
-
-def test_an_image_too_large_for_one_piece_is_exact_by_itself_in_memory() -> None:
-    """Its features take a quarter of a gigabyte, which they do not on disk."""
-    enlarger = Upscaler("esc-tiny", scale=2, device="cpu")._enlarger
-    shape = planes_of(np.zeros((800, 1000, 3), np.uint8)).shape
-    wish = enlarger.plan_size(1000, 800, SizeWish())
-    plan = enlarger.plan(shape, wish, result_is_held=False)
-    assert (plan.is_whole, plan.is_exact) == (False, True)
-    assert plan.disk_bytes == 0
+    assert plan(**limit, exact=True, overlap_pixels=8) == (False, True)
 
 
 def test_a_network_without_layers_is_tiled_or_refused() -> None:
@@ -85,7 +70,7 @@ def test_a_network_without_layers_is_tiled_or_refused() -> None:
         Upscaler(NearestEnlarger(2), device="cpu", tile=32, exact=True)(pixels)
 
 
-def test_exact_is_yes_no_or_auto() -> None:
+def test_exact_is_yes_or_no() -> None:
     """Anything else is refused."""
     with pytest.raises(ConfigurationError, match="exact is 'yes'"):
         Upscaler(smallest(2), exact="yes")  # type: ignore[arg-type]

@@ -28,6 +28,17 @@ def test_every_level_survives(dtype: type[np.unsignedinteger], channels: int) ->
     assert np.array_equal(round_trip(pixels), pixels)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("alpha", [200, 255])
+def test_pixels_lie_in_memory_as_a_writer_takes_them(channels: int, alpha: int) -> None:
+    """Row by row and pixel by pixel, so that nothing is copied once more."""
+    pixels = np.full((5, 7, channels), 100, np.uint8)
+    pixels[0, 0, -1] = alpha
+    source = planes_of(pixels)
+    planes = source.collapse(source.read(*whole(source)).contiguous())
+    assert source.finish(planes).flags.c_contiguous
+
+
 def test_grey_goes_in_as_equal_channels_and_comes_out_as_their_mean() -> None:
     """So a network that tints gives no tint."""
     source = planes_of(np.full((2, 2, 1), 100, np.uint8))

@@ -88,8 +88,9 @@ def benchmark_command(
         subjects = [*subjects, *_floors(subjects, conditions, large_kernel_macs)]
     paths = _result_paths(out, overwrite=overwrite)
     benchmark, status = _measured(subjects, conditions, baseline, time_limit)
-    picture = _picture(benchmark, test_set) if paths is not None else None
-    _tell(benchmark, paths, picture, as_json=json)
+    _store_and_show(benchmark, paths, as_json=json)
+    if paths is not None:
+        _add_picture(benchmark, paths, test_set)
     if status != 0:
         raise typer.Exit(status)
 
@@ -184,38 +185,42 @@ def _measured(
     return benchmark, SOME_FAILED if has_failed else 0
 
 
-def _picture(benchmark: "Benchmark", test_set: str | None) -> bytes | None:
+def _store_and_show(benchmark: "Benchmark", paths: "ResultPaths | None", *, as_json: bool) -> None:
+    """Files first, and where the disk fails all is shown nevertheless."""
+    from escsr.evaluation.benchmark.result_paths import write_results
+
+    try:
+        if paths is not None:
+            write_results(paths, benchmark, None)
+            typer.echo(f"Results: {printable(paths.json)}", err=True)
+    finally:
+        _show(benchmark, as_json=as_json)
+
+
+def _add_picture(benchmark: "Benchmark", paths: "ResultPaths", test_set: str | None) -> None:
+    """Draw, and write the results once more, with the picture on their page."""
     from escsr.analysis.figures.quality_and_latency import draw_quality_and_latency
     from escsr.analysis.figures.style import as_png
     from escsr.errors import MissingExtraError
+    from escsr.evaluation.benchmark.result_paths import write_results
 
     try:
         figure = draw_quality_and_latency(benchmark, test_set=test_set)
     except MissingExtraError:
         typer.echo("There is no picture without matplotlib: pip install 'escsr[plots]'", err=True)
-        return None
+        return
     if figure is None:
         typer.echo("There is no picture: fewer than two networks have a known quality.", err=True)
-        return None
-    return as_png(figure)
+        return
+    write_results(paths, benchmark, as_png(figure))
 
 
-def _tell(
-    benchmark: "Benchmark",
-    paths: "ResultPaths | None",
-    picture: bytes | None,
-    *,
-    as_json: bool,
-) -> None:
-    """The table or the JSON on stdout, files, and what failed on stderr."""
+def _show(benchmark: "Benchmark", *, as_json: bool) -> None:
+    """The table or the JSON on stdout, and what failed on stderr."""
     from escsr.cli.benchmark_view import print_benchmark
     from escsr.evaluation.benchmark.record import as_json as json_of
-    from escsr.evaluation.benchmark.result_paths import write_results
     from escsr.evaluation.benchmark.table import failures_in_words
 
-    if paths is not None:
-        write_results(paths, benchmark, picture)
-        typer.echo(f"Results: {printable(paths.json)}", err=True)
     if as_json:
         typer.echo(json_of(benchmark), nl=False)
     else:

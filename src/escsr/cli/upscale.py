@@ -13,7 +13,8 @@ UPSCALE_HELP = """Make images larger.
 INPUT is any number of image files, folders and patterns such as 'scans/*.tif'. Without --output,
 results go beside their inputs, as photo_x4.jpg. Nothing is overwritten unasked.
 
-Exit status: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted."""
+Exit status: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted
+(143 by SIGTERM)."""
 
 Inputs = Annotated[
     list[str] | None, typer.Argument(metavar="INPUT", show_default=False, help="What to upscale.")
@@ -78,12 +79,10 @@ Memory = Annotated[
     str | None, typer.Option(metavar="AMOUNT", help="Memory to plan with, such as 2GB.")
 ]
 Exact = Annotated[
-    bool | None,
+    bool,
     typer.Option(
         "--exact/--no-exact",
-        help="Large images: as in one piece, or in tiles that differ a little. [default: exact "
-        "where it costs little more]",
-        show_default=False,
+        help="Large images as if in one piece, layer by layer; else in tiles that differ a little.",
     ),
 ]
 KeepColours = Annotated[
@@ -138,7 +137,7 @@ def upscale_command(
     backend: Backend = "auto",
     attention: Attention = "auto",
     memory: Memory = None,
-    exact: Exact = None,
+    exact: Exact = False,
     keep_colours: KeepColours = True,
     suffix: Suffix = None,
     image_format: Format = None,

@@ -55,7 +55,7 @@ class UpscaleRequest:
     backend: str
     attention: str
     memory: str | None
-    exact: bool | None
+    exact: bool
     keep_colours: bool
     name_suffix: str | None
     image_format: str | None
@@ -139,7 +139,7 @@ def _make_upscaler(request: UpscaleRequest) -> Upscaler:
         tile=parse_tile(request.tile),
         overlap_pixels=request.overlap_pixels,
         memory_limit_bytes=parse_memory(request.memory),
-        exact="auto" if request.exact is None else request.exact,
+        exact=request.exact,
         keep_colours=request.keep_colours,
     )
     factors = ", ".join(f"x{scale}" for scale in upscaler.scales)

@@ -134,10 +134,10 @@ class ImageWriter:
         self._rows_written += rows.shape[0]
 
     def hand_over(self, rows: Pixels) -> None:
-        """Append rows as ``write_rows`` does, but neither copy them nor wait for them.
+        """Append rows as ``write_rows`` does, but without a copy.
 
-        It returns when those handed over before are encoded; the array must not change before the
-        block ends. Args and errors as for ``write_rows``.
+        It waits only while more than 16 MB would be queued. The array must not change before the
+        block ends; one in another order than C's is copied. Args and errors as for ``write_rows``.
         """
         self._check_rows(rows)
         if rows.size:

@@ -24,7 +24,7 @@ logger = logging.getLogger("escsr")
 
 Backend = Literal["reference", "eager", "native"]
 """``reference`` computes as the paper writes it down; ``eager`` is a folded copy in PyTorch;
-``native`` is one with kernels of our own, which the machine's C++ compiler makes once."""
+``native`` is one with kernels of our own, built with the package or compiled on this machine."""
 BACKENDS: tuple[Backend, ...] = ("reference", "eager", "native")
 
 BackendChoice = Literal["auto", "reference", "eager", "native"]
@@ -68,7 +68,7 @@ def _loads() -> bool:
     try:
         native_library()
     except ConfigurationError as error:
-        _tell_once(f"Running with the back-end eager. {error}")
+        _tell_once(f"Running with the back-end eager, as the kernels fail: {error.__cause__}.")
         return False
     return True
 

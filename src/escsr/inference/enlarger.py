@@ -16,7 +16,7 @@ from escsr.inference.devices import (
     release_cached_memory,
 )
 from escsr.inference.engine import Engine
-from escsr.inference.exact.choice import ExactChoice, choose_pass
+from escsr.inference.exact.choice import choose_pass
 from escsr.inference.exact.plan import ExactPlan, Room
 from escsr.inference.exact.run import enlarge_exactly
 from escsr.inference.geometry import Enlargement, SizeWish, plan_enlargement
@@ -42,7 +42,7 @@ class WorkSettings:
     """Least overlap of tiles in LR pixels; None is a window, and at least 32."""
     memory_limit_bytes: int | None
     """Bound on the estimate of what is held at once."""
-    exact: ExactChoice = "auto"
+    exact: bool = False
     """Whether an image that is cut gives what it gives whole."""
 
 
@@ -248,10 +248,9 @@ class Enlarger:
             workload,
             engine,
             cost,
-            choice=settings.exact,
+            exact=settings.exact,
             dtype=dtype,
             tile=settings.tile,
-            has_overlap=settings.overlap_pixels is not None,
             room=Room(
                 device_bytes=available,
                 host_bytes=available_memory_bytes(torch.device("cpu")),

@@ -17,6 +17,7 @@ from escsr.inference.frequency_domain import (
 )
 from escsr.inference.triton_attention import FoldedBiasTable, TritonWindowAttention
 from escsr.model.attention_backends import AttentionBackend, FoldedBackend
+from escsr.model.autocast import without_autocast
 from escsr.model.convolutional_attention import (
     DYNAMIC_KERNEL_SIZE,
     ConvAttention,
@@ -41,8 +42,10 @@ def fold(
 ) -> nn.Module:
     """Copy a network for inference; the original stays as it is and trainable.
 
-    In the copy large kernels are averaged, position biases are expanded, and for a single
-    image the dynamic kernel is added into the large one, so that one convolution does for two.
+    In the copy large kernels are averaged and position biases are expanded. For a single image
+    the dynamic kernel is added into the large one, so that one convolution does for two; or, in
+    float32 on large maps on a CPU, a large dense kernel works in the frequency domain
+    (``frequency_domain``).
     Modules that are not ESC's are copied unchanged.
 
     Args:
@@ -54,7 +57,8 @@ def fold(
         "flashbias", whose error the log tells.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
-    with torch.no_grad():
+    device = next((part.device for part in folded.parameters()), torch.device("cpu"))
+    with torch.no_grad(), without_autocast(device):
         for parent in list(folded.modules()):
             for name, child in list(parent.named_children()):
                 parent.add_module(name, _fold_part(child, attention_backend))
@@ -184,6 +188,9 @@ class FoldedPositionFactors(nn.Module):
 
 class FoldedConvAttention(ConvAttention):
     """ConvAttention that convolves a single image once, with both kernels added up.
+
+    Where the large kernel is faster by its spectrum (``is_faster_by_spectrum``) the dynamic one is
+    convolved apart.
 
     ``LK * a + DK * a = (LK + pad(DK)) * a``: the dynamic kernel of channel c is added to the centre
     of ``LK[c, c]``; the depthwise kernel of the decomposed form likewise.

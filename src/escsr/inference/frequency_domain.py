@@ -44,11 +44,18 @@ def real_spectrum(dense: Tensor) -> Tensor:
     Returns:
         (frequencies, P, P) of the same dtype: (out, in) of each.
     """
-    size = dense.shape[-1]
-    spread = F.pad(dense.double(), (0, TILE_SIDE - size, 0, TILE_SIDE - size))
-    centred = torch.roll(spread, (-(size // 2), -(size // 2)), (-2, -1))
-    spectrum = _transformed(centred).real
+    spectrum = _transformed(centred_kernel(dense.double(), TILE_SIDE)).real
     return spectrum.permute(2, 3, 0, 1).flatten(0, 1).to(dense.dtype).contiguous()
+
+
+def centred_kernel(kernels: Tensor, side: int) -> Tensor:
+    """Spread kernels over a tile, their middles at its first place, where transforms begin.
+
+    (…, K, K) -> (…, side, side), K odd, at most ``side``.
+    """
+    size = kernels.shape[-1]
+    spread = F.pad(kernels, (0, side - size, 0, side - size))
+    return torch.roll(spread, (-(size // 2), -(size // 2)), (-2, -1))
 
 
 def convolve_by_spectrum(features: FeatureMap, spectrum: Tensor, kernel_size: int) -> FeatureMap:

@@ -21,6 +21,8 @@ READ_AHEAD_BYTES = 2**26
 """Sources larger than this are read when their turn comes, so that memory holds only one."""
 WRITE_BEHIND_BYTES = 2**26
 """Results that may wait for their encoders; one of any size may."""
+WRITE_BEHIND_FILES = 16
+"""As many files may wait for theirs: each holds an open file and a thread."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,17 +105,24 @@ class _Unfinished:
     """For when it is written; its seconds end with the last row."""
     made_at: float
     """When that was."""
-    finished_at: Future[float] | None = None
+    ending: "Future[_Ending] | None" = None
 
     def outcome(self) -> FileOutcome:
         """What became of it; waits for that."""
-        assert self.finished_at is not None
-        try:
-            seconds = self.report.seconds + self.finished_at.result() - self.made_at
-        except Exception as error:
-            seconds = self.report.seconds + time.monotonic() - self.made_at
-            return FileOutcome(seconds=seconds, error=error)
+        assert self.ending is not None
+        ending = self.ending.result()
+        seconds = self.report.seconds + ending.at - self.made_at
+        if ending.error is not None:
+            return FileOutcome(seconds=seconds, error=ending.error)
         return FileOutcome(seconds=seconds, report=replace(self.report, seconds=seconds))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ending:
+    """How the writing of a file ended."""
+
+    at: float
+    error: Exception | None
 
 
 class _OverlappingRun:
@@ -129,7 +138,8 @@ class _OverlappingRun:
 
     def run(self) -> None:
         self._reader = ThreadPoolExecutor(1, "escsr-reader")
-        self._finisher = ThreadPoolExecutor(1, "escsr-finisher")
+        # A thread for each, and for the one that comes on top: none waits for another's encoder.
+        self._finisher = ThreadPoolExecutor(WRITE_BEHIND_FILES + 1, "escsr-finisher")
         try:
             self._run_all()
         except BaseException as error:
@@ -148,6 +158,7 @@ class _OverlappingRun:
             assert reading is not None
             self._watch.begin(index)
             started, reading_seconds = time.monotonic(), 0.0
+            loaded: LoadedFile | None = None
             try:
                 read = reading.result()
                 del reading
@@ -162,6 +173,9 @@ class _OverlappingRun:
                 seconds = time.monotonic() - started + reading_seconds
                 self._outcomes[index] = FileOutcome(seconds=seconds, error=error)
                 self._tell()
+            finally:
+                # Or a large source would stay while the next is decoded.
+                loaded = None
             following = following or self._read_ahead(index + 1)
         self._finish_until(0)
 
@@ -195,7 +209,7 @@ class _OverlappingRun:
             # First known, then let go: an interruption in between finds it.
             self._unfinished.append(unfinished)
             stack.pop_all()
-        unfinished.finished_at = self._finisher.submit(_finish, writer)
+        unfinished.ending = self._finisher.submit(_finish, writer)
         self._finish_until(WRITE_BEHIND_BYTES)
 
     def _advance(self, fraction: float) -> None:
@@ -206,11 +220,12 @@ class _OverlappingRun:
     def _finish_until(self, num_bytes: int) -> None:
         """Wait for encoders until what is unfinished is no more than this, or one file."""
         least = 1 if num_bytes else 0
-        while len(self._unfinished) > least and self._unfinished_bytes() > num_bytes:
+        while len(self._unfinished) > least and self._are_too_many(num_bytes):
             self._finish_first()
 
-    def _unfinished_bytes(self) -> int:
-        return sum(entry.num_bytes for entry in self._unfinished)
+    def _are_too_many(self, num_bytes: int) -> bool:
+        unfinished_bytes = sum(entry.num_bytes for entry in self._unfinished)
+        return unfinished_bytes > num_bytes or len(self._unfinished) > WRITE_BEHIND_FILES
 
     def _finish_first(self) -> None:
         entry = self._unfinished[0]
@@ -232,8 +247,8 @@ class _OverlappingRun:
             if not _is_finished(entry):
                 entry.writer.abandon()
         for entry in self._unfinished:
-            if entry.finished_at is None:
-                entry.writer.__exit__(KeyboardInterrupt, None, None)
+            if entry.ending is None:
+                entry.writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
             elif (outcome := entry.outcome()).report is not None:
                 self._outcomes[entry.index] = outcome
 
@@ -245,11 +260,15 @@ def _read(job: FileJob, enlarger: Enlarger) -> _Read:
     return _Read(checked=checked, loaded=loaded, seconds=time.monotonic() - started)
 
 
-def _finish(writer: ImageWriter) -> float:
+def _finish(writer: ImageWriter) -> _Ending:
     """Wait for the encoder, and put the file in its place."""
-    writer.__exit__(None, None, None)
-    return time.monotonic()
+    failure = None
+    try:
+        writer.__exit__(None, None, None)
+    except Exception as error:
+        failure = error
+    return _Ending(at=time.monotonic(), error=failure)
 
 
 def _is_finished(entry: _Unfinished) -> bool:
-    return entry.finished_at is not None and entry.finished_at.done()
+    return entry.ending is not None and entry.ending.done()

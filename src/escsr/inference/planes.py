@@ -108,7 +108,7 @@ class PixelPlanes:
         """Cut out a tile for the network: (num_images, 3, h, w) float32 in [0, 1]."""
         cut = self.pixels[rows.start : rows.stop, columns.start : columns.stop]
         cut = cut[..., : self.num_planes]
-        values = torch.as_tensor(cut.astype(np.float32))
+        values = torch.as_tensor(cut.astype(np.float32), device="cpu")
         peak = peak_of(self.pixels.dtype)
         planes = (values if peak == 1 else values / peak).permute(2, 0, 1)
         if self.layout == "batch":
@@ -143,7 +143,8 @@ class PixelPlanes:
         values = planes.permute(1, 2, 0)
         if peak > 1:
             values = (values * peak).round_()
-        finished = values.numpy().astype(dtype)
+        # "C", since a writer takes rows of pixels, and would copy planes again.
+        finished = values.numpy().astype(dtype, order="C")
         if not self.opaque:
             return finished
         alpha_channel = np.full((*finished.shape[:2], 1), peak, dtype)

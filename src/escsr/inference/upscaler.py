@@ -24,7 +24,7 @@ from escsr.inference.door import (
 )
 from escsr.inference.engine import ImagePadding
 from escsr.inference.enlarger import Enlarger, WorkPlan, WorkSettings
-from escsr.inference.exact.choice import ExactChoice, require_exact
+from escsr.inference.exact.choice import require_exact
 from escsr.inference.file_job import FileJob, UpscaleReport
 from escsr.inference.geometry import SizeOptions, SizeWish, require_factor, require_factor_of
 from escsr.inference.memory import TileChoice, require_tiling
@@ -66,11 +66,10 @@ class Upscaler:
             and at least 32 pixels.
         memory_limit_bytes: tiles are chosen so that the estimate of what is held at once, beside
             the program itself, stays below.
-        exact: whether an image that does not fit in one piece gives what it would give in one:
-            True runs it layer by layer, with its features in memory or in temporary files (in
-            TMPDIR, else /var/tmp); False cuts it into tiles, which differ a little; "auto" is exact
-            where that costs little more: on a CPU in float32, unless ``tile`` or ``overlap_pixels``
-            ask for tiles or there is no room for the features.
+        exact: whether an image that does not fit in one piece gives what it would give in one: it
+            runs layer by layer, its features in memory or in temporary files (in TMPDIR, else
+            /var/tmp), which takes longer than tiles (``docs/tiles.md``); otherwise it is cut into
+            tiles, which differ a little.
         backend: how a network is run: "auto" (the fastest that needs no compiling), "native"
             (kernels of our own, on a CPU), "eager" (PyTorch's operations) or "reference", which
             computes as the paper writes it down and is slow.
@@ -97,7 +96,7 @@ class Upscaler:
         tile: TileChoice = "auto",
         overlap_pixels: int | None = None,
         memory_limit_bytes: int | None = None,
-        exact: ExactChoice = "auto",
+        exact: bool = False,
         backend: BackendChoice = "auto",
         attention_backend: FoldedBackend | None = "auto",
         flash_bias: RankRule | None = None,

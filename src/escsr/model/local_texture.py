@@ -1,13 +1,13 @@
 """From features to an image of any size: the Local Texture Estimator (LTE)."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.errors import ImageSizeError, ImageValueError
+from escsr.model.autocast import without_autocast
 from escsr.model.axis_view import AxisView
 from escsr.model.config import ESCConfig
 from escsr.model.precise_convolution import convolve_precisely
@@ -213,7 +213,7 @@ class LocalTextureHead(nn.Module):
 
     def _textures(self, window: FeatureMap, kernel: tuple[Tensor, Tensor]) -> Tensor:
         """(B, C, H+2, W+2) -> (B*H*W, 2*texture_dim): amplitudes, row and column frequencies."""
-        with _without_autocast(window.device):
+        with without_autocast(window.device):
             return convolve_precisely(window.to(kernel[0].dtype), *kernel)
 
     def _texture_kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -243,12 +243,6 @@ def _build_decoder(config: ESCConfig) -> nn.Sequential:
 def _precise(dtype: torch.dtype) -> torch.dtype:
     """What frequencies and places are computed in: half precision would turn waves about."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 def _queries_at_once(device: torch.device) -> int:

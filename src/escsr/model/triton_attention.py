@@ -101,7 +101,11 @@ def attend_in_windows(
             f"The attention back-end triton cannot run here: {obstacle}. {_INSTEAD}"
         )
     batch, channels, height, width = qkv.shape
-    chosen = launch or choose_launch(qkv.dtype, window_size, channels // 3 // num_heads)
+    chosen = (
+        choose_launch(qkv.dtype, window_size, channels // 3 // num_heads)
+        if launch is None
+        else fitted(launch, window_size)
+    )
     out = torch.empty(
         (batch, channels // 3, height, width),
         dtype=qkv.dtype,
@@ -110,7 +114,7 @@ def attend_in_windows(
     )
     on_device = torch.cuda.device(qkv.device) if qkv.is_cuda else contextlib.nullcontext()
     with on_device:
-        _launch(qkv, out, position, num_heads, window_size, precision, fitted(chosen, window_size))
+        _launch(qkv, out, position, num_heads, window_size, precision, chosen)
     return out
 
 

@@ -23,6 +23,9 @@ multiprocessor, exponentials 16: the bias should hide behind them. (Reckoned, no
 
 *Softmax is online*, in powers of two, in float32: no score leaves the registers.
 
+One function of more than 40 lines: Triton would have every split take all pointers and strides
+again.
+
 Source: ESC, arXiv:2503.06671, section 3.3; the order of computation is FlashAttention's,
 arXiv:2205.14135.
 """

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,6 +123,18 @@ def test_the_first_error_of_a_compiler_is_told(tmp_path: Path) -> None:
         compile_kernels(tmp_path / "kernels.so", "-march=no-such-processor")
 
 
+def test_a_compiler_may_write_in_any_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read is replaced."""
+    compiler = tmp_path / "compiler"
+    compiler.write_bytes(b"#!/bin/sh\nprintf 'error: unm\\366glich' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(compiling.CompilingError, match="error: unm\ufffdglich"):
+        compile_kernels(tmp_path / "kernels.so", "-O0")
+
+
 @needs_compiler
 def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     """With the variable that names another."""
@@ -159,6 +172,8 @@ def test_kernels_that_do_not_load_are_not_taken_by_themselves(
         assert [choose_backend("auto", CPU) for _ in range(2)] == ["eager", "eager"]
     assert len(caplog.records) == 1
     assert str(path) in caplog.text
+    # Who runs with eager already is not told to.
+    assert "Use backend" not in caplog.text
     with pytest.raises(ConfigurationError, match=path.name):
         choose_backend("native", CPU)
 
@@ -169,6 +184,45 @@ def test_other_source_is_other_kernels(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "attention.cpp").write_text("int changed;", encoding="utf-8")
     monkeypatch.setattr(compiling, "_SOURCE", tmp_path)
     assert kernels_for_level("avx2").name != before.name
+
+
+def test_other_flags_are_other_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one level only: the others stay."""
+    machine = platform.machine()
+    monkeypatch.setitem(compiling.LEVELS, machine, {"one": "-O1", "other": "-O1"})
+    one, other = kernels_for_level("one"), kernels_for_level("other")
+    monkeypatch.setitem(compiling.LEVELS, machine, {"one": "-O2", "other": "-O1"})
+    assert kernels_for_level("one").name != one.name
+    assert kernels_for_level("other").name == other.name
+
+
+def test_kernels_of_the_package_serve_where_the_caches_do_not_load(cache: Path) -> None:
+    """A cache that another system wrote, or that is damaged, is no reason to be slow."""
+    of_package = Path(compiling.__file__).parent / "built"
+    for level in compiling.LEVELS.get(platform.machine(), {}):
+        path = kernels_for_level(level)
+        if (of_package / path.name).is_file():
+            path.parent.mkdir(exist_ok=True)
+            shutil.copy(of_package / path.name, path)
+    if library._compiled_with_package() is None:
+        pytest.skip("not built with kernels for this processor")
+    damaged = library._library_here()
+    assert damaged is not None
+    cache.mkdir()
+    damaged.write_bytes(b"no library")
+    assert choose_backend("auto", CPU) == "native"
+    assert library.native_library().escsr_lanes() in (8, 16)
+
+
+def test_the_openmp_of_torch_is_its_own() -> None:
+    """Other packages bring one too, in folders beside torch's."""
+    packages = Path(torch.__file__).resolve().parents[1]
+    other, system = f"{packages}/scikit_learn.libs/libgomp-1.so", "/usr/lib/libgomp.so.1"
+    torch_vision = f"{packages}/torchvision.libs/libgomp-1.so"
+    for own in (f"{packages}/torch/lib/libgomp-2.so.1", f"{packages}/torch.libs/libgomp-3.so"):
+        loaded = {other, system, torch_vision, own, f"{packages}/torch/lib/libc10.so"}
+        assert library._openmp_among(loaded) == [own]
+    assert library._openmp_among({system}) == [system]
 
 
 @pytest.mark.skipif(not kernels_for_level("avx2").is_file(), reason="not built with AVX2 kernels")

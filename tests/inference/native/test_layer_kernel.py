@@ -1,7 +1,6 @@
 """A layer in one pass by the native kernel against its formulas in float64."""
 
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from escsr.inference.native.calls import Addition, LayerWeights, add_and_normalise, run_layer
+from escsr.inference.native.calls import add_and_normalise, run_layer
+from escsr.inference.native.layer_weights import Addition, LayerKind, LayerWeights
 from tests.inference.native.formulas import array, hidden_map, largest_error, normalised, random_map
 from tests.oracles.convolution import gelu
 
@@ -21,6 +21,8 @@ DIM, HIDDEN, SIDE, ADDED = 32, 48, 16, 16
 
 ROUNDING = 4e-6
 """Of the largest value: float32's 6e-8, through sums of 48 and GELU's 1.5e-7."""
+
+USUAL = LayerKind(normalises=True, has_residual=True, side_is_of_result=False)
 
 
 def random_weights(*, side_inputs: int) -> LayerWeights:
@@ -46,21 +48,23 @@ def random_addition(pixels: int) -> Addition:
     )
 
 
-def assert_equals_the_formulas(size: tuple[int, int], **kinds: Any) -> None:
+def assert_equals_the_formulas(
+    size: tuple[int, int], kind: LayerKind, *, has_addition: bool
+) -> None:
     """Result, side and sum."""
     pixels = size[0] * size[1]
     features = random_map(pixels, DIM, seed=10)
-    addition = random_addition(pixels) if kinds.pop("has_addition") else None
-    weights = random_weights(side_inputs=DIM if kinds["side_is_of_result"] else HIDDEN)
+    addition = random_addition(pixels) if has_addition else None
+    weights = random_weights(side_inputs=DIM if kind.side_is_of_result else HIDDEN)
     result, side = torch.full((pixels, DIM), torch.nan), torch.full((pixels, SIDE), torch.nan)
     hidden_sum = run_layer(
-        features, weights, size=size, addition=addition, result=result, side=side, **kinds
+        features, weights, size=size, addition=addition, kind=kind, result=result, side=side
     )
     w = {field.name: array(getattr(weights, field.name)) for field in fields(weights)}
     x = array(completed(features, addition))
-    hidden = hidden_map(normalised(x) if kinds["normalises"] else x, w, size)
-    expected = hidden @ w["reduce_weight"] + w["reduce_bias"] + (x if kinds["has_residual"] else 0)
-    of_side = normalised(expected) if kinds["side_is_of_result"] else hidden
+    hidden = hidden_map(normalised(x) if kind.normalises else x, w, size)
+    expected = hidden @ w["reduce_weight"] + w["reduce_bias"] + (x if kind.has_residual else 0)
+    of_side = normalised(expected) if kind.side_is_of_result else hidden
     assert largest_error(result, expected) < ROUNDING
     # Normalising divides by a deviation, which makes rounding at most a few times larger.
     assert largest_error(side, of_side @ w["side_weight"] + w["side_bias"]) < 3 * ROUNDING
@@ -85,10 +89,10 @@ def test_a_layer_is_its_formulas(
     """Every way a layer may be; wider than a piece, so that pieces meet."""
     assert_equals_the_formulas(
         (5, 67),
+        LayerKind(
+            normalises=normalises, has_residual=has_residual, side_is_of_result=side_is_of_result
+        ),
         has_addition=has_addition,
-        normalises=normalises,
-        has_residual=has_residual,
-        side_is_of_result=side_is_of_result,
     )
 
 
@@ -96,8 +100,7 @@ def test_a_layer_is_its_formulas(
 @given(height=st.integers(1, 40), width=st.integers(1, 140))
 def test_a_layer_is_its_formulas_for_all_sizes(height: int, width: int) -> None:
     """Pieces of 64 columns and whole bands of 16 rows, and what is left of them."""
-    kinds = {"normalises": True, "has_residual": True, "side_is_of_result": False}
-    assert_equals_the_formulas((height, width), has_addition=True, **kinds)
+    assert_equals_the_formulas((height, width), USUAL, has_addition=True)
 
 
 def test_gelu_is_the_exact_one() -> None:
@@ -116,8 +119,8 @@ def test_gelu_is_the_exact_one() -> None:
     values = torch.cat((torch.linspace(-20, 20, 3968), torch.logspace(0, 5, 64)))
     values = torch.cat((values, -values[-64:])).view(-1, DIM)
     result = torch.empty_like(values)
-    kinds: dict[str, Any] = {"normalises": False, "has_residual": False, "side_is_of_result": False}
-    run_layer(values, weights, size=(1, 128), addition=None, result=result, side=None, **kinds)
+    kind = LayerKind(normalises=False, has_residual=False, side_is_of_result=False)
+    run_layer(values, weights, size=(1, 128), addition=None, kind=kind, result=result, side=None)
     # A polynomial of float32 near zero, float32's own steps far from it; GELU(0) comes twice.
     allowed = 2e-6 + 1.2e-7 * np.abs(array(values))
     assert (np.abs(array(result) - gelu(array(values))) < allowed).all()
@@ -125,11 +128,12 @@ def test_gelu_is_the_exact_one() -> None:
 
 def test_a_side_that_nobody_wants_is_not_made() -> None:
     """And the result is the same."""
-    kinds: dict[str, Any] = {"normalises": True, "has_residual": True, "side_is_of_result": False}
     features, weights = random_map(30, DIM), random_weights(side_inputs=HIDDEN)
     results = [torch.empty(30, DIM) for _ in range(2)]
     for result, side in zip(results, (None, torch.empty(30, SIDE)), strict=True):
-        run_layer(features, weights, size=(5, 6), addition=None, result=result, side=side, **kinds)
+        run_layer(
+            features, weights, size=(5, 6), addition=None, kind=USUAL, result=result, side=side
+        )
     assert torch.equal(*results)
 
 

@@ -47,7 +47,8 @@ def compare_benchmarks(old: Benchmark, new: Benchmark) -> Changes:
         old: an earlier run.
         new: of the same conditions, with the same baseline.
     Raises:
-        ConfigurationError: conditions or baselines differ, or no subject is in both.
+        ConfigurationError: conditions, kinds of device or baselines differ, or no subject is in
+            both.
     """
     _require_comparable(old, new)
     known = {one.label: one for one in old.subjects if one.latency_ms is not None}
@@ -72,6 +73,7 @@ def _require_comparable(old: Benchmark, new: Benchmark) -> None:
         "LR height": (before.lr_height, after.lr_height),
         "precision": (before.precision, after.precision),
         "TF32": (before.tf32, after.tf32),
+        "kind of device": (_kind(before.device), _kind(after.device)),
         "baseline": (old.baseline, new.baseline),
     }
     for name, (one, other) in same.items():
@@ -95,13 +97,23 @@ def _change(old: Benchmark, new: Benchmark, label: str) -> Change:
     return Change(label=label, speed=speed, memory=memory, is_certain=is_certain)
 
 
+def _kind(device: str) -> str:
+    """``cuda`` of ``cuda:1``."""
+    return device.partition(":")[0]
+
+
 def _notes(old: Benchmark, new: Benchmark) -> list[str]:
     names = ("processor", "torch", "cores")
-    differing = [
-        f"{name}: {old.environment[name]} before, {new.environment[name]} now"
-        for name in names
-        if old.environment[name] != new.environment[name]
+    told = {name: (old.environment[name], new.environment[name]) for name in names}
+    told["GPU"] = (_gpu_name(old), _gpu_name(new))
+    told["threads"] = (old.conditions.threads, new.conditions.threads)
+    return [
+        f"{name}: {before} before, {now} now"
+        for name, (before, now) in told.items()
+        if before != now
     ]
-    if old.conditions.threads != new.conditions.threads:
-        differing.append(f"threads: {old.conditions.threads} before, {new.conditions.threads} now")
-    return differing
+
+
+def _gpu_name(benchmark: Benchmark) -> str | None:
+    gpu = benchmark.environment["gpu"]
+    return None if gpu is None else gpu["name"]

@@ -101,14 +101,16 @@ def _ours(subject: Subject, conditions: Conditions) -> Runnable:
 
 def _rival(subject: Subject, conditions: Conditions) -> Runnable:
     rival = _open_rival(subject.source, conditions)
+    # A file may have the same name, and holds whatever weights it likes.
+    is_by_name = is_rival_name(subject.source)
     notes: list[str] = []
-    if rival.name in PUBLISHED_RIVALS and not PUBLISHED_RIVALS[rival.name].thousands:
+    if is_by_name and not PUBLISHED_RIVALS[rival.name].thousands:
         notes.append("its number of parameters is not checked against its paper")
     portrait = Portrait(
         parameters=rival.parameters,
         macs=count_products(rival.network, conditions.lr_height, conditions.lr_width),
-        quality=published_quality(rival.name, conditions.scale),
-        random_weights=rival.name in PUBLISHED_RIVALS,
+        quality=published_quality(rival.name, conditions.scale) if is_by_name else None,
+        random_weights=is_by_name,
         notes=tuple(notes),
     )
     network = Compiled(rival.network) if subject.mode == "compiled" else rival.network

@@ -56,7 +56,7 @@ def prepare_result_paths(out: Path, *, overwrite: bool = False) -> ResultPaths:
 
 
 def write_results(paths: ResultPaths, benchmark: Benchmark, picture: bytes | None) -> None:
-    """Write the files; each is complete or not there, and the JSON comes last.
+    """Write the files; each is complete or not there, and the JSON, which holds all, comes first.
 
     Args:
         paths: from ``prepare_result_paths``.
@@ -66,14 +66,14 @@ def write_results(paths: ResultPaths, benchmark: Benchmark, picture: bytes | Non
         ImageWriteError: the disk is full, or a file is closed to us.
     """
     name = paths.figure.name if picture is not None else None
-    page = as_markdown(benchmark, figure=name)
     try:
+        replace_file(paths.json, as_json(benchmark).encode("utf-8"))
+        page = as_markdown(benchmark, figure=name)
         if picture is not None:
             replace_file(paths.figure, picture)
         else:
             paths.figure.unlink(missing_ok=True)
         replace_file(paths.markdown, page.encode("utf-8", "backslashreplace"))
-        replace_file(paths.json, as_json(benchmark).encode("utf-8"))
     except OSError as error:
         raise not_writable(paths.json.parent, error) from error
 

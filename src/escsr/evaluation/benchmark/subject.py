@@ -90,7 +90,7 @@ def parse_rival(text: str, *, best: bool = False) -> list[Subject]:
 def floor_of(source: str, *, large_kernel_macs: float | None = None) -> Subject:
     """The floor of one of our networks, measured in turn with the others."""
     return Subject(
-        label=f"floor of {_short(source)}",
+        label=f"floor of {source}",
         kind="floor",
         source=source,
         mode="floor",

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,14 +79,13 @@ class WorkerProcess:
         return self._ask({"do": "round"}, None)
 
     def close(self) -> None:
-        """End the process, whatever it does."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        """End the process and all that it started, such as compilers, whatever they do."""
+        _end(self._process, forced=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_SECONDS_TO_END)
+        # What it started may live longer than it.
+        _end(self._process, forced=True)
+        self._process.wait()
         self._reader.join(_SECONDS_TO_END)
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             with contextlib.suppress(OSError):
@@ -119,6 +119,17 @@ class WorkerProcess:
         if status == -_SIGKILL:
             return f"its process was killed, probably for want of memory{last}"
         return f"its process ended with status {status}{last}"
+
+
+def _end(process: "subprocess.Popen[str]", *, forced: bool) -> None:
+    """Ask a process and its group to end, or make them; those that have ended do not mind."""
+    if not hasattr(os, "killpg"):
+        (process.kill if forced else process.terminate)()
+        return
+    # It leads a session of its own, so its number is the group's. macOS refuses where all that is
+    # left of the group has ended.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, _SIGKILL if forced else signal.SIGTERM)
 
 
 def _environment(threads: int) -> dict[str, str]:

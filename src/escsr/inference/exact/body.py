@@ -8,7 +8,7 @@ from escsr.inference.devices import FreedMemory
 from escsr.inference.exact.feature_store import FeatureMapStore, FeatureStore
 from escsr.inference.exact.image_source import ImageSource
 from escsr.inference.exact.patch import Patch, Rectangle
-from escsr.inference.exact.steps import Addition, Opened, OpenMixer, Steps
+from escsr.inference.exact.steps import NotFiniteError, Opened, OpenMixer, Steps, Unmixed
 from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
 
@@ -67,7 +67,7 @@ class ExactBody:
             image: what the body reads.
             features: (height, width, C), where the result goes.
         Raises:
-            StatisticsError: a layer's statistics are not finite.
+            NotFiniteError: a layer's statistics or a block's result are not finite.
             DiskSpaceError: the disk is full.
         """
         for core in self._cores:
@@ -99,8 +99,8 @@ class ExactBody:
         margin = steps.margin(number, layer)
 
         def pass_layer(core: Rectangle) -> Opened:
-            inner, addition = self._read(core, margin, earlier)
-            return steps.pass_layer(number, layer, inner, addition, core)
+            inner, unmixed = self._read(core, margin, earlier)
+            return steps.pass_layer(number, layer, inner, unmixed, core)
 
         self._replace(pass_layer, mixer)
         return mixer
@@ -108,9 +108,12 @@ class ExactBody:
     def _leave(self, number: int, features: FeatureMapStore, earlier: OpenMixer | None) -> None:
         """From the last mixer to a block's result, which takes the place of its input."""
         for core in self._cores:
-            inner, addition = self._read(core, 1, earlier)
-            change = self._steps.leave(number, inner, addition).crop(core)
-            features.write(features.read(core, self._device).plus(change))
+            inner, unmixed = self._read(core, 1, earlier)
+            change = self._steps.leave(number, inner, unmixed).crop(core)
+            left = features.read(core, self._device).plus(change)
+            if not bool(torch.isfinite(left.features).all()):
+                raise NotFiniteError
+            features.write(left)
             self._on_core_done(core.num_pixels)
         self._freed_memory.release()
 
@@ -133,7 +136,7 @@ class ExactBody:
 
     def _read(
         self, core: Rectangle, margin: int, mixer: OpenMixer | None
-    ) -> tuple[Patch, Addition | None]:
+    ) -> tuple[Patch, Unmixed | None]:
         """The inner features around a core, and what the mixer before has yet to add there."""
         size = self._inner.size
         inner = self._inner.read(core.grown(margin, size), self._device)

@@ -9,6 +9,7 @@ from torch import Tensor
 from escsr.inference.colour_guard import REACH_PIXELS, blur
 from escsr.inference.exact.patch import Patch, Rectangle
 from escsr.inference.tiling import AxisScale, Span
+from escsr.model.autocast import without_autocast
 from escsr.model.query_neighbours import interpolate
 from escsr.shapes import ImageBatch
 
@@ -35,7 +36,8 @@ def guard_colours(
     """
     guard = _Guard(read_rows, scales)
     for band in bands:
-        ready = guard.push(band)
+        with without_autocast(band.device):
+            ready = guard.push(band)
         if ready is not None:
             yield ready
 
@@ -123,7 +125,7 @@ def _mean_of_stretches(
     values: Tensor, dim: int, axis: AxisScale, chosen: tuple[int, int], first: int
 ) -> Tensor:
     """Means by differences of running sums; in float64, which keeps them."""
-    pixel = torch.arange(*chosen)
+    pixel = torch.arange(*chosen, device="cpu")
     start = pixel * axis.output_length // axis.length - first
     stop = -(-(pixel + 1) * axis.output_length // axis.length) - first
     sums = values.double().cumsum(dim)

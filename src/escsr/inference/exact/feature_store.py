@@ -9,8 +9,8 @@ import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +54,11 @@ class FeatureMapStore(ABC):
         return self._origin == 0
 
     def read(self, place: Rectangle, device: torch.device) -> Patch:
-        """A rectangle of the map."""
+        """A rectangle of the map.
+
+        Raises:
+            DiskSpaceError: its file cannot be read back.
+        """
         pixels = self._read(_moved(place, self._origin))
         features = pixels.permute(2, 0, 1).unsqueeze(0).to(device)
         return Patch(features=features, place=place, size=self.size)
@@ -83,7 +87,8 @@ class _MapInMemory(FeatureMapStore):
         self, size: tuple[int, int], channels: int, slack: int, dtype: torch.dtype
     ) -> None:
         super().__init__(size, channels, slack)
-        self._pixels = torch.empty(size[0] + slack, size[1] + slack, channels, dtype=dtype)
+        shape = (size[0] + slack, size[1] + slack, channels)
+        self._pixels = torch.empty(shape, dtype=dtype, device="cpu")
 
     def _read(self, place: Rectangle) -> Tensor:
         # A copy: the map may be overwritten while the patch is worked on.
@@ -109,18 +114,15 @@ class _MapOnDisk(FeatureMapStore):
         self._row_bytes = (size[1] + slack) * self._pixel_bytes
 
     def _read(self, place: Rectangle) -> Tensor:
-        pixels = torch.empty(place.height, place.width, self.channels, dtype=self._dtype)
-        self._each_row(place, pixels, self._file.readinto)
+        shape = (place.height, place.width, self.channels)
+        pixels = torch.empty(shape, dtype=self._dtype, device="cpu")
+        with _in_our_words("read back from"):
+            self._each_row(place, pixels, self._file.readinto)
         return pixels
 
     def _write(self, place: Rectangle, pixels: Tensor) -> None:
-        try:
+        with _in_our_words("stored in"):
             self._each_row(place, pixels.contiguous(), self._file.write)
-        except OSError as error:
-            raise DiskSpaceError(
-                f"The features of the image could not be stored in a temporary file in "
-                f"{temporary_folder()}: {error.strerror}. {_ADVICE}"
-            ) from error
 
     def _each_row(
         self, place: Rectangle, pixels: Tensor, transfer: Callable[[memoryview], int | None]
@@ -138,6 +140,22 @@ class _MapOnDisk(FeatureMapStore):
                 if not count:
                     raise OSError(0, "the file ended too early")
                 rest = rest[count:]
+
+
+@contextmanager
+def _in_our_words(action: str) -> Generator[None]:
+    """Tell of what a file does not do.
+
+    Raises:
+        DiskSpaceError: what the system says, and what to do about it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskSpaceError(
+            f"The features of the image could not be {action} a temporary file in "
+            f"{temporary_folder()}: {error.strerror}. {_ADVICE}"
+        ) from error
 
 
 class FeatureStore:

@@ -66,7 +66,7 @@ def map_size(
 
 
 def _positions(start: int, stop: int, length: int) -> Tensor:
-    return reflected_positions(torch.arange(start, stop), length)
+    return reflected_positions(torch.arange(start, stop, device="cpu"), length)
 
 
 def _span_of(positions: Tensor) -> Span:

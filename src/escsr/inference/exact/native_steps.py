@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from escsr.inference.exact.patch import Patch, Rectangle
-from escsr.inference.exact.steps import Addition, EagerSteps, Opened, OpenMixer
+from escsr.inference.exact.steps import EagerSteps, Opened, OpenMixer, Unmixed
 from escsr.inference.native import calls
 from escsr.inference.native.body import NativeBlock
 from escsr.inference.native.large_kernel import KernelSpectra
+from escsr.inference.native.layer_weights import Addition
 from escsr.inference.native.layers import FeedForward, Layer, SpectraOfKernels
+from escsr.inference.native.maps import as_matrix, new_map
 from escsr.inference.native.matrix import Matrix, padded_length
 from escsr.model.convolutional_attention import ConvAttention, LargeKernelWeights
 from escsr.model.network import ESC, ConvAttentionLayer
@@ -47,12 +49,12 @@ class NativeSteps(EagerSteps):
         if block.attention is None:
             return super().enter(number, features, core)
         feed_forward, width = block.feed_forward, features.features.shape[1]
-        inner, side = _fed(features, None, feed_forward, width, 3 * width, has_residual=False)
+        inner, side = _fed(features, None, feed_forward, width, 3 * width)
         inner, side = inner.crop(core), side.crop(core)
-        attended = torch.empty(core.num_pixels, width)
+        attended = new_map(core.num_pixels, width)
         attention, size = block.attention, (core.height, core.width)
         calls.attend(
-            _matrix_of(side),
+            as_matrix(side.features),
             attention.bias,
             size=size,
             window_size=attention.window_size,
@@ -63,23 +65,19 @@ class NativeSteps(EagerSteps):
         return inner.plus(_patch_of(projected, inner)), None
 
     def pass_layer(
-        self, number: int, layer: int, inner: Patch, addition: Addition | None, core: Rectangle
+        self, number: int, layer: int, inner: Patch, unmixed: Unmixed | None, core: Rectangle
     ) -> Opened:
         """As ``Steps``."""
         feed_forward, width = self._feed_forwards[number][layer], inner.features.shape[1]
-        kept, side = _fed(
-            inner, addition, feed_forward, width, self.convolved_dim, has_residual=True
-        )
+        kept, side = _fed(inner, unmixed, feed_forward, width, self.convolved_dim)
         return kept.crop(core), side.crop(core)
 
-    def leave(self, number: int, inner: Patch, addition: Addition | None) -> Patch:
+    def leave(self, number: int, inner: Patch, unmixed: Unmixed | None) -> Patch:
         """As ``Steps``."""
-        block = self.block(number)
-        values, norm = _matrix_of(inner), block.norm_out
+        block = self._blocks[number]
+        values, norm = as_matrix(inner.features), block.norm_out
         normed = torch.empty_like(values)
-        calls.add_and_normalise(
-            values, _native_addition(addition), norm.weight, norm.bias, result=normed
-        )
+        calls.add_and_normalise(values, _addition(unmixed), norm.weight, norm.bias, result=normed)
         return _patch_of(normed, inner).apply(block.conv_out, radius=1)
 
 
@@ -106,19 +104,19 @@ class _NativeMixer(OpenMixer):
         if len(self.kernel) == 2:
             mixed = F.conv2d(features[:, :pdim], self.kernel[0])
             features = F.pad(mixed, (0, 0, 0, 0, 0, features.shape[1] - pdim))
-        values = features.permute(0, 2, 3, 1).contiguous()
+        values, (height, width) = as_matrix(features), features.shape[-2:]
         result = torch.empty_like(values)
         calls.convolve(
-            values.flatten(0, 2),
-            size=(values.shape[1], values.shape[2]),
+            values,
+            size=(height, width),
             kernel_size=self._spectra.kernel_size,
             dense=self._spectra.dense,
             classes=self._spectra.classes,
             places=self._spectra.places,
             depthwise=self._depthwise,
-            result=result.view(-1, result.shape[3]),
+            result=result,
         )
-        return result.permute(0, 3, 1, 2)
+        return result.view(1, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _feed_forward(layer: ConvAttentionLayer) -> FeedForward:
@@ -135,47 +133,39 @@ def _feed_forward(layer: ConvAttentionLayer) -> FeedForward:
         layer.feed_forward,
         reduce=untouched.then(aggregate.inputs(attention.pdim, None)),
         side=reduce.outputs(0, attention.pdim),
+        has_residual=True,
         side_is_of_result=False,
     )
 
 
 def _fed(
     features: Patch,
-    addition: Addition | None,
+    unmixed: Unmixed | None,
     feed_forward: FeedForward,
     dim: int,
     side_dim: int,
-    *,
-    has_residual: bool,
 ) -> tuple[Patch, Patch]:
     """Feed forward: the result and what is made beside, both wrong at the edges by a pixel."""
-    values = _matrix_of(features)
-    result, side = (torch.empty(values.shape[0], channels) for channels in (dim, side_dim))
+    values = as_matrix(features.features)
+    result, side = (new_map(values.shape[0], channels) for channels in (dim, side_dim))
     calls.run_layer(
         values,
         feed_forward.weights,
         size=(features.place.height, features.place.width),
-        addition=_native_addition(addition),
-        normalises=feed_forward.normalises,
-        has_residual=has_residual,
-        side_is_of_result=feed_forward.side_is_of_result,
+        addition=_addition(unmixed),
+        kind=feed_forward.kind,
         result=result,
         side=side,
     )
     return _patch_of(result, features), _patch_of(side, features)
 
 
-def _native_addition(addition: Addition | None) -> calls.Addition | None:
-    if addition is None:
+def _addition(unmixed: Unmixed | None) -> Addition | None:
+    if unmixed is None:
         return None
-    mixer, attended = addition
+    mixer, attended = unmixed
     assert isinstance(mixer, _NativeMixer)
-    return mixer.aggregate.times(_matrix_of(attended))
-
-
-def _matrix_of(patch: Patch) -> Tensor:
-    """(1, C, H, W) -> (H*W, C), contiguous."""
-    return patch.features[0].permute(1, 2, 0).reshape(-1, patch.features.shape[1]).contiguous()
+    return mixer.aggregate.times(as_matrix(attended.features))
 
 
 def _patch_of(values: Tensor, like: Patch) -> Patch:

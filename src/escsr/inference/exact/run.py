@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from escsr.errors import CheckpointError, DeviceMemoryError
+from escsr.errors import CheckpointError, ConfigurationError, DeviceMemoryError
 from escsr.inference.devices import FreedMemory, is_out_of_memory
 from escsr.inference.engine import Engine
 from escsr.inference.exact.body import ExactBody, num_stages
@@ -15,9 +15,10 @@ from escsr.inference.exact.feature_store import FeatureMapStore, FeatureStore
 from escsr.inference.exact.head import ExactHead, stretches
 from escsr.inference.exact.image_source import ImageSource
 from escsr.inference.exact.plan import ExactPlan
-from escsr.inference.exact.steps import EagerSteps, StatisticsError, Steps
+from escsr.inference.exact.steps import EagerSteps, NotFiniteError, Steps
 from escsr.inference.planes import PixelPlanes, Pixels
 from escsr.inference.tiling import AxisScale, Span
+from escsr.model.autocast import without_autocast
 from escsr.model.network import ESC
 from escsr.shapes import ImageBatch
 
@@ -54,6 +55,7 @@ def enlarge_exactly(
         DiskSpaceError: no room for the features.
         DeviceMemoryError: memory ran out.
         CheckpointError: NaN or Inf in float32 too.
+        ConfigurationError: NaN or Inf in half precision, after rows were yielded.
     """
     try:
         for band in exact_bands(
@@ -91,8 +93,9 @@ def exact_bands(
     job = _ExactJob(source, engine, plan, output_size, on_share_done)
     with FeatureStore(plan.place, dtype) as store:
         try:
-            heads = job.run_bodies(store, dtype)
-        except StatisticsError:
+            with without_autocast(engine.device):
+                heads = job.run_bodies(store, dtype)
+        except NotFiniteError:
             if dtype == torch.float32:
                 raise CheckpointError(_BROKEN) from None
             heads = None
@@ -197,9 +200,10 @@ class _ExactJob:
         stages = num_stages(network.config) + _HEAD_STAGES
         freed_memory = FreedMemory(self._engine.device)
         for top, bottom in rows:
-            band = torch.cat([head.result((top, bottom), columns) for head in heads])
+            with without_autocast(self._engine.device):
+                band = torch.cat([head.result((top, bottom), columns) for head in heads])
             if not bool(torch.isfinite(band).all()):
-                raise CheckpointError(_BROKEN)
+                raise _error_of_head(network.shallow.weight.dtype)
             self._on_share_done(_HEAD_STAGES / stages * (bottom - top) / height)
             freed_memory.release()
             yield band
@@ -213,8 +217,20 @@ def _steps_of(network: ESC, engine: Engine) -> Steps:
         from escsr.inference.native.body import is_possible
 
         if is_possible(network):
-            return NativeSteps(network)
+            with torch.device("cpu"):  # whatever torch makes tensors on unless told
+                return NativeSteps(network)
     return EagerSteps(network)
+
+
+def _error_of_head(dtype: torch.dtype) -> CheckpointError | ConfigurationError:
+    """Rows may be written already, so the work does not begin again."""
+    if dtype == torch.float32:
+        return CheckpointError(_BROKEN)
+    return ConfigurationError(
+        f"The upsampler gives NaN or infinite values in {str(dtype).removeprefix('torch.')}, which "
+        'showed when rows of the result were made already. Use precision="float32" '
+        "(--precision float32)."
+    )
 
 
 _BROKEN = (

@@ -22,8 +22,8 @@ Opened: TypeAlias = tuple[Patch, Patch | None]
 open mixer, the channels that it convolves."""
 
 
-class StatisticsError(Exception):
-    """The pooled statistics of a layer are not finite."""
+class NotFiniteError(Exception):
+    """Features or statistics are not finite."""
 
 
 class OpenMixer:
@@ -53,7 +53,7 @@ class OpenMixer:
         """All pixels were taken: make the dynamic kernel of their mean.
 
         Raises:
-            StatisticsError: it is not finite.
+            NotFiniteError: it is not finite.
         """
         maker = self.mixer.dynamic_kernel
         if maker is None:
@@ -61,7 +61,7 @@ class OpenMixer:
         assert isinstance(self._total, Tensor)
         mean = self._total / self._num_pixels
         if not bool(torch.isfinite(mean).all()):
-            raise StatisticsError
+            raise NotFiniteError
         like = self.mixer.aggregate.weight
         self.dynamic_kernel = maker.kernel_of(mean.to(like.device, like.dtype))
 
@@ -74,8 +74,8 @@ class OpenMixer:
         return F.conv2d(attended, self.mixer.aggregate.weight[:, : self.mixer.pdim])
 
 
-Addition: TypeAlias = tuple[OpenMixer, Patch]
-"""A mixer whose statistics are known, and what it convolved."""
+Unmixed: TypeAlias = tuple[OpenMixer, Patch]
+"""A mixer whose statistics are known, and what it convolved and has yet to mix and add."""
 
 
 class Steps(Protocol):
@@ -97,12 +97,12 @@ class Steps(Protocol):
         ...
 
     def pass_layer(
-        self, number: int, layer: int, inner: Patch, addition: Addition | None, core: Rectangle
+        self, number: int, layer: int, inner: Patch, unmixed: Unmixed | None, core: Rectangle
     ) -> Opened:
         """From the mixer before up to the layer's own."""
         ...
 
-    def leave(self, number: int, inner: Patch, addition: Addition | None) -> Patch:
+    def leave(self, number: int, inner: Patch, unmixed: Unmixed | None) -> Patch:
         """From the last mixer to what is added to the block's input; it looks one pixel far."""
         ...
 
@@ -134,17 +134,17 @@ class EagerSteps:
         return _mixed(block.attention, inner, inner.apply(block.norm_attention), core)
 
     def pass_layer(
-        self, number: int, layer: int, inner: Patch, addition: Addition | None, core: Rectangle
+        self, number: int, layer: int, inner: Patch, unmixed: Unmixed | None, core: Rectangle
     ) -> Opened:
         """As ``Steps``."""
-        inner = completed(inner, addition)
+        inner = completed(inner, unmixed)
         part = self.layer(number, layer)
         fed = inner.apply(lambda x: part.feed_forward(part.norm(x)), radius=FEED_REACH)
         return _mixed(part.conv_attention, inner, fed, core)
 
-    def leave(self, number: int, inner: Patch, addition: Addition | None) -> Patch:
+    def leave(self, number: int, inner: Patch, unmixed: Unmixed | None) -> Patch:
         """As ``Steps``."""
-        block, inner = self.block(number), completed(inner, addition)
+        block, inner = self.block(number), completed(inner, unmixed)
         return inner.apply(lambda x: block.conv_out(block.norm_out(x)), radius=1)
 
     def block(self, number: int) -> ESCBlock:
@@ -165,11 +165,11 @@ class EagerSteps:
         return self.layer(number, layer).conv_attention
 
 
-def completed(inner: Patch, addition: Addition | None) -> Patch:
+def completed(inner: Patch, unmixed: Unmixed | None) -> Patch:
     """The inner features, with what a mixer has yet to add."""
-    if addition is None:
+    if unmixed is None:
         return inner
-    mixer, attended = addition
+    mixer, attended = unmixed
     return inner.plus(attended.apply(mixer.mix))
 
 

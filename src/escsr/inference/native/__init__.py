@@ -1,5 +1,6 @@
-"""Kernels of our own for a CPU, in C++: compiled once by the compiler of the machine, then kept.
+"""Kernels of our own for a CPU, in C++: built with the package, or compiled on the machine once.
 
-``library`` compiles and loads them, ``calls`` gives them tensors, ``matrix`` and ``large_kernel``
-prepare weights, ``layers`` and ``body`` are a network's blocks, and ``source/`` the C++.
+``compiling`` and ``library`` make and load them, ``calls`` gives them tensors, ``maps`` are what
+they read and write, ``matrix`` and ``large_kernel`` prepare weights, ``convolution``, ``layers``
+and ``body`` are a network's parts, and ``source/`` the C++.
 """

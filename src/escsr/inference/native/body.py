@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from escsr.inference.folding import FoldedPositionBias
-from escsr.inference.native.calls import LOG2_E, Addition, add_and_normalise, attend, lanes
+from escsr.inference.native.calls import LOG2_E, add_and_normalise, attend, lanes
 from escsr.inference.native.convolution import NativeConvolution, convolves_natively
 from escsr.inference.native.large_kernel import LARGEST_KERNEL, MOST_VECTORS
-from escsr.inference.native.layers import FeedForward, Layer, Maps, SpectraOfKernels
+from escsr.inference.native.layer_weights import Addition
+from escsr.inference.native.layers import FeedForward, Layer, SpectraOfKernels
+from escsr.inference.native.maps import Maps, as_matrix
 from escsr.inference.native.matrix import Matrix
 from escsr.model.convolutional_attention import LargeKernelWeights
 from escsr.model.network import ESC, ConvAttentionLayer, ESCBlock
@@ -36,7 +38,7 @@ def run_natively(folded: nn.Module) -> nn.Module:
 
 
 def _convolve_natively(network: ESC) -> None:
-    """Replace the 3x3 convolutions behind the blocks, but for those of ESC+LTE's head.
+    """Replace the 3x3 convolutions before and after the blocks, but for those of ESC+LTE's head.
 
     That reads their weights.
     """
@@ -84,7 +86,7 @@ class NativeBody(nn.Module):
     def _run(self, features: FeatureMap) -> FeatureMap:
         _, dim, height, width = features.shape
         maps = Maps((height, width), dim, max(block.convolved_dim for block in self._blocks))
-        values = maps.as_matrix(features)
+        values = as_matrix(features)
         for block in self._blocks:
             values = block.run(values, maps)
         return maps.as_features(values)
@@ -105,6 +107,7 @@ class NativeBlock:
             block.norm_in,
             block.feed_forward,
             side=Matrix.of(attention.query_key_value).after(block.norm_attention),
+            has_residual=False,
             side_is_of_result=True,
         )
         layers = (layer for layer in block.conv_layers if isinstance(layer, ConvAttentionLayer))
@@ -124,14 +127,12 @@ class NativeBlock:
     def _attend(self, features: Tensor, maps: Maps) -> Addition | None:
         """Feed forward and attend: ``maps.features``, and what is to be added to them."""
         side = maps.query_key_value if self.attention is not None else None
-        self.feed_forward.run(
-            features, None, maps, has_residual=False, result=maps.features, side=side
-        )
+        self.feed_forward.run(features, None, maps, result=maps.features, side=side)
         if self.attention is not None:
             return self.attention.run(maps)
         assert self.foreign_attention is not None
         attended = self.foreign_attention(maps.as_features(maps.features))
-        maps.features.add_(maps.as_matrix(attended))
+        maps.features.add_(as_matrix(attended))
         return None
 
 

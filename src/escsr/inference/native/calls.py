@@ -1,18 +1,19 @@
-"""The kernels as functions of tensors.
-
-A map here is (H*W, C) float32 and contiguous: a feature map in channels_last, seen as a matrix.
-"""
+"""The kernels as functions of tensors; a map is (H*W, C), as ``maps`` makes them."""
 
 import ctypes
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 from torch import Tensor
 
+from escsr.inference.native.layer_weights import Addition, LayerKind, LayerWeights
 from escsr.inference.native.library import native_library
+from escsr.inference.native.maps import place_of
 
 _POINTER = ctypes.c_void_p
 _NUMBER = ctypes.c_int64
+_OUT_OF_MEMORY = 2
+"""As ``source/lanes.h`` says."""
 
 
 def lanes() -> int:
@@ -20,46 +21,15 @@ def lanes() -> int:
     return int(native_library().escsr_lanes())
 
 
-def new_map(pixels: int, channels: int) -> Tensor:
-    """A map to write to, (pixels, channels) float32 on the CPU, whatever is torch's default."""
-    made = torch.empty(pixels, channels, dtype=torch.float32, device="cpu")
-    start, length = _POINTER(made.data_ptr()), _NUMBER(made.nbytes)
-    native_library().escsr_prefer_large_pages(start, length)
-    return made
+def _require_done(outcome: int) -> None:
+    """Judge what a kernel answers.
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LayerWeights:
-    """Weights of ``run_layer``: matrices of (input, output) channels, padded to whole vectors."""
-
-    expand_weight: Tensor
-    """(C, E)."""
-    expand_bias: Tensor
-    """(E,)."""
-    depthwise_weight: Tensor
-    """(9, E)."""
-    depthwise_bias: Tensor
-    """(E,)."""
-    reduce_weight: Tensor
-    """(E, C)."""
-    reduce_bias: Tensor
-    """(C,)."""
-    side_weight: Tensor
-    """(E, S), or (C, S) where the side is made of the result."""
-    side_bias: Tensor
-    """(S,)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Addition:
-    """What the layer before left to be added: ``values @ weight + bias``."""
-
-    values: Tensor
-    """(H*W, A)."""
-    weight: Tensor
-    """(A, C)."""
-    bias: Tensor
-    """(C,)."""
+    Raises:
+        MemoryError: there was none for its work.
+    """
+    if outcome == _OUT_OF_MEMORY:
+        raise MemoryError("The native kernels found no memory to work in")
+    assert not outcome, "a network with such windows, heads or kernels is not run natively"
 
 
 class _LayerTask(ctypes.Structure):
@@ -79,9 +49,7 @@ def run_layer(
     *,
     size: tuple[int, int],
     addition: Addition | None,
-    normalises: bool,
-    has_residual: bool,
-    side_is_of_result: bool,
+    kind: LayerKind,
     result: Tensor,
     side: Tensor | None,
 ) -> Tensor:
@@ -92,9 +60,7 @@ def run_layer(
         weights: as matrices.
         size: (H, W).
         addition: what completes ``features``.
-        normalises: whether LayerNorm (its weights folded into ``expand``) comes first.
-        has_residual: whether the completed features are added to the result.
-        side_is_of_result: whether the side is made of the normalised result, not of the hidden map.
+        kind: what else it does.
         result: (H*W, C), written; not ``features``.
         side: (H*W, S), written; none is made unless given.
     Returns:
@@ -102,9 +68,9 @@ def run_layer(
     """
     hidden_sum = torch.zeros(weights.expand_bias.shape[0], dtype=torch.float64, device="cpu")
     task = _LayerTask(
-        features=features.data_ptr(),
-        result=result.data_ptr(),
-        side=None if side is None else side.data_ptr(),
+        features=place_of(features),
+        result=place_of(result),
+        side=None if side is None else place_of(side),
         hidden_sum=hidden_sum.data_ptr(),
         height=size[0],
         width=size[1],
@@ -112,13 +78,13 @@ def run_layer(
         expanded_dim=weights.expand_bias.shape[0],
         side_dim=weights.side_bias.shape[0],
         threads=torch.get_num_threads(),
-        normalises=normalises,
-        has_residual=has_residual,
-        side_is_of_result=side_is_of_result,
-        **{field.name: getattr(weights, field.name).data_ptr() for field in fields(weights)},
+        normalises=kind.normalises,
+        has_residual=kind.has_residual,
+        side_is_of_result=kind.side_is_of_result,
+        **{field.name: place_of(getattr(weights, field.name)) for field in fields(weights)},
         **_of(addition),
     )
-    native_library().escsr_run_layer(ctypes.byref(task))
+    _require_done(native_library().escsr_run_layer(ctypes.byref(task)))
     return hidden_sum
 
 
@@ -126,9 +92,9 @@ def _of(addition: Addition | None) -> dict[str, int]:
     if addition is None:
         return {}
     return {
-        "added": addition.values.data_ptr(),
-        "added_weight": addition.weight.data_ptr(),
-        "added_bias": addition.bias.data_ptr(),
+        "added": place_of(addition.values),
+        "added_weight": place_of(addition.weight),
+        "added_bias": place_of(addition.bias),
         "added_dim": addition.values.shape[1],
     }
 
@@ -146,16 +112,16 @@ def add_and_normalise(
 ) -> None:
     """``result = LayerNorm(features + addition)``; (H*W, C) each, weight and bias (C,)."""
     task = _NormTask(
-        features=features.data_ptr(),
-        weight=weight.data_ptr(),
-        bias=bias.data_ptr(),
-        result=result.data_ptr(),
+        features=place_of(features),
+        weight=place_of(weight),
+        bias=place_of(bias),
+        result=place_of(result),
         pixels=features.shape[0],
         dim=features.shape[1],
         threads=torch.get_num_threads(),
         **_of(addition),
     )
-    native_library().escsr_add_and_normalise(ctypes.byref(task))
+    _require_done(native_library().escsr_add_and_normalise(ctypes.byref(task)))
 
 
 class _AttentionTask(ctypes.Structure):
@@ -182,9 +148,9 @@ def attend(
     num_heads, channels = bias.shape[0], attended.shape[1]
     head_dim = channels // num_heads
     task = _AttentionTask(
-        qkv=qkv.data_ptr(),
-        attended=attended.data_ptr(),
-        bias=bias.data_ptr(),
+        qkv=place_of(qkv),
+        attended=place_of(attended),
+        bias=place_of(bias),
         height=size[0],
         width=size[1],
         heads=num_heads,
@@ -193,8 +159,7 @@ def attend(
         threads=torch.get_num_threads(),
         scale=LOG2_E * head_dim**-0.5,
     )
-    failed = native_library().escsr_attend(ctypes.byref(task))
-    assert not failed, "a network with such windows or heads is not run natively"
+    _require_done(native_library().escsr_attend(ctypes.byref(task)))
 
 
 LOG2_E = 1.4426950408889634
@@ -228,18 +193,18 @@ def convolve_3x3(
         result: (H*W, C out), written; not ``features``.
     """
     task = _ConvolutionTask(
-        features=features.data_ptr(),
-        weight=weight.data_ptr(),
-        bias=bias.data_ptr(),
-        added=None if added is None else added.data_ptr(),
-        result=result.data_ptr(),
+        features=place_of(features),
+        weight=place_of(weight),
+        bias=place_of(bias),
+        added=None if added is None else place_of(added),
+        result=place_of(result),
         height=size[0],
         width=size[1],
         num_inputs=weight.shape[1],
         num_outputs=weight.shape[2],
         threads=torch.get_num_threads(),
     )
-    native_library().escsr_convolve_3x3(ctypes.byref(task))
+    _require_done(native_library().escsr_convolve_3x3(ctypes.byref(task)))
 
 
 class _SpectrumTask(ctypes.Structure):
@@ -275,13 +240,13 @@ def convolve(
         result: (H*W, P), written; not ``features``.
     """
     task = _SpectrumTask(
-        features=features.data_ptr(),
-        result=result.data_ptr(),
-        dense=None if dense is None else dense.data_ptr(),
+        features=place_of(features),
+        result=place_of(result),
+        dense=None if dense is None else place_of(dense),
         classes=classes.data_ptr(),
         places=places.data_ptr(),
-        depthwise_real=None if depthwise is None else depthwise[0].data_ptr(),
-        depthwise_imag=None if depthwise is None else depthwise[1].data_ptr(),
+        depthwise_real=None if depthwise is None else place_of(depthwise[0]),
+        depthwise_imag=None if depthwise is None else place_of(depthwise[1]),
         height=size[0],
         width=size[1],
         channels=features.shape[1],
@@ -289,5 +254,4 @@ def convolve(
         num_classes=classes.shape[0] - 1,
         threads=torch.get_num_threads(),
     )
-    failed = native_library().escsr_convolve(ctypes.byref(task))
-    assert not failed, "a network with such a kernel is not run natively"
+    _require_done(native_library().escsr_convolve(ctypes.byref(task)))

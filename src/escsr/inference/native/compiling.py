@@ -47,7 +47,8 @@ def lack_of_compiler() -> str:
 
 def kernels_for_level(level: str) -> Path:
     """Where the package has the kernels for a level, if it was built with them."""
-    return BUILT_WITH_PACKAGE / f"kernels-{level}-{digest_of_source()}.so"
+    flag = LEVELS.get(platform.machine(), {}).get(level, "")
+    return BUILT_WITH_PACKAGE / f"kernels-{level}-{digest_of_source(flag)}.so"
 
 
 def flag_for_this_processor() -> str:
@@ -85,7 +86,12 @@ def compile_kernels(library: Path, processor_flag: str) -> None:
         command = [*compiler, *_FLAGS.split(), processor_flag, *sources, "-o", str(made)]
         try:
             result = subprocess.run(
-                command, capture_output=True, text=True, timeout=_SECONDS_TO_COMPILE, check=False
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_SECONDS_TO_COMPILE,
+                check=False,
             )
         except OSError as error:
             raise CompilingError(f"{compiler[0]} cannot be started ({error})") from error

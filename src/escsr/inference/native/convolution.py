@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from escsr.inference.native.calls import convolve_3x3, lanes, new_map
+from escsr.inference.native.calls import convolve_3x3, lanes
+from escsr.inference.native.maps import as_matrix, new_map
 from escsr.inference.native.matrix import bias_of
 from escsr.shapes import FeatureMap
 
@@ -35,9 +36,9 @@ class NativeConvolution(nn.Module):
 
     def forward(self, features: FeatureMap) -> FeatureMap:
         """Convolve; the result is in channels_last."""
-        batch, channels, height, width = features.shape
-        pixels = features.permute(0, 2, 3, 1).contiguous().view(batch, -1, channels)
-        results = [self.of_matrix(image, (height, width)) for image in pixels]
+        batch, _, height, width = features.shape
+        images = (as_matrix(image) for image in torch.split(features, 1))
+        results = [self.of_matrix(image, (height, width)) for image in images]
         result = results[0] if batch == 1 else torch.cat(results)
         return result.view(batch, height, width, -1).permute(0, 3, 1, 2)
 

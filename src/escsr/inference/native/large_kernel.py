@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from escsr.inference.frequency_domain import centred_kernel
 from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE, LargeKernelWeights
 
 SIDE = 32
@@ -77,9 +78,7 @@ def spectra(kernels: Tensor) -> Tensor:
     Returns:
         (…, 1024) complex, by place: row and column of the transform that the kernels leave.
     """
-    size = kernels.shape[-1]
-    spread = F.pad(kernels, (0, SIDE - size, 0, SIDE - size))
-    centred = torch.roll(spread, (-(size // 2), -(size // 2)), (-2, -1))
+    centred = centred_kernel(kernels, SIDE)
     frequency = _frequency_of_place()
     transformed = cast(Tensor, torch.fft.fft2(centred))  # pyright: ignore[reportUnknownMemberType]
     return transformed.conj()[..., frequency, :][..., frequency].flatten(-2)

@@ -5,46 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.inference.folding import FoldedLargeKernel
-from escsr.inference.native.calls import Addition, LayerWeights, convolve, new_map, run_layer
+from escsr.inference.native.calls import convolve, run_layer
 from escsr.inference.native.large_kernel import KernelSpectra
+from escsr.inference.native.layer_weights import Addition, LayerKind, LayerWeights
+from escsr.inference.native.maps import Maps
 from escsr.inference.native.matrix import Matrix, bias_of, padded_length
 from escsr.model.convolutional_attention import ConvAttention
 from escsr.model.layer_norm import ChannelLayerNorm
 from escsr.model.network import ConvAttentionLayer, ConvFeedForward
-from escsr.shapes import FeatureMap
-
-
-class Maps:
-    """What an image needs while it passes: one allocation of each map, however many layers.
-
-    Args:
-        size: (H, W).
-        dim: channels of the features.
-        convolved_dim: channels that the large kernel sees, padded to whole vectors.
-    """
-
-    def __init__(self, size: tuple[int, int], dim: int, convolved_dim: int) -> None:
-        pixels = size[0] * size[1]
-        self.size = size
-        self.features, self.spare = new_map(pixels, dim), new_map(pixels, dim)
-        self.attended = new_map(pixels, dim)
-        self.query_key_value = new_map(pixels, 3 * dim)
-        # Queries, keys and values are done with when the convolutions begin.
-        room = self.query_key_value.view(-1)
-        self.to_convolve = room[: pixels * convolved_dim].view(pixels, convolved_dim)
-        self.convolved = room[pixels * dim :][: pixels * convolved_dim].view(pixels, convolved_dim)
-
-    def swap(self) -> None:
-        """Read next what was written last."""
-        self.features, self.spare = self.spare, self.features
-
-    def as_features(self, values: Tensor) -> FeatureMap:
-        """(H*W, C) -> (1, C, H, W) in channels_last, without a copy."""
-        return values.view(1, *self.size, -1).permute(0, 3, 1, 2)
-
-    def as_matrix(self, features: FeatureMap) -> Tensor:
-        """(1, C, H, W) -> (H*W, C), contiguous; without a copy in channels_last."""
-        return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]).contiguous()
 
 
 class SpectraOfKernels:
@@ -94,6 +62,7 @@ class Layer:
             layer.feed_forward,
             reduce=reduce.outputs(pdim, None).then(aggregate.inputs(pdim, None)),
             side=mixed,
+            has_residual=True,
             side_is_of_result=False,
         )
         of_convolved = aggregate.inputs(0, pdim).without_bias()
@@ -105,7 +74,6 @@ class Layer:
             maps.features,
             addition,
             maps,
-            has_residual=True,
             result=maps.spare,
             side=maps.to_convolve,
         )
@@ -142,6 +110,7 @@ class FeedForward:
         feed_forward: ConvFeedForward,
         *,
         side: Matrix,
+        has_residual: bool,
         side_is_of_result: bool,
         reduce: Matrix | None = None,
     ) -> None:
@@ -152,8 +121,11 @@ class FeedForward:
         depthwise = feed_forward.depthwise
         missing = hidden_dim - depthwise.out_channels
         taps = depthwise.weight.detach().flatten(1).t()
-        self.normalises = isinstance(norm, ChannelLayerNorm)
-        self.side_is_of_result = side_is_of_result
+        self.kind = LayerKind(
+            normalises=isinstance(norm, ChannelLayerNorm),
+            has_residual=has_residual,
+            side_is_of_result=side_is_of_result,
+        )
         self.weights = LayerWeights(
             expand_weight=expand.weight,
             expand_bias=expand.bias,
@@ -171,7 +143,6 @@ class FeedForward:
         addition: Addition | None,
         maps: Maps,
         *,
-        has_residual: bool,
         result: Tensor,
         side: Tensor | None,
     ) -> Tensor:
@@ -181,9 +152,7 @@ class FeedForward:
             self.weights,
             size=maps.size,
             addition=addition,
-            normalises=self.normalises,
-            has_residual=has_residual,
-            side_is_of_result=self.side_is_of_result,
+            kind=self.kind,
             result=result,
             side=side,
         )

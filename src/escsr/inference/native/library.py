@@ -41,7 +41,7 @@ def native_obstacle(device_type: str) -> str | None:
 
 def is_built() -> bool:
     """Whether the kernels are compiled for this machine already."""
-    return _compiled_already() is not None
+    return bool(_compiled_already())
 
 
 @functools.cache
@@ -53,13 +53,28 @@ def native_library() -> ctypes.CDLL:
     """
     with _ONE_AT_A_TIME:
         try:
-            library = ctypes.CDLL(str(_compiled_already() or _compile_here()))
+            library = _load(_compiled_already() or [_compile_here()])
         except (CompilingError, OSError) as error:
             raise ConfigurationError(
                 f'The back-end native cannot run here: {error}. Use backend="eager".'
             ) from error
     _share_threads_of_torch(library)
     return library
+
+
+def _load(candidates: list[Path]) -> ctypes.CDLL:
+    """The first that loads.
+
+    Raises:
+        OSError: none does; why the first does not.
+    """
+    failures: list[OSError] = []
+    for path in candidates:
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError as error:
+            failures.append(error)
+    raise failures[0]
 
 
 def _share_threads_of_torch(library: ctypes.CDLL) -> None:
@@ -73,18 +88,26 @@ def _share_threads_of_torch(library: ctypes.CDLL) -> None:
     except OSError:
         return
     loaded = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/" in line}
-    names = sorted(path for path in loaded if Path(path).name.startswith(("libgomp", "libiomp5")))
-    of_torch = [path for path in names if path.startswith(str(Path(torch.__file__).parent.parent))]
-    for path in of_torch or names:
+    for path in _openmp_among(loaded):
         start = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
         if start is not None:
             library.escsr_use_team(start)
             return
 
 
-def _compiled_already() -> Path | None:
+def _openmp_among(loaded: set[str]) -> list[str]:
+    """OpenMP libraries: those that came with PyTorch, else all, as it may use the system's."""
+    names = sorted(path for path in loaded if Path(path).name.startswith(("libgomp", "libiomp5")))
+    torch_folder = str(Path(torch.__file__).resolve().parent)
+    own = (f"{torch_folder}/", f"{torch_folder}.libs/")
+    return [path for path in names if path.startswith(own)] or names
+
+
+def _compiled_already() -> list[Path]:
+    """What this machine has, the best first: compiled here, then built with the package."""
     here = _library_here()
-    return here if here is not None and _is_file(here) else _compiled_with_package()
+    compiled_here = here if here is not None and _is_file(here) else None
+    return [path for path in (compiled_here, _compiled_with_package()) if path is not None]
 
 
 def _compile_here() -> Path:

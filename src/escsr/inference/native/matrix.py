@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from escsr.inference.native.calls import Addition, lanes
+from escsr.inference.native.calls import lanes
+from escsr.inference.native.layer_weights import Addition
 from escsr.model.layer_norm import ChannelLayerNorm
 
 

@@ -4,9 +4,6 @@
 // for one key lie beside each other in the table of relative offsets. So neither scores nor an
 // expanded bias are ever in memory, and keys and values are read as single numbers.
 #include "lanes.h"
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 struct AttentionTask {
     const float* qkv;   // (H*W, 3*heads*D), channels ordered (qkv, head, channel)
@@ -152,29 +149,15 @@ void attend_all(const AttentionTask& task) {
 
 }  // namespace
 
-// 0 when done, 1 when the shape is not one of ours: a side of whole vectors, heads of 8, 16 or 32.
+// NOT_OURS when the shape is not one of ours: a side of whole vectors, heads of 8, 16 or 32.
 extern "C" int escsr_attend(const AttentionTask* task) {
-    if (task->window % LANES || task->window % 8) return 1;
-    switch (task->head_dim) {
-        case 8: attend_all<8>(*task); return 0;
-        case 16: attend_all<16>(*task); return 0;
-        case 32: attend_all<32>(*task); return 0;
-        default: return 1;
-    }
+    if (task->window % LANES || task->window % 8) return NOT_OURS;
+    return guarded([&] {
+        switch (task->head_dim) {
+            case 8: attend_all<8>(*task); return DONE;
+            case 16: attend_all<16>(*task); return DONE;
+            case 32: attend_all<32>(*task); return DONE;
+            default: return NOT_OURS;
+        }
+    });
 }
-
-StartTeam start_team = nullptr;
-
-extern "C" void escsr_use_team(StartTeam team) { start_team = team; }
-
-// Ask for pages of 2 MB before memory is touched: 88 MB of maps are 22000 pages of 4 KB otherwise.
-extern "C" void escsr_prefer_large_pages(char* memory, int64_t bytes) {
-#if defined(__linux__)
-    constexpr int64_t PAGE = 4096;
-    char* first = memory + (PAGE - reinterpret_cast<intptr_t>(memory) % PAGE) % PAGE;
-    const int64_t length = (memory + bytes - first) / PAGE * PAGE;
-    if (length > 0) madvise(first, length, MADV_HUGEPAGE);
-#endif
-}
-
-extern "C" int escsr_lanes() { return LANES; }

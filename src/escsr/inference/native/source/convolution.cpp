@@ -113,14 +113,17 @@ class RowOfTiles {
 
 }  // namespace
 
-extern "C" void escsr_convolve_3x3(const ConvolutionTask* task) {
-    const int64_t threads = std::max<int64_t>(1, task->threads);
-    const int64_t rows = (task->height + OUT - 1) / OUT, step = OUT * TILES;
-    const int64_t columns = (task->width + step - 1) / step;
-    std::vector<std::unique_ptr<Scratch>> scratch;
-    for (int64_t thread = 0; thread < threads; ++thread)
-        scratch.push_back(std::make_unique<Scratch>(RowOfTiles::floats(*task)));
-    in_threads(rows * columns, threads, [&](int64_t item, int64_t thread) {
-        RowOfTiles(*task, scratch[thread]->get()).run(item / columns * OUT, item % columns * step);
+extern "C" int escsr_convolve_3x3(const ConvolutionTask* task) {
+    return guarded([&] {
+        const int64_t threads = std::max<int64_t>(1, task->threads);
+        const int64_t rows = (task->height + OUT - 1) / OUT, step = OUT * TILES;
+        const int64_t columns = (task->width + step - 1) / step;
+        std::vector<std::unique_ptr<Scratch>> scratch;
+        for (int64_t thread = 0; thread < threads; ++thread)
+            scratch.push_back(std::make_unique<Scratch>(RowOfTiles::floats(*task)));
+        in_threads(rows * columns, threads, [&](int64_t item, int64_t thread) {
+            RowOfTiles(*task, scratch[thread]->get()).run(item / columns * OUT, item % columns * step);
+        });
+        return DONE;
     });
 }

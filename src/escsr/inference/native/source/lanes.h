@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -74,11 +75,26 @@ static inline Vec gelu_of(Vec x) {
     return 0.5f * (x + (y - within)) + p;
 }
 
+// What a kernel answers.
+enum Outcome { DONE = 0, NOT_OURS = 1, OUT_OF_MEMORY = 2 };
+
+// Run what allocates; no exception may leave for a caller that is not C++. Memory is all that can lack.
+template <class Run>
+static Outcome guarded(Run run) noexcept {
+    try {
+        return run();
+    } catch (...) {
+        return OUT_OF_MEMORY;
+    }
+}
+
 // Memory of one thread, on a cache line.
 class Scratch {
    public:
     explicit Scratch(size_t floats)
-        : memory_(static_cast<float*>(std::aligned_alloc(64, (4 * floats + 63) / 64 * 64))) {}
+        : memory_(static_cast<float*>(std::aligned_alloc(64, (4 * floats + 63) / 64 * 64))) {
+        if (!memory_) throw std::bad_alloc();
+    }
     ~Scratch() { std::free(memory_); }
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
@@ -94,7 +110,8 @@ class Scratch {
 typedef void (*StartTeam)(void (*run)(void*), void* data, unsigned threads, unsigned flags);
 extern StartTeam start_team;  // null: threads are started anew
 
-// Run work(item, thread) for all items; threads take the next one when they are done with one.
+// Run work(item, thread) for all items; threads take the next one when they are done with one. The work
+// throws nothing.
 template <class Work>
 static void in_threads(int64_t items, int64_t threads, Work work) {
     struct Team {
@@ -114,7 +131,12 @@ static void in_threads(int64_t items, int64_t threads, Work work) {
         return;
     }
     std::vector<std::thread> others;
-    for (int64_t thread = 1; thread < threads; ++thread) others.emplace_back(Team::run, &team);
+    others.reserve(threads - 1);
+    try {
+        for (int64_t thread = 1; thread < threads; ++thread) others.emplace_back(Team::run, &team);
+    } catch (...) {
+        // The system starts no more of them: fewer threads do the same work.
+    }
     Team::run(&team);
     for (auto& other : others) other.join();
 }

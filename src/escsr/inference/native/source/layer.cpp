@@ -155,27 +155,30 @@ class Piece {
 
 }  // namespace
 
-extern "C" void escsr_run_layer(const LayerTask* task) {
-    const int64_t threads = std::max<int64_t>(1, task->threads);
-    const int64_t columns = (task->width + PIECE_COLUMNS - 1) / PIECE_COLUMNS;
-    // Enough pieces to keep all threads busy to the end, each high enough to hide its two extra rows.
-    const int64_t wanted = (4 * threads + columns - 1) / columns;
-    const int64_t bands = (task->height + BAND_ROWS - 1) / BAND_ROWS;
-    const int64_t height = (bands + wanted - 1) / wanted * BAND_ROWS;
-    const int64_t rows = (task->height + height - 1) / height;
-    std::vector<std::unique_ptr<Scratch>> scratch;
-    for (int64_t thread = 0; thread < threads; ++thread)
-        scratch.push_back(std::make_unique<Scratch>(Piece::floats(*task)));
-    // A sum for each band: what is added up depends neither on the threads nor on which was faster.
-    const int64_t width = task->expanded_dim;
-    std::vector<double> sums(task->hidden_sum ? bands * columns * width : 0);
-    in_threads(rows * columns, threads, [&](int64_t item, int64_t thread) {
-        const int64_t top = item / columns * height, left = item % columns * PIECE_COLUMNS;
-        Piece piece(*task, scratch[thread]->get());
-        piece.run(top, std::min(top + height, task->height), left, std::min(left + PIECE_COLUMNS, task->width),
-                  task->hidden_sum ? &sums[(item % columns * bands + top / BAND_ROWS) * width] : nullptr);
+extern "C" int escsr_run_layer(const LayerTask* task) {
+    return guarded([&] {
+        const int64_t threads = std::max<int64_t>(1, task->threads);
+        const int64_t columns = (task->width + PIECE_COLUMNS - 1) / PIECE_COLUMNS;
+        // Enough pieces to keep all threads busy to the end, each high enough to hide its two extra rows.
+        const int64_t wanted = (4 * threads + columns - 1) / columns;
+        const int64_t bands = (task->height + BAND_ROWS - 1) / BAND_ROWS;
+        const int64_t height = (bands + wanted - 1) / wanted * BAND_ROWS;
+        const int64_t rows = (task->height + height - 1) / height;
+        std::vector<std::unique_ptr<Scratch>> scratch;
+        for (int64_t thread = 0; thread < threads; ++thread)
+            scratch.push_back(std::make_unique<Scratch>(Piece::floats(*task)));
+        // A sum for each band: what is added up depends neither on the threads nor on which was faster.
+        const int64_t width = task->expanded_dim;
+        std::vector<double> sums(task->hidden_sum ? bands * columns * width : 0);
+        in_threads(rows * columns, threads, [&](int64_t item, int64_t thread) {
+            const int64_t top = item / columns * height, left = item % columns * PIECE_COLUMNS;
+            Piece piece(*task, scratch[thread]->get());
+            piece.run(top, std::min(top + height, task->height), left, std::min(left + PIECE_COLUMNS, task->width),
+                      task->hidden_sum ? &sums[(item % columns * bands + top / BAND_ROWS) * width] : nullptr);
+        });
+        for (size_t i = 0; i < sums.size(); ++i) task->hidden_sum[i % width] += sums[i];
+        return DONE;
     });
-    for (size_t i = 0; i < sums.size(); ++i) task->hidden_sum[i % width] += sums[i];
 }
 
 struct NormTask {
@@ -190,20 +193,23 @@ struct NormTask {
 };
 
 // result = LayerNorm(features + added * added_weight + added_bias).
-extern "C" void escsr_add_and_normalise(const NormTask* task) {
-    constexpr int64_t PIXELS = 256;
-    const int64_t dim = task->dim, pieces = (task->pixels + PIXELS - 1) / PIXELS;
-    in_threads(pieces, task->threads, [&](int64_t piece, int64_t) {
-        const int64_t first = piece * PIXELS, count = std::min(PIXELS, task->pixels - first);
-        float* out = task->result + first * dim;
-        const float* in = task->features + first * dim;
-        for (int64_t i = 0; i < count * dim; i += LANES)
-            store(out + i, task->added ? load(in + i) + load(task->added_bias + i % dim) : load(in + i));
-        if (task->added)
-            multiply(task->added + first * task->added_dim, task->added_dim, count, task->added_dim,
-                     task->added_weight, dim, out, dim, From::result);
-        normalise(out, dim, count, dim, out, dim);
-        for (int64_t i = 0; i < count * dim; i += LANES)
-            store(out + i, load(out + i) * load(task->weight + i % dim) + load(task->bias + i % dim));
+extern "C" int escsr_add_and_normalise(const NormTask* task) {
+    return guarded([&] {
+        constexpr int64_t PIXELS = 256;
+        const int64_t dim = task->dim, pieces = (task->pixels + PIXELS - 1) / PIXELS;
+        in_threads(pieces, task->threads, [&](int64_t piece, int64_t) {
+            const int64_t first = piece * PIXELS, count = std::min(PIXELS, task->pixels - first);
+            float* out = task->result + first * dim;
+            const float* in = task->features + first * dim;
+            for (int64_t i = 0; i < count * dim; i += LANES)
+                store(out + i, task->added ? load(in + i) + load(task->added_bias + i % dim) : load(in + i));
+            if (task->added)
+                multiply(task->added + first * task->added_dim, task->added_dim, count, task->added_dim,
+                         task->added_weight, dim, out, dim, From::result);
+            normalise(out, dim, count, dim, out, dim);
+            for (int64_t i = 0; i < count * dim; i += LANES)
+                store(out + i, load(out + i) * load(task->weight + i % dim) + load(task->bias + i % dim));
+        });
+        return DONE;
     });
 }

@@ -234,16 +234,18 @@ class TilePair {
 
 }  // namespace
 
-// 0 when done, 1 when the shape is not one of ours.
+// NOT_OURS when the shape is not one of ours.
 extern "C" int escsr_convolve(const SpectrumTask* task) {
-    if (task->channels % LANES || task->channels > 8 * LANES || task->kernel_size > SIDE / 2 + 1) return 1;
-    const int64_t inner = SIDE - task->kernel_size + 1, threads = std::max<int64_t>(1, task->threads);
-    const int64_t rows = (task->height + inner - 1) / inner, pairs = (task->width + 2 * inner - 1) / (2 * inner);
-    std::vector<std::unique_ptr<Scratch>> scratch;
-    for (int64_t thread = 0; thread < threads; ++thread)
-        scratch.push_back(std::make_unique<Scratch>(TilePair::floats(*task)));
-    in_threads(rows * pairs, threads, [&](int64_t item, int64_t thread) {
-        TilePair(*task, scratch[thread]->get()).run(item / pairs * inner, item % pairs * 2 * inner);
+    if (task->channels % LANES || task->channels > 8 * LANES || task->kernel_size > SIDE / 2 + 1) return NOT_OURS;
+    return guarded([&] {
+        const int64_t inner = SIDE - task->kernel_size + 1, threads = std::max<int64_t>(1, task->threads);
+        const int64_t rows = (task->height + inner - 1) / inner, pairs = (task->width + 2 * inner - 1) / (2 * inner);
+        std::vector<std::unique_ptr<Scratch>> scratch;
+        for (int64_t thread = 0; thread < threads; ++thread)
+            scratch.push_back(std::make_unique<Scratch>(TilePair::floats(*task)));
+        in_threads(rows * pairs, threads, [&](int64_t item, int64_t thread) {
+            TilePair(*task, scratch[thread]->get()).run(item / pairs * inner, item % pairs * 2 * inner);
+        });
+        return DONE;
     });
-    return 0;
 }
