@@ -5,7 +5,7 @@ masks of shifted windows, is made once, when it is built.
 """
 
 # It may not be installed, and it has no types.
-# pyright: reportMissingImports=false, reportMissingTypeStubs=false
+# pyright: basic, reportMissingImports=false, reportMissingTypeStubs=false
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
