@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from escsr.cli.exit_status import printable
+from escsr.cli.step_bar import step_bar
 from escsr.evaluation.benchmark.compare import Change, Changes
 from escsr.evaluation.benchmark.record import Benchmark
 from escsr.evaluation.benchmark.table import network_table, timing_table
@@ -28,24 +28,9 @@ def progress_shown(num_steps: int) -> Iterator[Callable[[str, str], None]]:
     Yields:
         What to call before each step with what is done, and with which subject.
     """
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as progress:
-        # The first call is before the first step, and completes none.
-        bar = progress.add_task("starting", total=num_steps - 1, completed=-1)
-
-        def on_step(what: str, label: str) -> None:
-            progress.update(bar, advance=1, description=printable(f"{what}, {label}"))
-
-        yield on_step
+    # The first call is before the first step, and completes none.
+    with step_bar("starting", total=num_steps - 1, completed=-1) as say:
+        yield lambda what, label: say(f"{what}, {label}")
 
 
 def print_benchmark(benchmark: Benchmark) -> None:

@@ -1,15 +1,14 @@
 """How ``escsr evaluate`` shows itself: a bar on stderr while it works, and a table."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from escsr.cli.exit_status import printable
+from escsr.cli.step_bar import step_bar
 from escsr.evaluation.records import Comparison, Failure
 from escsr.evaluation.report import device_name
 from escsr.evaluation.table import PADDING_IN_WORDS, metric_notes, table_rows
@@ -25,24 +24,8 @@ def progress_shown(num_results: int) -> Iterator[Callable[[str, str, str], None]
     Yields:
         What to call with contender, test set, and image or metric after each of them.
     """
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as progress:
-        bar = progress.add_task("reading", total=num_results)
-
-        def on_result(model: str, test_set: str, image: str) -> None:
-            description = printable(f"{test_set}, {image}, {model}")
-            progress.update(bar, advance=1, description=description)
-
-        yield on_result
+    with step_bar("reading", total=num_results) as say:
+        yield lambda model, test_set, image: say(f"{test_set}, {image}, {model}")
 
 
 def print_comparison(comparison: Comparison) -> None:
