@@ -2,16 +2,15 @@
 
 import ctypes
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
 from escsr.errors import ConfigurationError
+from escsr.machine import free_memory_bytes
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -100,8 +99,7 @@ def available_memory_bytes(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    limits = [amount for amount in (_free_of_system(), _free_of_group()) if amount is not None]
-    return min(limits) if limits else None
+    return free_memory_bytes()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -172,23 +170,3 @@ def _require_present(device: torch.device) -> None:
             f"The device {device} was asked for, but torch finds {count} CUDA devices here. Use "
             "auto or cpu, or install the driver and a CUDA build of torch."
         )
-
-
-def _free_of_system() -> int | None:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return None
-
-
-def _free_of_group() -> int | None:
-    """What the container's control group (version 2) still allows; None without a limit."""
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    try:
-        return max(0, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # no such group, or the limit is the word "max"
-        return None
