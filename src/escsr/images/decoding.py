@@ -2,15 +2,18 @@
 
 import logging
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyvips
 
-from escsr.errors import ImageReadError, ImageSizeError
-from escsr.images.exif import count_tiff_pictures
+from escsr.errors import EscsrError, ImageReadError, ImageSizeError
 from escsr.images.formats import (
     READABLE_SUFFIXES,
     FormatName,
@@ -19,12 +22,15 @@ from escsr.images.formats import (
     recognise,
 )
 from escsr.images.metadata import VipsImage, integer_field
-from escsr.images.tiff_tags import TagFormatError
+from escsr.images.tiff_tags import ExtraSample, TagFormatError, TiffFacts, read_tiff_facts
 
 logger = logging.getLogger(__name__)
 
 Pixels: TypeAlias = npt.NDArray[Any]
-"""(H, W, C) uint8 or uint16; C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+"""(H, W, C) uint8 or uint16; C is 1 grey, 2 grey and another, 3 RGB, 4 RGB and another."""
+
+ExtraChannel = Literal["none", "alpha", "data"]
+"""What stands beside grey or RGB: nothing, opacity, or a channel of any other meaning."""
 
 _KINDS = frozenset({"b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "cmyk"})
 """libvips' names of the encodings that are read."""
@@ -33,20 +39,60 @@ _HARMLESS_JPEG_WARNINGS = ("extraneous bytes before marker", "Unknown Adobe colo
 """libjpeg's warnings that cost no pixel; every other one means grey or torn rows."""
 
 
-def open_image(path: Path, max_pixels: int) -> tuple[FormatName, VipsImage]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedImage:
+    """An image file whose header is read and whose pixels are not."""
+
+    path: Path
+    """Of the file."""
+    format: FormatName
+    """What the file is, whatever its suffix says."""
+    image: VipsImage
+    """For one pass from top to bottom."""
+    extra_sample: ExtraSample | None
+    """What the channel beside the colours is; None where there is none."""
+
+    @property
+    def extra(self) -> ExtraChannel:
+        """What pixels hold beside grey or RGB."""
+        if self.extra_sample is None:
+            return "none"
+        return "data" if self.extra_sample == "data" else "alpha"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong within a foreign reader into an error that names the file.
+
+    Raises:
+        ImageReadError: for every exception that is not an ``EscsrError``.
+    """
+    try:
+        yield
+    except EscsrError:
+        raise
+    except MemoryError as error:
+        raise ImageReadError(f"{path} needs more memory to be read than there is.") from error
+    except Exception as error:
+        said = " ".join(str(error).split()) or "no reason given"
+        raise ImageReadError(
+            f"{path} cannot be read ({type(error).__name__}: {said}). It is damaged, or of a kind "
+            "that escsr does not know; get it again, or convert it."
+        ) from error
+
+
+def open_image(path: Path, max_pixels: int) -> OpenedImage:
     """Open a file and check that it is one image of a kind that is read.
 
     Args:
         path: of the file.
         max_pixels: larger images are refused.
-    Returns:
-        Its format, and the libvips image, no pixel decoded yet, for one pass from top to bottom.
     Raises:
         ImageReadError: missing, unreadable, no image, several images, or of another kind.
         ImageSizeError: more than ``max_pixels``.
     """
     form = _recognised(path)
-    _check_frames(path, form, max_pixels)
+    tiff = _check_frames(path, form, max_pixels)
     try:
         image = _load(path, form, fail_on="error")
     except pyvips.Error as error:
@@ -56,15 +102,24 @@ def open_image(path: Path, max_pixels: int) -> tuple[FormatName, VipsImage]:
         raise _several(path, form, pages)
     _check_size(path, image.width, image.height, max_pixels)
     _check_kind(path, image)
-    return form, image
+    extra = tiff.extra_sample if tiff else None
+    if extra is None and image.bands in (2, 4, 5) and not _is_bare_cmyk(image):
+        extra = "straight"
+    return OpenedImage(path=path, format=form, image=image, extra_sample=extra)
 
 
-def decode_upright(path: Path, form: FormatName, image: VipsImage) -> Pixels:
-    """Decode an opened image, whole and upright; CMYK becomes sRGB.
+def _is_bare_cmyk(image: VipsImage) -> bool:
+    """Tell whether all four channels are inks."""
+    return image.interpretation == "cmyk" and image.bands == 4
+
+
+def decode_upright(opened: OpenedImage) -> Pixels:
+    """Decode an opened image, whole and upright; CMYK becomes sRGB, premultiplied alpha straight.
 
     Raises:
         ImageReadError: the file is truncated or damaged.
     """
+    path, form, image = opened.path, opened.format, opened.image
     try:
         pixels = _decode_jpeg(path, image) if form == "JPEG" else _to_array(image)
     except pyvips.Error as error:
@@ -97,6 +152,7 @@ def cmyk_to_srgb(image: VipsImage) -> VipsImage:
 
 def _recognised(path: Path) -> FormatName:
     try:
+        _require_regular_file(path)
         with path.open("rb") as stream:
             opening = stream.read(32)
     except OSError as error:
@@ -114,9 +170,28 @@ def _recognised(path: Path) -> FormatName:
     return form
 
 
-def _check_frames(path: Path, form: FormatName, max_pixels: int) -> None:
+_SPECIAL_FILES = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def _require_regular_file(path: Path) -> None:
+    """Refuse what would block or never end when it is opened."""
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind != stat.S_IFREG:
+        raise ImageReadError(
+            f"{path} is {_SPECIAL_FILES.get(kind, 'no regular file')}; escsr reads regular files. "
+            "Save the image as a file first."
+        )
+
+
+def _check_frames(path: Path, form: FormatName, max_pixels: int) -> TiffFacts | None:
     """Count frames where libvips does not: APNG, AVIF sequences, and TIFF's previews."""
-    frames = 1
+    frames, tiff = 1, None
     with path.open("rb") as stream:
         if form == "PNG" and (facts := read_png_facts(stream)) is not None:
             frames = facts.frames
@@ -125,13 +200,20 @@ def _check_frames(path: Path, form: FormatName, max_pixels: int) -> None:
             frames = count_sequence_frames(stream)
         elif form == "TIFF":
             try:
-                frames = count_tiff_pictures(stream)
+                tiff = read_tiff_facts(stream)
             except TagFormatError as error:
                 raise ImageReadError(
                     f"{path} is a damaged or truncated TIFF file ({error}); get it again."
                 ) from error
+            frames = tiff.pictures
+            if tiff.is_reduced:
+                raise ImageReadError(
+                    f"The first page of {path} is a smaller copy or a mask of the picture, as in "
+                    "raw files (DNG). Export the picture itself as a TIFF file."
+                )
     if frames > 1:
         raise _several(path, form, frames)
+    return tiff
 
 
 def _load(path: Path, form: FormatName, *, fail_on: str) -> VipsImage:

@@ -13,7 +13,6 @@ from escsr.images.tiff_tags import (
     Tag,
     TagFormatError,
     TagLayout,
-    read_all_directories,
     read_directory,
     read_layout,
     read_offset,
@@ -26,7 +25,6 @@ _LITTLE = TagLayout(order="<", big=False, first_at=4)
 _ORIENTATION = 274
 _SETTINGS, _PLACE, _INTEROPERABILITY = 34665, 34853, 40965
 _PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 40962, 40963
-_NEW_SUBFILE_TYPE = 254
 
 _DESCRIPTIVE = frozenset({270, 271, 272, 305, 306, 315, 33432})
 """Description, make, model, software, date, artist, copyright: a TIFF keeps them beside its own."""
@@ -120,20 +118,6 @@ def add_exif_to_tiff(stream: BinaryIO, exif: bytes, *, width: int, height: int) 
     stream.write(bytes(start - end) + data)
     stream.seek(layout.first_at)
     stream.write(struct.pack(layout.offset, offset))
-
-
-def count_tiff_pictures(stream: BinaryIO) -> int:
-    """Count the pages of a TIFF that are pictures of their own, not smaller copies of the first.
-
-    Raises:
-        TagFormatError: the chain of pages is broken.
-    """
-    pages = read_all_directories(stream)
-    reduced = [
-        page[_NEW_SUBFILE_TYPE].first_integer() & 1 if _NEW_SUBFILE_TYPE in page else 0
-        for page in pages[1:]
-    ]
-    return len(pages) - sum(reduced)
 
 
 def _parse(exif: bytes) -> tuple[Directory, Directory, Directory]:

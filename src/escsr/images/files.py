@@ -1,14 +1,16 @@
 """Read image files: pixels as they should be seen, and everything the file says beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from escsr.images.decoding import (
+    ExtraChannel,
     Pixels,
     cmyk_to_srgb,
     decode_upright,
     open_image,
     orientation_of,
+    reading,
 )
 from escsr.images.exif import exif_of_tiff
 from escsr.images.formats import READABLE_SUFFIXES, WRITABLE_SUFFIXES, FormatName
@@ -18,6 +20,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",
+    "ExtraChannel",
     "ImageHeader",
     "ImageMetadata",
     "Pixels",
@@ -38,6 +41,8 @@ class SourceImage:
     """(H, W, C) uint8 or uint16, upright, alpha straight (not premultiplied)."""
     metadata: ImageMetadata
     """What the file says beside its pixels."""
+    extra: ExtraChannel
+    """What the last channel is, beside grey or RGB: nothing, opacity or data."""
 
     @property
     def width(self) -> int:
@@ -57,7 +62,7 @@ class SourceImage:
     @property
     def has_alpha(self) -> bool:
         """Whether the last channel is opacity."""
-        return self.pixels.shape[2] in (2, 4)
+        return self.extra == "alpha"
 
     @property
     def is_grey(self) -> bool:
@@ -74,7 +79,9 @@ class ImageHeader:
     height: int
     """In pixels, upright."""
     channels: int
-    """1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+    """1 grey, 2 grey and another, 3 RGB, 4 RGB and another."""
+    extra: ExtraChannel
+    """What the last channel is, beside grey or RGB: nothing, opacity or data."""
     bit_depth: int
     """8 or 16 bits per channel."""
     format: FormatName
@@ -96,13 +103,18 @@ def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Sou
         ImageSizeError: more than ``max_pixels``.
     """
     path = Path(path)
-    form, image = open_image(path, max_pixels)
-    tiff_exif = None
-    if form == "TIFF":
-        with path.open("rb") as stream:
-            tiff_exif = exif_of_tiff(stream)
-    metadata = read_metadata(cmyk_to_srgb(image), tiff_exif=tiff_exif)
-    return SourceImage(pixels=decode_upright(path, form, image), metadata=metadata)
+    with reading(path):
+        opened = open_image(path, max_pixels)
+        tiff_exif = None
+        if opened.format == "TIFF":
+            with path.open("rb") as stream:
+                tiff_exif = exif_of_tiff(stream)
+        metadata = read_metadata(cmyk_to_srgb(opened.image), tiff_exif=tiff_exif)
+        return SourceImage(
+            pixels=decode_upright(opened),
+            metadata=replace(metadata, extra_sample=opened.extra_sample or "straight"),
+            extra=opened.extra,
+        )
 
 
 def probe_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> ImageHeader:
@@ -110,13 +122,17 @@ def probe_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Im
 
     Damage further in the file is not noticed. Args and errors as in :func:`read_image`.
     """
-    form, image = open_image(Path(path), max_pixels)
-    turned = orientation_of(image) >= 5
-    cmyk = image.interpretation == "cmyk"
-    return ImageHeader(
-        width=image.height if turned else image.width,
-        height=image.width if turned else image.height,
-        channels=image.bands - 1 if cmyk else image.bands,
-        bit_depth=8 if image.format == "uchar" else 16,
-        format=form,
-    )
+    path = Path(path)
+    with reading(path):
+        opened = open_image(path, max_pixels)
+        image = opened.image
+        turned = orientation_of(image) >= 5
+        cmyk = image.interpretation == "cmyk"
+        return ImageHeader(
+            width=image.height if turned else image.width,
+            height=image.width if turned else image.height,
+            channels=image.bands - 1 if cmyk else image.bands,
+            extra=opened.extra,
+            bit_depth=8 if image.format == "uchar" else 16,
+            format=opened.format,
+        )

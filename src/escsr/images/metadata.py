@@ -7,6 +7,7 @@ from typing import TypeAlias
 import pyvips
 
 from escsr.images.exif import resolution_of, settled_exif
+from escsr.images.tiff_tags import ExtraSample
 
 VipsImage: TypeAlias = pyvips.Image
 
@@ -33,6 +34,8 @@ class ImageMetadata:
     """Horizontal and vertical print resolution; None where unknown."""
     resolution_unit: str = "in"
     """The unit the file used: ``in`` or ``cm``."""
+    extra_sample: ExtraSample = "straight"
+    """How a fourth or second channel is labelled: opacity (how stored), or data."""
 
 
 def read_metadata(image: VipsImage, *, tiff_exif: bytes | None = None) -> ImageMetadata:

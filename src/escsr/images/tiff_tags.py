@@ -7,7 +7,7 @@ previews of the first; both are answered here.
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 _UNIT_BYTES = {
     **{1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4},
@@ -17,6 +17,15 @@ _UNIT_BYTES = {
 
 _RATIONALS = (5, 10)
 """Field types that hold two units per value."""
+
+_NEW_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 255, 330
+_PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277
+_NUMBER_OF_INKS, _EXTRA_SAMPLES = 334, 338
+_NO_PICTURE = 1 | 4
+"""Bits of NewSubfileType: a reduced copy of another page, and a transparency mask."""
+
+ExtraSample = Literal["straight", "premultiplied", "data"]
+"""A channel beside the colours: opacity, opacity that colours are multiplied by, or neither."""
 
 _MAX_DIRECTORIES = 10_000
 _MAX_ENTRIES = 4_096
@@ -146,6 +155,57 @@ def read_all_directories(stream: BinaryIO) -> list[Directory]:
         directories.append(directory)
         offset = read_offset(stream, layout, next_at)
     return directories
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiffFacts:
+    """What the directories of a TIFF say that libvips does not tell."""
+
+    pictures: int
+    """Pages that are pictures of their own: no smaller copies of the first, and no masks."""
+    is_reduced: bool
+    """The first page is a smaller copy or a mask of a picture that stands elsewhere in the file."""
+    extra_sample: ExtraSample | None
+    """The first channel beyond those of the colour space; None where there is none."""
+
+
+def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
+    """Read what the pages of a TIFF are, and what its channels mean.
+
+    Args:
+        stream: the file.
+    Raises:
+        TagFormatError: the chain of pages is broken.
+    """
+    pages = read_all_directories(stream)
+    if not pages:
+        raise TagFormatError("it has no page")
+    return TiffFacts(
+        pictures=1 + sum(not _is_beside(page) for page in pages[1:]),
+        is_reduced=_is_beside(pages[0]) and (len(pages) > 1 or _SUB_DIRECTORIES in pages[0]),
+        extra_sample=_first_extra_sample(pages[0]),
+    )
+
+
+def _is_beside(page: Directory) -> bool:
+    """Tell whether a page is a smaller copy of another one, or its mask."""
+    reduced = _integer(page, _OLD_SUBFILE_TYPE, 1) == 2
+    return reduced or bool(_integer(page, _NEW_SUBFILE_TYPE, 0) & _NO_PICTURE)
+
+
+def _first_extra_sample(page: Directory) -> ExtraSample | None:
+    """Name the first extra sample; one that ExtraSamples does not describe is data."""
+    samples = _integer(page, _SAMPLES_PER_PIXEL, 1)
+    inks = _integer(page, _NUMBER_OF_INKS, 4)
+    by_photometric = {2: 3, 5: inks, 6: 3, 8: 3, 9: 3, 10: 3}
+    if samples <= by_photometric.get(_integer(page, _PHOTOMETRIC, 1), 1):
+        return None
+    named: dict[int, ExtraSample] = {1: "premultiplied", 2: "straight"}
+    return named.get(_integer(page, _EXTRA_SAMPLES, 0), "data")
+
+
+def _integer(directory: Directory, number: int, default: int) -> int:
+    return directory[number].first_integer() if number in directory else default
 
 
 def serialise(
