@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from escsr.errors import ImageSizeError, ImageValueError
 from escsr.images.files import read_image
@@ -80,6 +81,41 @@ def test_metrics_answer_per_image_of_a_batch() -> None:
     for metric in (psnr_db, psnr_y_db, ssim, ssim_y):
         single = torch.cat([metric(a[i : i + 1], b[i : i + 1]) for i in range(3)])
         assert torch.allclose(metric(a, b), single, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(11, 11), (26, 2100), (61, 2100), (90, 40)])
+def test_ssim_is_the_formula_with_the_whole_window(size: tuple[int, int]) -> None:
+    """The 11x11 window in one piece, over the whole image: strips and two passes change nothing.
+
+    Sizes of one position, of one strip with and without a rest, of several, and of few columns;
+    1e-12 is some thousand roundings of float64.
+    """
+    generator = torch.Generator().manual_seed(5)
+    a = torch.rand(2, 3, *size, generator=generator, dtype=torch.float64)
+    b = (a + 0.1 * torch.randn(a.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
+    offsets = torch.arange(11, dtype=torch.float64) - 5
+    square = offsets[:, None] ** 2 + offsets**2
+    window = torch.exp(-square / (2 * 1.5**2))
+    window = (window / window.sum()).expand(3, 1, 11, 11)
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(values, window, groups=3)
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    upper = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
+    lower = (mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4)
+    expected = (upper / lower).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(ssim(a, b), expected, atol=1e-12, rtol=0)
+    square_error = (a - b).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(psnr_db(a, b), -10 * square_error.log10(), atol=1e-12, rtol=0)
+
+
+def test_an_image_is_like_itself() -> None:
+    """SSIM is exactly 1, in every strip."""
+    a = torch.rand(1, 3, 61, 2100, generator=torch.Generator().manual_seed(6))
+    assert ssim(a, a).item() == ssim_y(a, a).item() == 1.0
 
 
 def test_border_is_cropped() -> None:

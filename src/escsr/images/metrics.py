@@ -1,18 +1,24 @@
 """PSNR and SSIM as the super-resolution field computes them.
 
 The protocol: round the result to 8 bits (``round_to_8_bit``), convert both images to the luma of
-BT.601 without rounding it, crop ``scale`` pixels at each border. Everything is computed in float64.
+BT.601 without rounding it, crop ``scale`` pixels at each border. Everything is computed in float64,
+in strips of rows that stay in a processor's cache: memory does not grow with the image.
 """
+
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from escsr.errors import ImageSizeError, ImageValueError
 from escsr.images.colour import rgb_to_luma
 
 _SSIM_WINDOW = 11
 _SSIM_SIGMA = 1.5
+_STRIP_PIXELS = 1 << 15
+_LEAST_STRIP_ROWS = 16
+"""Below this, rows that two strips of SSIM share would be most of the work."""
 
 
 def psnr_y_db(a: Tensor, b: Tensor, *, border_pixels: int = 0) -> Tensor:
@@ -28,7 +34,7 @@ def psnr_y_db(a: Tensor, b: Tensor, *, border_pixels: int = 0) -> Tensor:
         ImageValueError: shapes differ, or the tensors are not (B, 3, H, W) floating point.
         ImageSizeError: nothing is left after cropping.
     """
-    return psnr_db(_luma(a), _luma(b), border_pixels=border_pixels)
+    return _psnr_db(a, b, border_pixels, _luma)
 
 
 def ssim_y(a: Tensor, b: Tensor, *, border_pixels: int = 0) -> Tensor:
@@ -39,7 +45,7 @@ def ssim_y(a: Tensor, b: Tensor, *, border_pixels: int = 0) -> Tensor:
     Returns:
         (B,) float64, at most 1.
     """
-    return ssim(_luma(a), _luma(b), border_pixels=border_pixels)
+    return _ssim(a, b, border_pixels, _luma)
 
 
 def psnr_db(a: Tensor, b: Tensor, *, border_pixels: int = 0) -> Tensor:
@@ -55,8 +61,7 @@ def psnr_db(a: Tensor, b: Tensor, *, border_pixels: int = 0) -> Tensor:
         ImageValueError: shapes differ, or the tensors are not (B, C, H, W) floating point.
         ImageSizeError: nothing is left after cropping.
     """
-    a, b = _comparable(a, b, border_pixels, smallest=1)
-    return -10.0 * torch.log10((a - b).square().mean(dim=(1, 2, 3)))
+    return _psnr_db(a, b, border_pixels, Tensor.double)
 
 
 def ssim(a: Tensor, b: Tensor, *, border_pixels: int = 0) -> Tensor:
@@ -73,15 +78,7 @@ def ssim(a: Tensor, b: Tensor, *, border_pixels: int = 0) -> Tensor:
         ImageSizeError: a side is shorter than the 11-pixel window after cropping.
     Source: Wang et al. 2004: Gaussian window 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03.
     """
-    a, b = _comparable(a, b, border_pixels, smallest=_SSIM_WINDOW)
-    mean_a, mean_b = _windowed_mean(a), _windowed_mean(b)
-    variance_a = _windowed_mean(a * a) - mean_a * mean_a
-    variance_b = _windowed_mean(b * b) - mean_b * mean_b
-    covariance = _windowed_mean(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    norm = (mean_a * mean_a + mean_b * mean_b + c1) * (variance_a + variance_b + c2)
-    return (likeness / norm).mean(dim=(1, 2, 3))
+    return _ssim(a, b, border_pixels, Tensor.double)
 
 
 def round_to_8_bit(image: Tensor) -> Tensor:
@@ -95,8 +92,69 @@ def round_to_8_bit(image: Tensor) -> Tensor:
     return torch.floor(image.clamp(0.0, 1.0) * 255.0 + 0.5) / 255.0
 
 
+_ToPlanes = Callable[[Tensor], Tensor]
+"""(B, C, h, w) floating point -> the planes that are compared, float64."""
+
+
+def _psnr_db(a: Tensor, b: Tensor, border_pixels: int, to_planes: _ToPlanes) -> Tensor:
+    a, b = _comparable(a, b, border_pixels, smallest=1)
+    total = torch.zeros(a.shape[0], dtype=torch.float64, device=a.device)
+    num_values = 0
+    for strip_a, strip_b in _strips(a, b, shared_rows=0):
+        difference = to_planes(strip_a) - to_planes(strip_b)
+        total += difference.square().sum(dim=(1, 2, 3))
+        num_values += difference[0].numel()
+    return -10.0 * torch.log10(total / num_values)
+
+
+def _ssim(a: Tensor, b: Tensor, border_pixels: int, to_planes: _ToPlanes) -> Tensor:
+    a, b = _comparable(a, b, border_pixels, smallest=_SSIM_WINDOW)
+    total = torch.zeros(a.shape[0], dtype=torch.float64, device=a.device)
+    num_values = 0
+    for strip_a, strip_b in _strips(a, b, shared_rows=_SSIM_WINDOW - 1):
+        likeness = _likeness(to_planes(strip_a), to_planes(strip_b))
+        total += likeness.sum(dim=(1, 2, 3))
+        num_values += likeness[0].numel()
+    return total / num_values
+
+
+def _likeness(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM at every position where the window fits wholly: (B, C, H, W) -> (B, C, H-10, W-10)."""
+    maps = torch.stack((a, b, a * a + b * b, a * b))
+    mean_a, mean_b, mean_squares, mean_product = _windowed_mean(_windowed_mean(maps, -2), -1)
+    product, squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    # The formula has the two variances as a sum alone, so that one map is enough for both.
+    covariance, variances = mean_product - product, mean_squares - squares
+    return (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+
+
+def _windowed_mean(maps: Tensor, axis: int) -> Tensor:
+    """Filter one axis with the Gaussian window, keeping only positions where it fits wholly.
+
+    The two-dimensional window is the product of two such. A sum of shifted maps, since
+    convolutions in float64 have no fast kernel: they copy every map eleven times.
+    """
+    centre, length = _SSIM_WINDOW // 2, maps.shape[axis] - _SSIM_WINDOW + 1
+    gauss = [math.exp(-((k - centre) ** 2) / (2 * _SSIM_SIGMA**2)) for k in range(_SSIM_WINDOW)]
+    weights = [value / sum(gauss) for value in gauss]
+    result = maps.narrow(axis, centre, length) * weights[centre]
+    for step, weight in enumerate(weights[:centre]):
+        opposite = maps.narrow(axis, _SSIM_WINDOW - 1 - step, length)
+        result.add_(maps.narrow(axis, step, length) + opposite, alpha=weight)
+    return result
+
+
+def _strips(a: Tensor, b: Tensor, *, shared_rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut two images into strips of rows alike; neighbours have ``shared_rows`` in common."""
+    rows = max(_LEAST_STRIP_ROWS, _STRIP_PIXELS // int(a.shape[3]))
+    for top in range(0, int(a.shape[2]) - shared_rows, rows):
+        bottom = top + rows + shared_rows
+        yield a[:, :, top:bottom], b[:, :, top:bottom]
+
+
 def _luma(image: Tensor) -> Tensor:
-    return rgb_to_luma(image.double() if image.is_floating_point() else image)
+    return rgb_to_luma(image.double())
 
 
 def _comparable(
@@ -120,14 +178,4 @@ def _comparable(
         )
     window = (..., slice(border_pixels, border_pixels + height))
     window = (*window, slice(border_pixels, border_pixels + width))
-    return a[window].double(), b[window].double()
-
-
-def _windowed_mean(image: Tensor) -> Tensor:
-    """Filter with the Gaussian window, keeping only positions where it fits wholly."""
-    offsets = torch.arange(_SSIM_WINDOW, dtype=image.dtype, device=image.device)
-    gauss = torch.exp(-((offsets - _SSIM_WINDOW // 2) ** 2) / (2 * _SSIM_SIGMA**2))
-    gauss = gauss / gauss.sum()
-    planes = image.reshape(-1, 1, image.shape[2], image.shape[3])
-    planes = F.conv2d(F.conv2d(planes, gauss.view(1, 1, -1, 1)), gauss.view(1, 1, 1, -1))
-    return planes.reshape(*image.shape[:2], *planes.shape[2:])
+    return a[window], b[window]
