@@ -11,9 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from escsr.errors import (
-    ImageReadError,
-)
+from escsr.errors import ImageReadError, ImageValueError
 from escsr.images.writer import resize_pixels, write_image
 from escsr.inference import Upscaler
 from escsr.weights import Provenance, bundled_models, save_weights
@@ -156,6 +154,38 @@ def test_a_transparent_colour_becomes_alpha(
     # Not 0: the alpha of a network with random weights strays by a level or two.
     assert result.getchannel("A").getextrema()[1] < 8
     assert "transparency" not in result.info
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_a_pil_image_of_several_frames_is_refused_and_one_of_its_frames_is_not(
+    upscaler: Upscaler, tmp_path: Path, form: str
+) -> None:
+    """As the command line refuses it; the message says how to take one."""
+    frames = [Image.fromarray(picture_of(8, 8, 3, seed=seed)) for seed in (0, 1)]
+    path = tmp_path / "frames"
+    frames[0].save(path, form, save_all=True, append_images=frames[1:], lossless=True)
+    with Image.open(path) as image:
+        with pytest.raises(ImageValueError, match=rf"2 frames .*{form}.*image.copy\(\)") as caught:
+            upscaler(image)
+        assert "\n" not in str(caught.value)
+        image.seek(1)
+        assert upscaler(image.copy()).size == (16, 16)
+
+
+def test_a_pil_image_of_one_frame_and_the_first_of_a_stereo_photo_are_taken(
+    upscaler: Upscaler, tmp_path: Path
+) -> None:
+    """A GIF of one frame is a picture; what a phone adds behind the photo is no other page."""
+    photo, other = (Image.fromarray(picture_of(16, 16, 3, seed=seed)) for seed in (0, 1))
+    photo.save(tmp_path / "one.gif")
+    photo.save(tmp_path / "pair.mpo", "MPO", save_all=True, append_images=[other])
+    for name in ("one.gif", "pair.mpo"):
+        with Image.open(tmp_path / name) as image:
+            assert upscaler(image).size == (32, 32)
+    with Image.open(tmp_path / "pair.mpo") as image:
+        assert image.n_frames == 2
+        first = np.asarray(image.convert("RGB"))
+        assert np.array_equal(np.asarray(upscaler(image)), upscaler(first))
 
 
 def test_a_path_gives_pixels(upscaler: Upscaler, tmp_path: Path) -> None:

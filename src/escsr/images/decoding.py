@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyvips
 
 from escsr.errors import EscsrError, ImageReadError, ImageSizeError
+from escsr.images.forked_process import require_threads_of_libvips
 from escsr.images.formats import (
     READABLE_SUFFIXES,
     FormatName,
@@ -118,7 +119,9 @@ def decode_upright(opened: OpenedImage) -> Pixels:
 
     Raises:
         ImageReadError: the file is truncated or damaged.
+        ImageError: in a process forked after libvips had worked.
     """
+    require_threads_of_libvips()
     path, form, image = opened.path, opened.format, opened.image
     try:
         pixels = _decode_jpeg(path, image) if form == "JPEG" else _to_array(image)

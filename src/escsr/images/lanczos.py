@@ -4,6 +4,7 @@ import numpy as np
 import pyvips
 
 from escsr.images.decoding import Pixels
+from escsr.images.forked_process import require_threads_of_libvips
 from escsr.images.metadata import VipsImage
 from escsr.images.output_checks import check_kind, check_pixels
 
@@ -20,9 +21,11 @@ def resize_pixels(pixels: Pixels, *, width: int, height: int) -> Pixels:
     Raises:
         ImageValueError: another dtype or shape.
         ImageSizeError: a side is not positive.
+        ImageError: in a process forked after libvips had worked.
     """
     check_pixels(pixels)
     check_kind(width, height, pixels.shape[2], 8 * pixels.dtype.itemsize)
+    require_threads_of_libvips()
     rows, columns, channels = pixels.shape
     form = "uchar" if pixels.dtype == np.uint8 else "ushort"
     data = np.ascontiguousarray(pixels)

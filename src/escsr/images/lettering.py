@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyvips
 
+from escsr.images.forked_process import require_threads_of_libvips
+
 
 def render_text(text: str, *, height_pixels: int, max_width_pixels: int) -> npt.NDArray[np.uint8]:
     """Draw one line of words in the system's sans-serif font.
@@ -34,5 +36,6 @@ def render_text(text: str, *, height_pixels: int, max_width_pixels: int) -> npt.
 
 
 def _drawn(text: str, points: int) -> npt.NDArray[np.uint8]:
+    require_threads_of_libvips()
     image = pyvips.Image.text(html.escape(text, quote=False), font=f"sans {points}", dpi=72)
     return image.numpy().reshape(image.height, image.width)

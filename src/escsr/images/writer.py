@@ -20,6 +20,7 @@ from escsr.errors import ImageValueError, ImageWriteError
 from escsr.images.decoding import Pixels
 from escsr.images.encoding import FileTarget, encode
 from escsr.images.exif import add_exif_to_tiff
+from escsr.images.forked_process import require_threads_of_libvips
 from escsr.images.lanczos import resize_pixels, resized
 from escsr.images.metadata import ImageMetadata
 from escsr.images.output_checks import already_exists, check_kind, check_output, check_pixels
@@ -75,6 +76,7 @@ class ImageWriter:
     ) -> None:
         if quality is not None and not 1 <= quality <= 100:
             raise ImageValueError(f"quality is {quality}; it must be 1 to 100.")
+        require_threads_of_libvips()
         check_kind(width, height, channels, bit_depth)
         self._path = Path(path)
         self._size = target_size or (width, height)

@@ -17,6 +17,9 @@ _ARRAY_DTYPES = ("uint8", "uint16", "float32", "float64")
 _TENSOR_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _PICTURE_MODES = ("1", "L", "LA", "RGB", "RGBA", "P", "I;16", "I;16L", "I;16B", "I;16N")
 
+_FORMATS_WITH_A_MAIN_PICTURE = ("MPO", "PSD")
+"""Of which Pillow counts depth maps, previews or layers as frames, and opens the picture itself."""
+
 _RANGE_SLACK = 1e-3
 """Floating point may pass 0 and 1 by this much, as sums and resizing leave it; it is clamped."""
 
@@ -73,9 +76,10 @@ def pixels_of_picture(picture: "Picture") -> Pixels:
         picture: of mode L, LA, RGB, RGBA or I;16; palettes and 1-bit images are converted, and a
             colour that ``info`` marks as transparent becomes alpha.
     Raises:
-        ImageValueError: another mode.
+        ImageValueError: another mode, or several frames or pages.
         ImageSizeError: no pixels.
     """
+    _require_one_frame(picture)
     if picture.mode not in _PICTURE_MODES:
         raise ImageValueError(
             f"The PIL image has the mode {picture.mode}; allowed are {', '.join(_PICTURE_MODES)}. "
@@ -89,6 +93,17 @@ def pixels_of_picture(picture: "Picture") -> Pixels:
     elif picture.mode == "1":
         picture = picture.convert("L")
     return pixels_of_array(np.asarray(picture))
+
+
+def _require_one_frame(picture: "Picture") -> None:
+    """An opened animation or document is refused; a copy of one of its frames is not."""
+    form = picture.format
+    if form in _FORMATS_WITH_A_MAIN_PICTURE or not getattr(picture, "is_animated", False):
+        return
+    raise ImageValueError(
+        f"The PIL image holds {getattr(picture, 'n_frames', 2)} frames or pages ({form}), and one "
+        "image is enlarged at a time. Give each by itself: image.seek(number), then image.copy()."
+    )
 
 
 def picture_like(result: Pixels, original: "Picture") -> "Picture":

@@ -3,7 +3,7 @@
 import copy
 import logging
 import threading
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.inference.backends import Backend, BackendChoice, accelerate, choose_backend, prepare
 from escsr.inference.colour_guard import keep_colours
+from escsr.inference.devices import choose_device
 from escsr.inference.folding import backend_within, fold, position_rank
 from escsr.model.attention_backends import AttentionBackend, FoldedBackend, require_available
 from escsr.model.autocast import without_autocast
@@ -19,6 +20,7 @@ from escsr.model.config import ESCConfig
 from escsr.model.flash_bias import RankRule
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.network import ESC
+from escsr.model.openmp import allow_forks
 from escsr.model.padding import reflect_pad_to_multiple
 from escsr.shapes import ImageBatch
 
@@ -64,12 +66,14 @@ class Engine:
             ConfigurationError: no such padding or back-end, the back-end cannot run here, or
                 whole windows of a network that has none.
         """
+        allow_forks()
         self.scale = scale
         self.device = device
         self.config = _config_within(network)
         self.makes_any_size = isinstance(network, ESC) and network.config.is_arbitrary_scale
         self._keep_colours = keep_colours
         self._multiple = _multiple_to_pad_to(padding, self.config)
+        self._choice: BackendChoice = backend
         self.backend: Backend = choose_backend(backend, device)
         # Apple's back-end has had wrong results with channels_last.
         is_plain = device.type == "mps" or self.backend == "reference"
@@ -86,6 +90,24 @@ class Engine:
         self._layered: dict[torch.dtype, nn.Module] = {}
         self._lock = threading.Lock()
         self._told_of_fallback = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy in another process needs: no locks, and not the copies made for running."""
+        with self._lock:
+            state = self.__dict__.copy()
+        del state["_lock"]
+        return {**state, "_networks": {}, "_layered": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over such a state.
+
+        Raises:
+            ConfigurationError: the device is not there, or the back-end cannot run here.
+        """
+        allow_forks()
+        self.__dict__.update(state, _lock=threading.Lock())
+        choose_device(self.device)
+        self.backend = choose_backend(self._choice, self.device)
 
     def run(
         self,

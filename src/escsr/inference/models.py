@@ -3,12 +3,14 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from escsr.errors import ConfigurationError
 from escsr.inference.backends import Backend, BackendChoice, choose_backend
+from escsr.inference.devices import choose_device
 from escsr.inference.engine import Engine, ImagePadding, require_padding
 from escsr.model.attention_backends import FoldedBackend, require_available
 from escsr.model.flash_bias import RankRule
@@ -49,6 +51,7 @@ class ModelShelf:
         padding: ImagePadding = "none",
     ) -> None:
         require_padding(padding)
+        self._choice: BackendChoice = backend
         self.backend: Backend = choose_backend(backend, device)
         if attention_backend is not None:
             require_available(attention_backend, device)
@@ -61,6 +64,7 @@ class ModelShelf:
         self._lock = threading.Lock()
         in_box = _in_box(model) if isinstance(model, str) else []
         self.scales = tuple(sorted(entry.scale for entry in in_box))
+        self._is_bundled = bool(in_box)
         if isinstance(model, str) and in_box:
             self.name = normalised_name(model)
             self.makes_any_size = in_box[0].header.config.is_arbitrary_scale
@@ -71,6 +75,23 @@ class ModelShelf:
         self.name = type(network).__name__ if isinstance(model, nn.Module) else Path(model).name
         self._engines[scale] = self._engine_for(network, scale)
         self.makes_any_size = self._engines[scale].makes_any_size
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy in another process needs; a bundled model is loaded there by its name."""
+        with self._lock:
+            state = self.__dict__.copy()
+        del state["_lock"]
+        return {**state, "_engines": {} if self._is_bundled else dict(self._engines)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over such a state.
+
+        Raises:
+            ConfigurationError: the device is not there, or the back-end cannot run here.
+        """
+        self.__dict__.update(state, _lock=threading.Lock())
+        choose_device(self.device)
+        self.backend = choose_backend(self._choice, self.device)
 
     @property
     def default_scale(self) -> int:
@@ -90,7 +111,7 @@ class ModelShelf:
             network,
             scale=scale,
             device=self.device,
-            backend=self.backend,
+            backend=self._choice,
             attention_backend=self.attention_backend,
             flash_bias=self._flash_bias,
             keep_colours=self._keep_colours,

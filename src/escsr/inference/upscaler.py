@@ -46,6 +46,10 @@ class Upscaler:
     runs and the result is shrunk with antialiasing; beyond the largest, several run one after
     another. A restorer (x1) keeps the size. Large images are cut into tiles that are blended.
 
+    It can be pickled and copied, for other processes too: with its weights, or, of a bundled model,
+    by name. A forked process can use it for images in memory; for files, only if the process that
+    it was forked from had touched none yet (else an ImageError says so): use "spawn" there.
+
     Example::
 
         upscaler = escsr.Upscaler(scale=4)
@@ -174,7 +178,8 @@ class Upscaler:
 
                 - a path: the pixels are read and returned as an array (H, W, C) uint8 or uint16,
                   C = 1 to 4; use ``upscale_file`` to go from file to file with metadata;
-                - a PIL image of mode L, LA, RGB, RGBA or I;16 (P and 1 become RGB(A) and L);
+                - a PIL image of mode L, LA, RGB, RGBA or I;16 (P and 1 become RGB(A) and L), of
+                  one frame or page (of MPO and PSD, the main picture);
                 - an array (H, W) or (H, W, 1 to 4), uint8, uint16, or float32/float64 in [0, 1];
                 - a tensor (B, 3, H, W), floating point in [0, 1], on any device.
             scale: factor, above 1 and at most 16; 1 of a restorer.

@@ -11,6 +11,7 @@ from escsr.errors import CheckpointError
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
+from escsr.model.openmp import allow_forks
 from escsr.weights.official import to_reference
 
 _NAMES_SHOWN = 4
@@ -47,6 +48,7 @@ def build_network(
     Raises:
         CheckpointError: names or shapes do not fit, or a tensor holds NaN or Inf.
     """
+    allow_forks()
     network = empty_network(config, attention_backend=attention_backend)
     _require_fit(network.state_dict(), state, left_over or [], naming)
     tensors = {name: _as_float32(name, tensor) for name, tensor in state.items()}

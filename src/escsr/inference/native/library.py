@@ -22,6 +22,7 @@ from escsr.inference.native.compiling import (
     kernels_for_level,
     lack_of_compiler,
 )
+from escsr.model.openmp import openmp_libraries
 
 logger = logging.getLogger("escsr")
 
@@ -83,24 +84,11 @@ def _share_threads_of_torch(library: ctypes.CDLL) -> None:
     Those wait actively for a while after each operation; threads of our own beside them would get
     half a core.
     """
-    try:
-        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    loaded = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/" in line}
-    for path in _openmp_among(loaded):
+    for path in openmp_libraries():
         start = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
         if start is not None:
             library.escsr_use_team(start)
             return
-
-
-def _openmp_among(loaded: set[str]) -> list[str]:
-    """OpenMP libraries: those that came with PyTorch, else all, as it may use the system's."""
-    names = sorted(path for path in loaded if Path(path).name.startswith(("libgomp", "libiomp5")))
-    torch_folder = str(Path(torch.__file__).resolve().parent)
-    own = (f"{torch_folder}/", f"{torch_folder}.libs/")
-    return [path for path in names if path.startswith(own)] or names
 
 
 def _compiled_already() -> list[Path]:
