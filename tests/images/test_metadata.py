@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from escsr.images.exif import add_exif_to_tiff, exif_of_tiff, settled_exif
+from escsr.images.exif import add_exif_to_tiff, exif_of_tiff, orientation_of_exif, settled_exif
 from escsr.images.files import ImageMetadata, read_image
 from escsr.images.writer import ImageWriter, write_image
 
@@ -64,6 +64,7 @@ def _exif(path: Path) -> Image.Exif:
         exif = image.getexif()
         exif.get_ifd(SETTINGS)
         exif.get_ifd(PLACE)
+        exif.get_ifd(INTEROPERABILITY)
         return exif
 
 
@@ -168,7 +169,8 @@ def test_exif_is_added_to_tiffs_of_every_layout(
 def test_broken_exif_does_no_harm(noise: bytes, headed: bool) -> None:
     """Any bytes may stand where EXIF should: no error, and a TIFF stays as it was."""
     exif = (b"Exif\0\0II*\0\x08\0\0\0" if headed else b"") + noise
-    assert isinstance(settled_exif(exif), bytes)
+    settled = settled_exif(exif)
+    assert settled is None or orientation_of_exif(settled) == 1
     exif_of_tiff(io.BytesIO(exif.removeprefix(b"Exif\0\0")))
 
 
@@ -208,3 +210,40 @@ def test_a_grey_profile_stays_with_grey(picture, tmp_path: Path) -> None:
     linear = pixels.astype(float) / 255
     expected = 255 * np.where(linear < 0.0031, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     assert np.abs(read.pixels.astype(float) - expected).mean() < 3
+
+
+RATING, HOST, IMAGE_NUMBER, XP_TITLE, INTEROPERABILITY = 18246, 316, 37393, 40091, 40965
+TITLE = "Title é".encode("utf-16-le") + b"\0\0"
+
+
+def _rich_exif(*, endian: str = "<") -> bytes:
+    """An EXIF block with tags that few libraries know, a maker note and Adobe RGB by DCF's rule."""
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[MAKE], exif[RATING], exif[HOST], exif[IMAGE_NUMBER] = "Maker", 4, "host", 77
+    exif[XP_TITLE] = TITLE
+    settings = exif.get_ifd(SETTINGS)
+    settings[37500] = b"MakerX\0" + bytes(range(200))
+    settings[37510] = b"UNICODE\0" + "a tree é中".encode("utf-16-be")
+    settings[36881], settings[37521] = "+02:00", "123"
+    settings[INTEROPERABILITY] = {1: "R03"}
+    return b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("suffix", [".tif"])
+def test_tags_that_few_libraries_know_arrive(
+    picture, tmp_path: Path, suffix: str, endian: str
+) -> None:
+    """Rating, host, Windows titles, maker note, time zone and R03 have the values that they had."""
+    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=_rich_exif(endian=endian))
+    source = read_image(tmp_path / "a.jpg")
+    write_image(tmp_path / f"b{suffix}", source.pixels, metadata=source.metadata)
+    exif = _exif(tmp_path / f"b{suffix}")
+    assert (exif[MAKE], exif[RATING], exif[HOST], exif[IMAGE_NUMBER]) == ("Maker", 4, "host", 77)
+    assert bytes(exif[XP_TITLE]) == TITLE
+    settings = exif.get_ifd(SETTINGS)
+    assert settings[37500] == b"MakerX\0" + bytes(range(200))
+    assert settings[37510] == b"UNICODE\0" + "a tree é中".encode("utf-16-be")
+    assert (settings[36881], settings[37521]) == ("+02:00", "123")
+    assert exif.get_ifd(INTEROPERABILITY)[1].rstrip("\0") == "R03"

@@ -1,11 +1,14 @@
 r"""EXIF blocks: correct them for a result, and carry them through TIFF files.
 
-An EXIF block is ``Exif\0\0`` and a small TIFF file of up to four directories: the image's
-(camera, date, orientation), the camera settings', the place's, and a thumbnail's.
+An EXIF block is ``Exif\0\0`` and a small TIFF file of up to five directories: the image's
+(camera, date, orientation), the camera settings', the place's, the interoperability rule's, and a
+thumbnail's. Blocks are corrected in place: what is changed is appended and everything else keeps
+its offset, so that unknown tags survive, and maker notes that count from the block's start.
 """
 
 import io
 import struct
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from escsr.images.tiff_tags import (
@@ -22,52 +25,150 @@ from escsr.images.tiff_tags import (
 _PREFIX = b"Exif\0\0"
 _LITTLE = TagLayout(order="<", big=False, first_at=4)
 
-_ORIENTATION = 274
+_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_THUMBNAIL_AT, _THUMBNAIL_BYTES = 513, 514
 _SETTINGS, _PLACE, _INTEROPERABILITY = 34665, 34853, 40965
 _PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 40962, 40963
+_COLOUR_SPACE, _INTEROPERABILITY_INDEX = 40961, 1
 
-_DESCRIPTIVE = frozenset({270, 271, 272, 305, 306, 315, 33432})
-"""Description, make, model, software, date, artist, copyright: a TIFF keeps them beside its own."""
+_STRUCTURAL = frozenset(
+    {
+        *range(254, 267),  # size, bits, compression, photometry
+        *(273, 274, *range(277, 285), *range(288, 294), 296),  # strips, turning, density
+        *(301, *range(317, 352)),  # curves, predictor, white point, palette, tiles, inks, samples
+        *range(512, 533),  # thumbnails, old JPEG, YCbCr
+        *(559, 700, 33723, 34377, 34675, 37724),  # XMP, IPTC, Photoshop, profile, layers
+        *(33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113),  # places on earth, GDAL
+        *(50838, 50839),  # ImageJ's hyperstacks
+        *range(50706, 51200),  # DNG: a file with these is taken for a raw one
+        *(_SETTINGS, _PLACE, _INTEROPERABILITY),
+    }
+)
+"""Tags that say how one file stores its pixels, or that have a way of their own to the result."""
 
 
-def settled_exif(exif: bytes) -> bytes:
+def settled_exif(exif: bytes, *, is_turned: bool = False) -> bytes | None:
     """Return an EXIF block for pixels that already stand upright, without its thumbnail.
 
     The thumbnail goes, since it would show the image as it was before turning.
 
     Args:
         exif: a block, with or without its ``Exif`` prefix.
+        is_turned: whether width and height have changed places; then so do both resolutions.
     Returns:
-        The block with prefix, orientation 1 and no thumbnail. A block that cannot be read comes
-        back as it is.
+        The block with prefix, orientation 1 and no thumbnail; None where it cannot be read.
     """
-    body = bytearray(exif.removeprefix(_PREFIX))
     try:
-        layout = read_layout(io.BytesIO(body))
-        stream = io.BytesIO(body)
-        offset = read_offset(stream, layout, layout.first_at)
-        _, next_at = read_directory(stream, layout, offset)
-    except TagFormatError:
-        return exif
-    struct.pack_into(layout.offset, body, next_at, 0)
-    for entry in range(offset + 2, next_at, 12):
-        (number,) = struct.unpack_from(layout.order + "H", body, entry)
-        if number == _ORIENTATION:
-            struct.pack_into(layout.order + "HHIHH", body, entry, number, 3, 1, 1, 0)
-    return _PREFIX + bytes(body)
-
-
-def resolution_of(exif: bytes) -> tuple[float, float] | None:
-    """Return the pixels per millimetre that an EXIF block states, horizontally and vertically."""
-    try:
-        main, _, _ = _parse(exif)
-        unit = main[296].first_integer() if 296 in main else 2
-        per_unit = [struct.unpack("<II", main[number].payload[:8]) for number in (282, 283)]
-        per_millimetre = 1 / 10.0 if unit == 3 else 1 / 25.4
-        x, y = (numerator / denominator * per_millimetre for numerator, denominator in per_unit)
-    except (TagFormatError, KeyError, struct.error, ZeroDivisionError):
+        block = _ExifBlock(exif)
+        block.drop_thumbnail()
+        main, _ = block.entries(block.main_at)
+        if _ORIENTATION in main:
+            block.set_short(main[_ORIENTATION], 1)
+        if is_turned and {_X_RESOLUTION, _Y_RESOLUTION} <= main.keys():
+            block.exchange(main[_X_RESOLUTION], main[_Y_RESOLUTION])
+    except (TagFormatError, struct.error):
         return None
-    return (x, y) if x > 0 and y > 0 else None
+    return block.data()
+
+
+def sized_exif(
+    exif: bytes | None,
+    *,
+    width: int,
+    height: int,
+    pixels_per_mm: tuple[float, float] | None = None,
+    unit: str = "in",
+    states_density: bool = False,
+) -> bytes | None:
+    """Return an EXIF block that states the size and density of a result.
+
+    Args:
+        exif: a block from ``settled_exif``, or None.
+        width: of the result, in pixels.
+        height: of the result, in pixels.
+        pixels_per_mm: density; a block that states one states this one.
+        unit: ``in`` or ``cm``, in which it is written.
+        states_density: whether the block must state the density, since its file has no other place.
+    Returns:
+        The block; None where there was none and nothing has to be stated.
+    """
+    if exif is None:
+        if pixels_per_mm is None or not states_density:
+            return None
+        exif = _PREFIX + b"II*\0" + struct.pack("<IHI", 8, 0, 0)
+    block = _ExifBlock(exif)
+    main, _ = block.entries(block.main_at)
+    for number, side in ((_WIDTH, width), (_HEIGHT, height)):
+        if number in main:
+            block.set_long(main[number], side)
+    if pixels_per_mm and (states_density or _X_RESOLUTION in main):
+        block.state_density(pixels_per_mm, unit)
+    if (settings := block.pointed_at(_SETTINGS)) is not None:
+        entries, _ = block.entries(settings)
+        for number, side in ((_PIXEL_X_DIMENSION, width), (_PIXEL_Y_DIMENSION, height)):
+            if number in entries:
+                block.set_long(entries[number], side)
+    return block.data()
+
+
+def orientation_of_exif(exif: bytes) -> int:
+    """Return the orientation that an EXIF block states, 1 to 8; 1 where it states none."""
+    try:
+        main = _parse(exif).tags
+    except TagFormatError:
+        return 1
+    orientation = main[_ORIENTATION].first_integer() if _ORIENTATION in main else 1
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def states_adobe_rgb(exif: bytes) -> bool:
+    """Tell whether an EXIF block says that its pixels are Adobe RGB (1998).
+
+    Source: DCF 2.0, section 5: the interoperability index R03 with an uncalibrated colour space.
+    """
+    try:
+        tree = _parse(exif)
+    except TagFormatError:
+        return False
+    settings = tree.children.get(_SETTINGS, _TagTree())
+    rule = settings.children.get(_INTEROPERABILITY, _TagTree()).tags
+    index = rule[_INTEROPERABILITY_INDEX].payload if _INTEROPERABILITY_INDEX in rule else b""
+    space = settings.tags[_COLOUR_SPACE].first_integer() if _COLOUR_SPACE in settings.tags else 2
+    return index.startswith(b"R03") and space != 1
+
+
+def resolution_of(exif: bytes) -> tuple[tuple[float, float], str] | None:
+    """Return the density that an EXIF block states.
+
+    Returns:
+        Pixels per millimetre, horizontally and vertically, and the unit it was stated in (``in``
+        or ``cm``); None where there is none.
+    """
+    try:
+        return density_of_tags(_parse(exif).tags)
+    except TagFormatError:
+        return None
+
+
+def density_of_tags(main: Directory) -> tuple[tuple[float, float], str] | None:
+    """Return the density that the tags of a TIFF or EXIF directory state; see ``resolution_of``."""
+    unit = main[_RESOLUTION_UNIT].first_integer() if _RESOLUTION_UNIT in main else 2
+    if unit not in (2, 3):
+        return None
+    try:
+        x, y = (_ratio(main[number]) for number in (_X_RESOLUTION, _Y_RESOLUTION))
+    except (KeyError, struct.error, ZeroDivisionError):
+        return None
+    per_millimetre = 1 / 10.0 if unit == 3 else 1 / 25.4
+    if not (x > 0 and y > 0):
+        return None
+    return (x * per_millimetre, y * per_millimetre), "cm" if unit == 3 else "in"
+
+
+def _ratio(tag: Tag) -> float:
+    numerator, denominator = struct.unpack("<II", tag.payload[:8])
+    return numerator / denominator
 
 
 def exif_of_tiff(stream: BinaryIO) -> bytes | None:
@@ -80,18 +181,14 @@ def exif_of_tiff(stream: BinaryIO) -> bytes | None:
     """
     try:
         layout = read_layout(stream)
-        offset = read_offset(stream, layout, layout.first_at)
-        main, _ = read_directory(stream, layout, offset)
-        settings, place = (
-            _subdirectory(stream, layout, main, pointer) for pointer in (_SETTINGS, _PLACE)
-        )
+        tree = _read_tree(stream, layout, read_offset(stream, layout, layout.first_at))
     except TagFormatError:
         return None
-    described = {number: tag for number, tag in main.items() if number in _DESCRIPTIVE}
-    if not (described or settings or place):
+    described = _TagTree(tags=_without_structure(tree.tags), children=tree.children)
+    if not (described.tags or described.children):
         return None
-    header = b"II" + struct.pack("<HI", 42, 8)
-    return _PREFIX + header + _assemble(described, settings, place, _LITTLE, 8)[0]
+    data, main_at = _serialise_tree(described, _LITTLE, 8)
+    return _PREFIX + b"II*\0" + struct.pack("<I", main_at) + data
 
 
 def add_exif_to_tiff(stream: BinaryIO, exif: bytes, *, width: int, height: int) -> None:
@@ -104,70 +201,203 @@ def add_exif_to_tiff(stream: BinaryIO, exif: bytes, *, width: int, height: int) 
         height: likewise.
     """
     try:
-        described, settings, place = _parse(exif)
+        tree = _parse(exif)
     except TagFormatError:
         return
-    for number, side in ((_PIXEL_X_DIMENSION, width), (_PIXEL_Y_DIMENSION, height)):
-        settings[number] = Tag(kind=4, count=1, payload=struct.pack("<I", side))
+    if tree.children.get(_SETTINGS) is not None:
+        settings = tree.children[_SETTINGS].tags
+        for number, side in ((_PIXEL_X_DIMENSION, width), (_PIXEL_Y_DIMENSION, height)):
+            settings[number] = Tag(kind=4, count=1, payload=struct.pack("<I", side))
     layout = read_layout(stream)
     main, _ = read_directory(stream, layout, read_offset(stream, layout, layout.first_at))
-    own = {number: tag for number, tag in described.items() if number in _DESCRIPTIVE} | main
+    whole = _TagTree(tags=_without_structure(tree.tags) | main, children=tree.children)
     end = stream.seek(0, io.SEEK_END)
     start = end + -end % 8
-    data, offset = _assemble(own, settings, place, layout, start, main_first=False)
+    data, offset = _serialise_tree(whole, layout, start)
     stream.write(bytes(start - end) + data)
     stream.seek(layout.first_at)
     stream.write(struct.pack(layout.offset, offset))
 
 
-def _parse(exif: bytes) -> tuple[Directory, Directory, Directory]:
-    """Return the image's, the settings' and the place's directory of an EXIF block."""
+def _without_structure(tags: Directory) -> Directory:
+    return {number: tag for number, tag in tags.items() if number not in _STRUCTURAL}
+
+
+@dataclass(slots=True)
+class _TagTree:
+    """A directory and those that it points to."""
+
+    tags: Directory = field(default_factory=dict[int, Tag])
+    """Entries, without the pointers."""
+    children: "dict[int, _TagTree]" = field(default_factory=dict[int, "_TagTree"])
+    """Directories by the number of the tag that points to them."""
+
+
+_CHILDREN: dict[int, tuple[int, ...]] = {0: (_SETTINGS, _PLACE), _SETTINGS: (_INTEROPERABILITY,)}
+"""Which pointers are followed in which directory; 0 is the image's."""
+
+
+def _parse(exif: bytes) -> _TagTree:
     stream = io.BytesIO(exif.removeprefix(_PREFIX))
     layout = read_layout(stream)
-    offset = read_offset(stream, layout, layout.first_at)
-    main, _ = read_directory(stream, layout, offset)
-    settings = _subdirectory(stream, layout, main, _SETTINGS)
-    return main, settings, _subdirectory(stream, layout, main, _PLACE)
+    return _read_tree(stream, layout, read_offset(stream, layout, layout.first_at))
 
 
-def _subdirectory(stream: BinaryIO, layout: TagLayout, main: Directory, pointer: int) -> Directory:
-    if pointer not in main:
-        return {}
-    directory, _ = read_directory(stream, layout, main[pointer].first_integer())
-    directory.pop(_INTEROPERABILITY, None)
-    return directory
+def _read_tree(stream: BinaryIO, layout: TagLayout, offset: int, parent: int = 0) -> _TagTree:
+    tags, _ = read_directory(stream, layout, offset)
+    children: dict[int, _TagTree] = {}
+    for pointer in _CHILDREN.get(parent, ()):
+        if pointer in tags:
+            at = tags.pop(pointer).first_integer()
+            try:
+                children[pointer] = _read_tree(stream, layout, at, pointer)
+            except TagFormatError:
+                continue  # the rest is whole, and worth keeping
+    return _TagTree(tags=tags, children=children)
 
 
-def _assemble(
-    main: Directory,
-    settings: Directory,
-    place: Directory,
-    layout: TagLayout,
-    start: int,
-    *,
-    main_first: bool = True,
-) -> tuple[bytes, int]:
-    """Write three directories in a row from ``start``; return them and where ``main`` stands."""
+def _serialise_tree(tree: _TagTree, layout: TagLayout, position: int) -> tuple[bytes, int]:
+    """Write directories in a row from ``position``, children first.
+
+    Returns:
+        The bytes, and where the directory of ``tree`` itself stands.
+    """
     # 64-bit integers: readers other than libtiff overlook the type made for such offsets (18).
     kind, code = (16, "<Q") if layout.big else (4, "<I")
+    written, pointers = b"", Directory()
+    for number, child in tree.children.items():
+        data, at = _serialise_tree(child, layout, position + len(written))
+        written += data
+        pointers[number] = Tag(kind=kind, count=1, payload=struct.pack(code, at))
+    at = position + len(written)
+    return written + serialise(tree.tags | pointers, layout, at), at
 
-    def pointing(offsets: dict[int, int]) -> Directory:
-        pointers = {
-            number: Tag(kind=kind, count=1, payload=struct.pack(code, offset))
-            for number, offset in offsets.items()
-        }
-        return {n: t for n, t in main.items() if n not in (_SETTINGS, _PLACE)} | pointers
 
-    parts = {n: part for n, part in ((_SETTINGS, settings), (_PLACE, place)) if part}
-    main_bytes = len(serialise(pointing(dict.fromkeys(parts, 0)), layout, 0))
-    position = start + (main_bytes if main_first else 0)
-    offsets: dict[int, int] = {}
-    written: list[bytes] = []
-    for number, part in parts.items():
-        offsets[number] = position
-        written.append(serialise(part, layout, position))
-        position += len(written[-1])
-    main_at = start if main_first else position
-    data = serialise(pointing(offsets), layout, main_at)
-    ordered = [data, *written] if main_first else [*written, data]
-    return b"".join(ordered), main_at
+class _ExifBlock:
+    """The bytes of an EXIF block, changed without moving anything that is kept.
+
+    Args:
+        exif: with or without prefix.
+    Raises:
+        TagFormatError: it is none, or its first directory cannot be read.
+    """
+
+    def __init__(self, exif: bytes) -> None:
+        self._body = bytearray(exif.removeprefix(_PREFIX))
+        layout = read_layout(io.BytesIO(self._body))
+        if layout.big:
+            raise TagFormatError("an EXIF block with 64-bit offsets")
+        self._order = layout.order
+        self.entries(self.main_at)
+
+    @property
+    def main_at(self) -> int:
+        """Where the image's directory stands."""
+        return self._integer("I", 4)
+
+    def data(self) -> bytes:
+        """Return the whole block, with its prefix."""
+        return _PREFIX + bytes(self._body)
+
+    def entries(self, offset: int) -> tuple[dict[int, int], int]:
+        """Find the entries of a directory.
+
+        Returns:
+            Where each entry stands, by tag number, and where the offset of the next directory does.
+        Raises:
+            TagFormatError: the block ends within the directory.
+        """
+        end = offset + 2 + 12 * (self._integer("H", offset) if offset >= 8 else 0)
+        if offset < 8 or end + 4 > len(self._body):
+            raise TagFormatError("the block ends within a directory")
+        return {self._integer("H", at): at for at in range(offset + 2, end, 12)}, end
+
+    def pointed_at(self, pointer: int) -> int | None:
+        """Return where the directory stands that a tag of the image's directory points to."""
+        main, _ = self.entries(self.main_at)
+        if pointer not in main:
+            return None
+        offset = self._integer("I", main[pointer] + 8)
+        try:
+            self.entries(offset)
+        except TagFormatError:
+            return None
+        return offset
+
+    def set_short(self, at: int, value: int) -> None:
+        """Make an entry hold one 16-bit value."""
+        struct.pack_into(self._order + "HIHH", self._body, at + 2, 3, 1, value, 0)
+
+    def set_long(self, at: int, value: int) -> None:
+        """Make an entry hold one 32-bit value."""
+        struct.pack_into(self._order + "HII", self._body, at + 2, 4, 1, value)
+
+    def exchange(self, first: int, second: int) -> None:
+        """Let two entries change their types and values."""
+        body = self._body
+        one, other = slice(first + 2, first + 12), slice(second + 2, second + 12)
+        body[one], body[other] = body[other], body[one]
+
+    def state_density(self, pixels_per_mm: tuple[float, float], unit: str) -> None:
+        """Set both resolutions and their unit, adding what is missing."""
+        self._require_entries(_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT)
+        main, _ = self.entries(self.main_at)
+        self.set_short(main[_RESOLUTION_UNIT], 3 if unit == "cm" else 2)
+        per_unit = 10 if unit == "cm" else 25.4
+        numbers = (_X_RESOLUTION, _Y_RESOLUTION)
+        for number, density in zip(numbers, pixels_per_mm, strict=True):
+            ratio = min(round(density * per_unit * 1000), 2**32 - 1)
+            value = (ratio // 1000, 1) if ratio % 1000 == 0 else (ratio, 1000)
+            where = self._append(struct.pack(self._order + "II", *value))
+            struct.pack_into(self._order + "HII", self._body, main[number] + 2, 5, 1, where)
+
+    def drop_thumbnail(self) -> None:
+        """Cut the chain of directories behind the first, and erase the picture that hangs on it."""
+        _, next_at = self.entries(self.main_at)
+        thumbnails_at = self._integer("I", next_at)
+        struct.pack_into(self._order + "I", self._body, next_at, 0)
+        try:
+            entries, _ = self.entries(thumbnails_at)
+        except TagFormatError:
+            return
+        if {_THUMBNAIL_AT, _THUMBNAIL_BYTES} <= entries.keys():
+            start = self._integer("I", entries[_THUMBNAIL_AT] + 8)
+            end = start + self._integer("I", entries[_THUMBNAIL_BYTES] + 8)
+            self._erase(start, min(end, len(self._body)))
+
+    def _erase(self, start: int, end: int) -> None:
+        if not self._body.startswith(b"\xff\xd8", start):
+            return
+        if end + 4 >= len(self._body) and self._last_directory_end() <= start:
+            del self._body[start:]
+        else:
+            self._body[start:end] = bytes(max(end - start, 0))
+
+    def _last_directory_end(self) -> int:
+        offsets = [self.main_at, *filter(None, map(self.pointed_at, (_SETTINGS, _PLACE)))]
+        return max(self.entries(offset)[1] + 4 for offset in offsets)
+
+    def _require_entries(self, *numbers: int) -> None:
+        """Write the image's directory anew at the end, with room for tags that it lacks."""
+        main, next_at = self.entries(self.main_at)
+        missing = [number for number in numbers if number not in main]
+        if not missing:
+            return
+        kept = {number: bytes(self._body[at : at + 12]) for number, at in main.items()}
+        kept |= {n: struct.pack(self._order + "HHII", n, 4, 1, 0) for n in missing}
+        following = bytes(self._body[next_at : next_at + 4])
+        head = struct.pack(self._order + "H", len(kept))
+        where = self._append(head + b"".join(kept[n] for n in sorted(kept)) + following)
+        struct.pack_into(self._order + "I", self._body, 4, where)
+
+    def _append(self, data: bytes) -> int:
+        self._body += bytes(len(self._body) % 2)
+        where = len(self._body)
+        self._body += data
+        return where
+
+    def _integer(self, code: str, at: int) -> int:
+        size = 2 if code == "H" else 4
+        if at + size > len(self._body):
+            raise TagFormatError("the block ends within a directory")
+        return int(struct.unpack_from(self._order + code, self._body, at)[0])

@@ -49,7 +49,8 @@ def read_metadata(image: VipsImage, *, tiff_exif: bytes | None = None) -> ImageM
     xmp = blob_field(image, "xmp-data")
     density = (float(image.xres), float(image.yres))
     if density == _UNKNOWN_DENSITY or min(density) <= 0:
-        density = resolution_of(exif) if exif else None
+        stated = resolution_of(exif) if exif else None
+        density = stated[0] if stated else None
     unit = image.get("resolution-unit") if image.get_typeof("resolution-unit") else "in"
     return ImageMetadata(
         icc_profile=blob_field(image, "icc-profile-data"),
