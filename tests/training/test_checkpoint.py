@@ -1,12 +1,15 @@
 """The states of a run on disk: whole or not there, the newest few, and read with care."""
 
+import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from escsr.errors import TrainingError
+from escsr.temporary_files import PendingFile
 from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
@@ -115,28 +118,39 @@ def test_a_changed_optimiser_setting_holds_after_resuming(
 def test_what_a_killed_write_left_behind_disturbs_nothing(
     stopped: Path, recipe: Recipe, photographs: Path
 ) -> None:
-    """A partial file is no state, even where its step comes again."""
+    """A partial file is no state, and goes with the next one that is written."""
     folder = stopped / "checkpoints"
-    (folder / "step-00000006.partial").write_bytes(b"half a sta")
+    with PendingFile(folder / "step-00000006.pt") as file:
+        file.stream.write(b"half a sta")
+        file.stream.flush()
+        (half,) = folder.glob(".*")
+        half.rename(half.with_name(half.name.replace(".partial", "0.partial")))
     assert train(recipe, photographs, stopped, resume=True).step == 6
+    assert not list(folder.glob(".*"))
     assert checkpoints_of(stopped) == ["step-00000003.pt", "step-00000006.pt"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not limit the size of files")
 def test_a_full_disk_ends_the_run_and_leaves_the_state_before(
     stopped: Path, recipe: Recipe, photographs: Path
 ) -> None:
     """With what to do; once there is room the run goes on.
 
-    The file to be written leads to a device that is always full: the system's own error.
+    The system allows files of 10 kB, less than a state: its own error.
     """
+    import resource
+
     before = checkpoints_of(stopped)
-    (stopped / "checkpoints" / "step-00000006.partial").symlink_to("/dev/full")
-    with pytest.raises(TrainingError) as caught:
-        train(recipe, photographs, stopped, resume=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(TrainingError) as caught:
+            train(recipe, photographs, stopped, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     message = str(caught.value)
     assert "The state of step 6 could not be written" in message
-    assert os.strerror(28) in message
+    assert os.strerror(errno.EFBIG) in message
     assert "Make room, then go on with --resume; the state before it is untouched" in message
     assert checkpoints_of(stopped) == before
     assert train(recipe, photographs, stopped, resume=True).step == 6

@@ -10,7 +10,8 @@ from escsr.analysis.figures import PICTURE_NAMES, draw_all, require_matplotlib
 from escsr.analysis.report import JSON_FORMAT, analysis_as_dict, as_json
 from escsr.analysis.run import Analysis
 from escsr.errors import ImageWriteError, OutputExistsError
-from escsr.evaluation.result_files import not_writable, replace_file
+from escsr.evaluation.result_files import not_writable
+from escsr.temporary_files import replace_file
 
 JSON_NAME = "analysis.json"
 

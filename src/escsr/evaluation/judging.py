@@ -1,7 +1,6 @@
 """Judge one image by every network, and one test set by what looks at all its results at once."""
 
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from escsr.evaluation.records import Conditions, Failure, Score, SetScore
 from escsr.evaluation.test_sets import TestPair, TestSet
 from escsr.images.writer import write_image
 from escsr.shapes import ImageBatch
+from escsr.temporary_files import TemporaryFolder
 
 logger = logging.getLogger("escsr")
 
@@ -116,7 +116,7 @@ class SetJudge:
         self.failures: list[Failure] = []
         self._test_set = test_set.name
         self._metrics = metrics
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: TemporaryFolder | None = None
         self._labels: list[str | None] = []
         self._counts: Counter[str | None] = Counter()
         self._not_stored: Exception | None = None
@@ -171,9 +171,7 @@ class SetJudge:
     def _folder(self, label: str | None) -> Path:
         """Of a contender, or of the truth; numbered, since a label may be no file name."""
         if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(
-                prefix="escsr-evaluate-", ignore_cleanup_errors=True
-            )
+            self._temporary = TemporaryFolder()
         if label not in self._labels:
             self._labels.append(label)
         folder = Path(self._temporary.name) / f"{self._labels.index(label):03}"

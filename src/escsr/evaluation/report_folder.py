@@ -11,8 +11,9 @@ from escsr.evaluation.crops import Crop, crop_picture
 from escsr.evaluation.records import Comparison
 from escsr.evaluation.report import JSON_FORMAT, as_csv, as_json, report_as_dict
 from escsr.evaluation.report_markdown import as_markdown
-from escsr.evaluation.result_files import not_writable, replace_file
+from escsr.evaluation.result_files import not_writable
 from escsr.images.writer import write_image
+from escsr.temporary_files import replace_file
 
 JSON_NAME = "results.json"
 CROPS_NAME = "crops"

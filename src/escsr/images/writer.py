@@ -6,8 +6,6 @@ JPEG, PNG and TIFF are encoded as the rows come. WebP and AVIF encoders hold the
 
 import contextlib
 import errno
-import os
-import secrets
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +23,7 @@ from escsr.images.lanczos import resize_pixels, resized
 from escsr.images.metadata import ImageMetadata
 from escsr.images.output_checks import already_exists, check_kind, check_output, check_pixels
 from escsr.images.row_stream import RowStream, StreamClosedError
+from escsr.temporary_files import PendingFile
 
 __all__ = ["ImageWriter", "check_output", "resize_pixels", "write_image"]
 
@@ -51,8 +50,12 @@ class ImageWriter:
         metadata: of the source; None writes none.
         quality: 1 to 100 for JPEG and WebP (95 unless given) and AVIF (90); PNG and TIFF lose
             nothing and take no notice.
-        overwrite: whether an existing file may be replaced.
+        overwrite: whether an existing file may be replaced, whose permissions the result then
+            takes; a link is followed.
         target_size: (width, height) of the file, to which rows are resized on their way.
+        source: the file that the result is made of: a new file is open to nobody to whom that one
+            is not. None leaves it to the process's umask.
+        modified_ns: time of modification of the result, as in ``os.stat``; None is now.
     Raises:
         ImageFormatError: the format cannot hold the result.
         OutputExistsError: the file exists and ``overwrite`` is false.
@@ -73,6 +76,8 @@ class ImageWriter:
         quality: int | None = None,
         overwrite: bool = False,
         target_size: tuple[int, int] | None = None,
+        source: Path | None = None,
+        modified_ns: int | None = None,
     ) -> None:
         if quality is not None and not 1 <= quality <= 100:
             raise ImageValueError(f"quality is {quality}; it must be 1 to 100.")
@@ -94,22 +99,21 @@ class ImageWriter:
         self._rows_written = 0
         self._metadata = metadata or ImageMetadata()
         self._quality = quality
-        self._overwrite = overwrite
+        self._modified_ns = modified_ns
         self._needed_bytes = self._size[0] * self._size[1] * channels * bit_depth // 8
         self._rows = RowStream(width=width, height=height, channels=channels, bit_depth=bit_depth)
-        self._temporary = self._path.parent / f".escsr-{secrets.token_hex(6)}.partial"
+        self._file = PendingFile(path, overwrite=overwrite, permissions_of=source, buffering=0)
         self._failure: BaseException | None = None
         self._abandoned = threading.Event()
         self._worker = threading.Thread(target=self._encode, name="escsr-writer", daemon=True)
 
     def __enter__(self) -> Self:
         try:
-            # "x" fails if the file exists; the permissions follow the user's umask.
-            self._stream = self._temporary.open("x+b", buffering=0)
+            self._file.__enter__()
         except OSError as error:
             raise self._explained(error) from error
         try:
-            self._target = FileTarget(self._stream)
+            self._target = FileTarget(self._file.stream)
             self._worker.start()
         except BaseException:
             # Ctrl-C may come here, and a block that was not entered is not left through __exit__.
@@ -186,13 +190,10 @@ class ImageWriter:
         try:
             if self._format.name == "TIFF" and self._metadata.exif:
                 width, height = self._size
-                add_exif_to_tiff(self._stream, self._metadata.exif, width=width, height=height)
-            # Some file systems report a full disk only now.
-            os.fsync(self._stream.fileno())
-            self._stream.close()
-            if not self._overwrite and os.path.lexists(self._path):
-                raise already_exists(self._path)
-            self._temporary.replace(self._path)
+                add_exif_to_tiff(self._file.stream, self._metadata.exif, width=width, height=height)
+            self._file.commit(modified_ns=self._modified_ns)
+        except FileExistsError as error:
+            raise already_exists(self._path) from error
         except OSError as error:
             raise self._explained(error) from error
 
@@ -209,10 +210,7 @@ class ImageWriter:
             self._rows.close()
             self._worker.join(_PATIENCE_S)
         finally:
-            with contextlib.suppress(OSError):
-                self._stream.close()
-            with contextlib.suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
+            self._file.discard()
 
     def _encode(self) -> None:
         try:

@@ -1,7 +1,7 @@
 """The whole state of a run on disk: enough to go on as if nothing had happened."""
 
+import io
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from escsr.errors import TrainingError
+from escsr.temporary_files import remove_abandoned, replace_file
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
 
@@ -46,17 +47,15 @@ class CheckpointFolder:
             TrainingError: it could not be written, as when the disk is full.
         """
         path = self._folder / f"step-{state.step:08d}.pt"
-        temporary = path.with_suffix(".partial")
         content = {"format": _FORMAT, "recipe": recipe.model_dump(), **state.to_dict()}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            remove_abandoned(self._folder)
+            # By way of memory: torch puts its own errors in place of those of the file system.
+            state_file = io.BytesIO()
+            torch.save(content, state_file)
+            replace_file(path, state_file.getbuffer())
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             raise TrainingError(
                 f"The state of step {state.step} could not be written to {path}: {error}. Make "
                 "room, then go on with --resume; the state before it is untouched."

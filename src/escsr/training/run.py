@@ -1,7 +1,6 @@
 """One run of a recipe, from a folder of images to a file of weights."""
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from escsr.evaluation.test_sets import TestPair, find_test_pairs, names_of_test_
 from escsr.images.files import probe_image
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.network import ESC
+from escsr.temporary_files import TemporaryFolder
 from escsr.training.adversarial.perceptual_network import open_perceptual
 from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.data.machine import default_cache_bytes, usable_cores
@@ -111,7 +111,7 @@ def rehearse_recipe(
     run = _with_located_weights(run, recipe)
     fabric = launch(recipe, device=run.device, processes=run.processes)
     recipe = rehearsed(recipe, processes=fabric.world_size)
-    with tempfile.TemporaryDirectory(prefix="escsr-dry-run-") as name:
+    with TemporaryFolder() as name:
         photographs = Path(name) / "photographs"
         photographs.mkdir()
         make_photographs(photographs, side_pixels=2 * recipe.data.patch_pixels * recipe.scale)

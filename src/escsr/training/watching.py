@@ -1,6 +1,7 @@
 """What a run tells while it trains: ``log.csv`` and TensorBoard."""
 
 import csv
+import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from escsr.errors import TrainingError
+from escsr.temporary_files import replace_file
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
 
@@ -153,12 +155,11 @@ class RunLog:
         whole = (dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header))
         kept = [row for row in whole if int(row["step"]) <= step]
         # A kill while the file is written again must not cost the rows so far.
-        temporary = self._path.with_suffix(".partial")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(kept)
-        temporary.replace(self._path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        replace_file(self._path, text.getvalue().encode("utf-8"))
 
     def _add_row(self, progress: Progress) -> None:
         judged = progress.psnr_y_db

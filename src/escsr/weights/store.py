@@ -1,8 +1,8 @@
 """Our own file of weights: one ``.safetensors`` that says everything about itself."""
 
 import hashlib
+import io
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.model.network import ESC
+from escsr.temporary_files import replace_file
 from escsr.version import __version__
 from escsr.weights.checkpoint_file import read_checkpoint, read_metadata
 from escsr.weights.fitting import build_network
@@ -60,7 +61,10 @@ def save_weights(
         sha256=hash_tensors(tensors),
         package_version=__version__,
     )
-    _write_whole(target, safetensors.torch.save(tensors, header_metadata(header)))
+    try:
+        replace_file(target, safetensors.torch.save(tensors, header_metadata(header)))
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written: {error}.") from error
 
 
 def save_reference_weights(path: str | os.PathLike[str], network: ESC) -> None:
@@ -76,14 +80,12 @@ def save_reference_weights(path: str | os.PathLike[str], network: ESC) -> None:
         for name, tensor in to_reference(network.state_dict(), network.config).items()
     }
     target = Path(path)
-    partial = _partial_name(target)
     try:
-        torch.save({"params": state, "params_ema": state}, partial)
-        partial.replace(target)
+        content = io.BytesIO()
+        torch.save({"params": state, "params_ema": state}, content)
+        replace_file(target, content.getbuffer())
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{target} cannot be written: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_weights(path: str | os.PathLike[str]) -> ESC:
@@ -154,24 +156,6 @@ def _storable(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[st
                 f"{tensor.abs().max().item():g}). Save an earlier step, or as float32."
             )
     return stored
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = _partial_name(path)
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _partial_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 def _not_ours(path: Path) -> CheckpointError:

@@ -7,7 +7,8 @@ from pathlib import Path
 from escsr.errors import ConfigurationError, ImageWriteError, OutputExistsError
 from escsr.evaluation.benchmark.markdown import as_markdown
 from escsr.evaluation.benchmark.record import Benchmark, as_json, read_benchmark
-from escsr.evaluation.result_files import not_writable, replace_file
+from escsr.evaluation.result_files import not_writable
+from escsr.temporary_files import replace_file
 
 _STEM = "benchmark"
 

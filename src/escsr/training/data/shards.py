@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from escsr.errors import ImageError, TrainingError
 from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import read_image
+from escsr.temporary_files import TemporaryFolder
 from escsr.training.data.machine import mapped_on_all_cores
 from escsr.training.data.memory_cache import MemoryCache
 from escsr.training.data.patches import (
@@ -80,7 +80,7 @@ class Shards:
             budget_bytes=cache_bytes,
             keep_at_least=2,
         )
-        self._folder = TemporaryDirectory(prefix="escsr-")
+        self._folder = TemporaryFolder()
         _log.info("%d images in %d shards", self.image_count, len(paths))
 
     @property
