@@ -13,7 +13,7 @@ Each message says what came, what is allowed, and what to do::
     │   ├── ImageSizeError (ValueError)   too small, too large, not a multiple
     │   └── ImageValueError (ValueError)  an array or tensor of the wrong dtype, shape or range
     ├── OutputExistsError                 would overwrite a file without being asked to
-    ├── DeviceMemoryError                 the smallest tile does not fit
+    ├── DeviceMemoryError                 the smallest tile does not fit; how much is needed
     ├── DiskSpaceError                    no room for the temporary files of an exact result
     ├── RecipeError (ValueError)          a training recipe with a wrong key or value
     ├── TrainingError                     training cannot go on: NaN loss, no images, wrong state
@@ -67,6 +67,11 @@ class OutputExistsError(EscsrError):
 
 class DeviceMemoryError(EscsrError):
     """Even the smallest tile does not fit into the memory at hand."""
+
+    def __init__(self, message: str, *, needed_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        """Memory that would do, beside the program itself; None where the work had begun."""
 
 
 class DiskSpaceError(EscsrError):

@@ -1,9 +1,10 @@
-"""What of this machine the process may use: memory that is still free, and cores.
+"""What of this machine the process may use, memory and cores, and what running out looks like.
 
-Everything is read from files of Linux below a root, which tests lay out anew. Elsewhere only the
+The amounts are read from files of Linux below a root, which tests lay out anew. Elsewhere only the
 physical memory is known.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,18 @@ from pathlib import Path, PurePosixPath
 _ROOT = Path("/")
 _UNLIMITED_BYTES = 1 << 60
 """Version 1 control groups write "no limit" as the largest number of whole pages."""
+
+_OUT_OF_MEMORY_PHRASES = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "failed to map segment",
+    "cannot map zero-fill pages",
+)
+"""What the allocators of CUDA and MPS, of the CPU on Linux, the C library, the CPU on Windows, and
+oneDNN say, and the loader of shared libraries."""
 
 
 def free_memory_bytes(root: Path = _ROOT) -> int | None:
@@ -31,12 +44,35 @@ def free_memory_bytes(root: Path = _ROOT) -> int | None:
         _free_of_system(root),
         _free_to_promise(root),
         *(group.free_bytes for group in _memory_groups(root)),
-        *_left_by_resource_limits(root),
+        *(limit.limit_bytes - limit.used_bytes for limit in _resource_limits(root)),
     ]
     known = [amount for amount in found if amount is not None]
     if not known:
         return _half_of_physical_memory() if root == _ROOT else None
     return max(0, min(known))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, in Python, in a library, or while loading one."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    is_of_a_library = isinstance(error, (RuntimeError, ImportError))
+    return is_of_a_library and any(phrase in text for phrase in _OUT_OF_MEMORY_PHRASES)
+
+
+def out_of_memory_text(error: BaseException) -> str:
+    """What ran out, and what to do, in one line."""
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    remedy = "Free memory, or use a machine that has more."
+    if limit := min(_resource_limits(_ROOT), key=lambda limit: limit.limit_bytes, default=None):
+        remedy = (
+            f"This process may take {limit.limit_bytes / 1e6:.0f} MB ({limit.command}), of which "
+            "PyTorch alone takes 1 to 4 GB. Raise that limit, or remove it."
+        )
+    return f"Memory ran out ({reason}). {remedy}"
 
 
 def usable_cores() -> int:
@@ -73,14 +109,26 @@ def _half_of_physical_memory() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _left_by_resource_limits(root: Path) -> Iterator[int]:
-    """What RLIMIT_AS and RLIMIT_DATA (``ulimit -v``, ``ulimit -d``) leave of their limits."""
+@dataclass(frozen=True, slots=True)
+class _ResourceLimit:
+    """A limit of the process, as a shell sets it."""
+
+    command: str
+    limit_bytes: int
+    used_bytes: int
+
+
+def _resource_limits(root: Path) -> Iterator[_ResourceLimit]:
+    """RLIMIT_AS and RLIMIT_DATA, where they are set."""
     used = _table(root / "proc/self/status")
     for line in _text(root / "proc/self/limits").splitlines():
-        for name, counted in (("Max address space", "VmSize"), ("Max data size", "VmData")):
+        for name, command, counted in (
+            ("Max address space", "ulimit -v", "VmSize"),
+            ("Max data size", "ulimit -d", "VmData"),
+        ):
             words = line.removeprefix(name).split()
             if line.startswith(name) and words and words[0].isdigit():
-                yield int(words[0]) - used.get(counted, 0)
+                yield _ResourceLimit(command, int(words[0]), used.get(counted, 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """The plan is made before the first tile, and keeps what it promises."""
 
+import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escsr.errors import ConfigurationError, DeviceMemoryError
@@ -17,6 +19,7 @@ from escsr.inference.memory import TileChoice, Workload, plan_tiles
 from escsr.inference.network_cost import network_cost
 from escsr.model import ESC, variant
 from escsr.model.attention_backends import FoldedBackend
+from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
 
 TINY_X4 = network_cost(variant("esc-tiny", scale=4), scale=4)
 MIB = 2**20
@@ -39,15 +42,44 @@ def test_a_large_image_is_cut() -> None:
 
 
 def test_little_memory_means_small_tiles() -> None:
-    """A quarter of what is at hand is taken."""
+    """A quarter of what is at hand is taken; of less than 1 GiB, half, up to 256 MiB."""
     workload = Workload(width=1000, height=1000)
-    plan = plan_tiles(workload, TINY_X4, available_bytes=600 * MIB)
+    plan = plan_tiles(workload, TINY_X4, available_bytes=1600 * MIB)
     assert not plan.is_whole
+    assert plan.peak_memory_bytes < 400 * MIB + 3 * 1000 * 1000
+    plan = plan_tiles(workload, TINY_X4, available_bytes=300 * MIB)
     assert plan.peak_memory_bytes < 150 * MIB + 3 * 1000 * 1000
-    # Where not even a window fits in a quarter, it is tried all the same.
-    assert plan_tiles(workload, TINY_X4, available_bytes=1).grid.tile_pixels == 16
 
 
+@pytest.mark.parametrize("memory", ["available_bytes", "memory_limit_bytes"])
+@pytest.mark.parametrize(
+    ("size", "name", "least_bytes"),
+    [
+        ((512, 384), "esc-tiny", 120e6),
+        ((512, 384), "esc", 150e6),
+        ((512, 384), "esc-rib", 330e6),
+        ((7300, 5500), "esc-tiny", 400e6),
+    ],
+)
+def test_tiles_are_no_smaller_than_the_least_however_little_memory(
+    memory: str, size: tuple[int, int], name: str, least_bytes: float
+) -> None:
+    """128 pixels and 32 of overlap, or three windows and one: with less, seams show.
+
+    40 megapixels are 4,332 tiles at most. Below the memory for that there is no plan.
+    """
+    workload = Workload(width=size[0], height=size[1])
+    cost = network_cost(variant(name, scale=4), scale=4)
+    for num_bytes in (least_bytes, 1.2 * least_bytes, 2 * least_bytes):
+        plan = plan_tiles(workload, cost, **{memory: int(num_bytes)})  # type: ignore[arg-type]
+        assert plan.grid.tile_pixels >= max(128, 3 * cost.window_size)
+        assert plan.grid.overlap_pixels >= max(32, cost.window_size)
+        assert plan.num_tiles <= 4332
+    with pytest.raises(DeviceMemoryError):
+        plan_tiles(workload, cost, **{memory: int(0.6 * least_bytes)})  # type: ignore[arg-type]
+
+
+@settings(max_examples=40)
 @given(
     width=st.integers(1, 8000),
     height=st.integers(1, 8000),
@@ -55,24 +87,95 @@ def test_little_memory_means_small_tiles() -> None:
     tile=st.sampled_from(["auto", "whole", 64, 500]),
     limit=st.integers(1, 4000),
 )
-def test_a_limit_is_kept_or_refused(
+def test_a_limit_is_kept_or_refused_with_what_would_do(
     width: int, height: int, channels: int, tile: TileChoice, limit: int
 ) -> None:
-    """Never a plan beyond the limit, whatever tile was asked for."""
+    """Never a plan beyond the limit, whatever tile was asked for; the amount named is enough."""
     workload = Workload(width=width, height=height, channels=channels)
     try:
         plan = plan_tiles(workload, TINY_X4, tile=tile, memory_limit_bytes=limit * MIB)
-    except DeviceMemoryError:
-        least = plan_tiles(workload, TINY_X4, tile=16)
-        assert least.peak_memory_bytes > limit * MIB
+    except DeviceMemoryError as error:
+        needed = re.search(r"needs at least (\d+) MB", str(error))
+        assert needed is not None
+        named_bytes = int(needed[1]) * 10**6
+        plan = plan_tiles(workload, TINY_X4, tile=tile, memory_limit_bytes=named_bytes)
+        assert limit * MIB < plan.peak_memory_bytes <= named_bytes
     else:
         assert plan.peak_memory_bytes <= limit * MIB
 
 
-def test_a_refused_limit_says_what_is_needed() -> None:
-    """So that the user knows by how much to raise it."""
-    with pytest.raises(DeviceMemoryError, match=r"limit is 10 MiB.*6000x4000.*needs about \d+ MiB"):
-        plan_tiles(Workload(width=6000, height=4000), TINY_X4, memory_limit_bytes=10 * MIB)
+def test_a_refusal_says_what_is_there_what_is_needed_and_what_to_do() -> None:
+    """Of a limit, and of a machine without one."""
+    workload = Workload(width=6000, height=4000)
+    with pytest.raises(DeviceMemoryError, match=r"limit is 10 MB.*6000x4000.*least \d+ MB.*Raise"):
+        plan_tiles(workload, TINY_X4, memory_limit_bytes=10**7)
+    with pytest.raises(
+        DeviceMemoryError, match=r"10 MB of memory are free.*--memory \d+MB.*--tile"
+    ):
+        plan_tiles(workload, TINY_X4, available_bytes=10**7)
+
+
+def test_what_the_user_says_outranks_what_was_found() -> None:
+    """A limit, or a tile, is taken although less memory seems to be free."""
+    workload = Workload(width=512, height=384)
+    assert plan_tiles(workload, TINY_X4, available_bytes=1, memory_limit_bytes=10**9).num_tiles > 1
+    assert plan_tiles(workload, TINY_X4, available_bytes=1, tile=64).tile_pixels == 64
+
+
+def test_without_room_for_tiles_the_work_goes_layer_by_layer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What that gives is the whole image's result; it is said once, not for each image."""
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 170, 3), dtype=np.uint8)
+    network = smallest(2)
+    limited = Upscaler(network, device="cpu", memory_limit_bytes=74 * 10**6)
+    results = [limited(pixels) for _ in range(2)]
+    whole = Upscaler(network, device="cpu", tile="whole")(pixels)
+    # A value on the border between two levels may fall to either side.
+    assert all(np.abs(result.astype(int) - whole).max() <= 1 for result in results)
+    warnings = [record.message for record in caplog.records]
+    assert len(warnings) == 1
+    assert "layer by layer" in warnings[0]
+    with pytest.raises(DeviceMemoryError, match=r"limit is 50 MB.*needs at least \d+ MB"):
+        Upscaler(network, device="cpu", memory_limit_bytes=50 * 10**6)(pixels)
+    with pytest.raises(DeviceMemoryError, match="--tile"):  # it has no layers
+        Upscaler(NearestEnlarger(2), device="cpu", memory_limit_bytes=74 * 10**6)(pixels)
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        ({"tile": 32}, "Tiles of 32 pixels are smaller than 128"),
+        ({"tile": 128, "overlap_pixels": 0}, "overlap by 0 pixels, less than 32"),
+        ({"tile": 128}, None),
+    ],
+)
+def test_tiles_that_show_seams_are_taken_with_a_warning(
+    options: dict[str, Any], warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the user asks for them; once for all images."""
+    upscaler = Upscaler(NearestEnlarger(2), device="cpu", **options)
+    pixels = np.zeros((200, 200, 3), np.uint8)
+    for _ in range(2):
+        assert upscaler(pixels).shape == (400, 400, 3)
+    assert len(caplog.records) == (warning is not None)
+    assert (warning or "") in caplog.text
+
+
+def test_memory_that_runs_out_does_not_bring_smaller_tiles_than_the_least() -> None:
+    """256 pixels are halved to 128, and no further; unless asked for."""
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    expected = pixels.repeat(2, 0).repeat(2, 1)
+
+    def enlarged(max_pixels: int, **options: Any) -> bool:
+        network = LimitedMemory(NearestEnlarger(2), scale=2, max_pixels=max_pixels)
+        upscaler = Upscaler(network, device="cpu", **options)
+        return np.array_equal(upscaler(pixels), expected)
+
+    assert enlarged(128 * 128)
+    assert enlarged(64 * 64, tile=64)
+    with pytest.raises(DeviceMemoryError, match="smallest tile, 128x128 pixels"):
+        enlarged(64 * 64)
 
 
 def test_a_tile_is_rounded_up_to_windows() -> None:

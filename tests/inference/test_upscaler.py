@@ -100,10 +100,10 @@ def test_tiled_tensors_and_arrays_agree() -> None:
 
 def test_a_tensor_that_does_not_fit_whole_is_tiled() -> None:
     """Out of memory in one piece, it goes on in tiles."""
-    image = torch.rand(1, 3, 40, 40)
-    network = LimitedMemory(NearestEnlarger(2), scale=2, max_pixels=1100)
+    image = torch.rand(1, 3, 200, 200)
+    network = LimitedMemory(NearestEnlarger(2), scale=2, max_pixels=150 * 150)
     result = Upscaler(network, device="cpu")(image)
-    # The foreign network is cut on a grid of 32: 40 -> 32. Nothing of that shows.
+    # The foreign network is cut on a grid of 32: 200 -> 128. Nothing of that shows.
     assert torch.equal(result, NearestEnlarger(2)(image))
 
 

@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from escsr.cli.interruption import interrupted_status
 from escsr.errors import ConfigurationError, EscsrError
+from escsr.machine import is_out_of_memory, out_of_memory_text
 
 ALL_DONE = 0
 SOME_FAILED = 1
@@ -28,6 +29,11 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt as interruption:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(interrupted_status(interruption)) from interruption
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            typer.echo(f"Error: {printable(out_of_memory_text(error))}", err=True)
+            raise typer.Exit(SOME_FAILED) from error
 
 
 def status_of(error: EscsrError) -> int:

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 import torch
 
+from escsr import machine
 from escsr.errors import ConfigurationError
-from escsr.machine import free_memory_bytes
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -19,14 +19,6 @@ _DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-_OUT_OF_MEMORY_PHRASES = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "bad_alloc",
-)
-"""What the allocators of CUDA and MPS, of the CPU on Linux, on Windows, and oneDNN say."""
 
 _PAUSE = 300
 """How many times as long as returning freed memory took it is not done again.
@@ -99,15 +91,12 @@ def available_memory_bytes(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return free_memory_bytes()
+    return machine.free_memory_bytes()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on whatever device."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(p in text for p in _OUT_OF_MEMORY_PHRASES)
+    return isinstance(error, torch.OutOfMemoryError) or machine.is_out_of_memory(error)
 
 
 class FreedMemory:

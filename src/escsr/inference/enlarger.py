@@ -1,5 +1,6 @@
 """Plan and run the passes that make a larger image: the part that files and arrays share."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from escsr.errors import DeviceMemoryError
 from escsr.inference.devices import (
     FreedMemory,
     Precision,
@@ -17,17 +19,20 @@ from escsr.inference.devices import (
 )
 from escsr.inference.engine import Engine
 from escsr.inference.exact.choice import choose_pass
-from escsr.inference.exact.plan import ExactPlan, Room
+from escsr.inference.exact.plan import ExactPlan
 from escsr.inference.exact.run import enlarge_exactly
 from escsr.inference.geometry import Enlargement, SizeWish, plan_enlargement
-from escsr.inference.memory import TileChoice, TilePlan, Workload, plan_tiles
+from escsr.inference.memory import Room, TileChoice, TilePlan, Workload, plan_tiles
 from escsr.inference.models import ModelShelf
 from escsr.inference.network_cost import network_cost
 from escsr.inference.planes import PixelPlanes, Pixels, SourceShape
 from escsr.inference.progress_meter import OnProgress, ProgressMeter
 from escsr.inference.streaming import RunNetwork, enlarge_in_bands
+from escsr.inference.tiling import LEAST_OVERLAP_PIXELS, TileGrid
 from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
+
+logger = logging.getLogger("escsr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +103,7 @@ class Enlarger:
         self.settings = settings
         self._default_scale = default_scale
         self._freed_memory = FreedMemory(shelf.device)
+        self._warned_of: set[str] = set()
 
     def plan_size(self, width: int, height: int, wish: SizeWish) -> Enlargement:
         """The passes and the final size for a source of one size; loads nothing."""
@@ -234,16 +240,23 @@ class Enlarger:
             position_rank=engine.position_rank,
             device_type=engine.device.type,
         )
-        available = available_memory_bytes(self.shelf.device)
-        tiles = plan_tiles(
-            workload,
-            cost,
-            tile=settings.tile,
-            overlap_pixels=settings.overlap_pixels,
-            available_bytes=available,
-            memory_limit_bytes=settings.memory_limit_bytes,
+        room = Room(
+            device_bytes=available_memory_bytes(self.shelf.device),
+            host_bytes=available_memory_bytes(torch.device("cpu")),
+            limit_bytes=settings.memory_limit_bytes,
         )
-        return choose_pass(
+        try:
+            tiles = plan_tiles(
+                workload,
+                cost,
+                tile=settings.tile,
+                overlap_pixels=settings.overlap_pixels,
+                available_bytes=room.device_bytes,
+                memory_limit_bytes=room.limit_bytes,
+            )
+        except DeviceMemoryError as error:
+            tiles = error
+        plan = choose_pass(
             tiles,
             workload,
             engine,
@@ -251,12 +264,34 @@ class Enlarger:
             exact=settings.exact,
             dtype=dtype,
             tile=settings.tile,
-            room=Room(
-                device_bytes=available,
-                host_bytes=available_memory_bytes(torch.device("cpu")),
-                limit_bytes=settings.memory_limit_bytes,
-            ),
+            room=room,
         )
+        if isinstance(plan, ExactPlan) and not settings.exact:
+            self._warn_once(
+                "Tiles do not fit in memory; working layer by layer instead, which takes longer."
+            )
+        if isinstance(plan, TilePlan) and not plan.is_whole:
+            self._warn_of_seams(plan.grid)
+        return plan
+
+    def _warn_of_seams(self, grid: TileGrid) -> None:
+        """Where the user asked for less than is taken unasked."""
+        if grid.tile_pixels < grid.least_pixels:
+            self._warn_once(
+                f"Tiles of {grid.tile_pixels} pixels are smaller than {grid.least_pixels}, "
+                "so that seams may show; exact results (--exact) need no more memory."
+            )
+        if grid.overlap_pixels < LEAST_OVERLAP_PIXELS:
+            self._warn_once(
+                f"Tiles that overlap by {grid.overlap_pixels} pixels, less than "
+                f"{LEAST_OVERLAP_PIXELS}, may show seams."
+            )
+
+    def _warn_once(self, message: str) -> None:
+        """Not for each of many images."""
+        if message not in self._warned_of:
+            self._warned_of.add(message)
+            logger.warning("%s", message)
 
     def _dtype(self, *, eight_bit: bool) -> torch.dtype:
         return choose_dtype(self.settings.precision, self.shelf.device, eight_bit=eight_bit)

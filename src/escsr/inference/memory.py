@@ -6,13 +6,13 @@ the work of one tile. A result that is returned rather than written to a file is
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.inference.network_cost import NetworkCost
-from escsr.inference.tiling import TileGrid
+from escsr.inference.tiling import LEAST_OVERLAP_PIXELS, TileGrid, least_tile_pixels
 
 logger = logging.getLogger("escsr")
 
@@ -20,17 +20,16 @@ TileChoice = Literal["auto", "whole"] | int | None
 """Side of a tile in LR pixels; "auto" chooses; "whole" or None runs the image in one piece."""
 
 _MIB = 2**20
+_MB = 10**6
 _FLOAT_BYTES = 4
 _LARGEST_AUTO_TILE_PIXELS = 512
 AUTO_BUDGET_BYTES = 1024 * _MIB
 """Work beyond this is cut into tiles although it might fit: larger tiles are hardly faster."""
 AUTO_SHARE = 0.25
-"""Share of the memory at hand that "auto" takes at most."""
-
-_LEAST_AUTO_OVERLAP_PIXELS = 32
-"""In trials with half-trained weights of esc-tiny, 32 pixels brought tiles some 10 dB nearer to the
-whole image than one window of 16, at a few per cent more work; ``benchmarks/measure_tiling.py``
-measures it."""
+"""Share of the memory at hand that "auto" takes."""
+_MODEST_BYTES = 256 * _MIB
+_MODEST_SHARE = 0.5
+"""Where memory is short, the share is larger, up to this amount."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +84,54 @@ class Workload:
     """What is held beside it all the time: the result, an earlier image."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """The memory there is."""
+
+    device_bytes: int | None = None
+    """At hand on the device of the network; None where unknown."""
+    host_bytes: int | None = None
+    """Likewise on the CPU, where features lie that do not fit on the device."""
+    limit_bytes: int | None = None
+    """Bound on what a plan may hold at once; what the user says outranks what is at hand."""
+
+    def allows(self, workload: Workload, work_bytes: int) -> bool:
+        """Whether work fits beside what is held, with nothing left over."""
+        if self.limit_bytes is not None:
+            return work_bytes + standing_bytes(workload) <= self.limit_bytes
+        # The source is in memory already.
+        return self.device_bytes is None or work_bytes + workload.held_bytes <= self.device_bytes
+
+    @property
+    def budget_bytes(self) -> int:
+        """What the work may take, where it could be cut smaller."""
+        if self.device_bytes is None:
+            return AUTO_BUDGET_BYTES
+        modest = min(_MODEST_BYTES, int(self.device_bytes * _MODEST_SHARE))
+        return max(modest, min(AUTO_BUDGET_BYTES, int(self.device_bytes * AUTO_SHARE)))
+
+    def refusal(
+        self, workload: Workload, cost: NetworkCost, *, needed_bytes: int, advice: str
+    ) -> DeviceMemoryError:
+        """The error that says what is there, what is needed, and what to do."""
+        needed = f"{math.ceil(needed_bytes / _MB)} MB"
+        task = f"enlarging {workload.width}x{workload.height} pixels {cost.scale:.4g} times"
+        if self.limit_bytes is not None:
+            there = f"The memory limit is {self.limit_bytes / _MB:.0f} MB"
+            remedy = "Raise the limit to that (--memory)"
+        else:
+            there = f"About {(self.device_bytes or 0) / _MB:.0f} MB of memory are free"
+            remedy = (
+                f"Free memory, or give --memory {needed.replace(' ', '')} (memory_limit_bytes) if "
+                "there is more than was found"
+            )
+        return DeviceMemoryError(
+            f"{there}, but {task} needs at least {needed} for this image. {remedy}, {advice}, or "
+            "choose a smaller model.",
+            needed_bytes=needed_bytes,
+        )
+
+
 def plan_tiles(
     workload: Workload,
     cost: NetworkCost,
@@ -96,8 +143,10 @@ def plan_tiles(
 ) -> TilePlan:
     """Choose tiles for one pass.
 
-    "auto" runs the image whole if the work stays within a quarter of the memory at hand and 1 GiB,
-    else takes the largest tile, up to 512 pixels, that does. A limit shrinks any choice.
+    "auto" runs the image whole if the work stays within a quarter of the memory at hand and 1 GiB
+    (of less than 1 GiB at hand, within half and 256 MiB), else takes the largest tile, up to 512
+    pixels, that does; if none does, the least (``least_tile_pixels``). A limit shrinks any
+    choice, but not below the least.
 
     Args:
         workload: the image.
@@ -108,35 +157,53 @@ def plan_tiles(
         memory_limit_bytes: bound on ``peak_memory_bytes``.
     Raises:
         ConfigurationError: a value that cannot be.
-        DeviceMemoryError: the limit is below what the smallest tile needs.
+        DeviceMemoryError: the limit, or for "auto" the memory at hand where there is no limit, is
+            below what the least tile needs.
     """
     require_tiling(tile, overlap_pixels, memory_limit_bytes)
-    overlap = max(cost.window_size, _LEAST_AUTO_OVERLAP_PIXELS)
+    room = Room(device_bytes=available_bytes, limit_bytes=memory_limit_bytes)
+    longest = max(workload.width, workload.height)
+    overlap = max(cost.window_size, LEAST_OVERLAP_PIXELS)
     if overlap_pixels is not None:
         overlap = overlap_pixels
-    longest = max(workload.width, workload.height)
-    budget = AUTO_BUDGET_BYTES
-    if available_bytes is not None:
-        budget = min(budget, int(available_bytes * AUTO_SHARE))
-    plan = None
-    for side in _sides_to_try(tile, longest, cost.window_size):
-        grid = TileGrid(tile_pixels=side, overlap_pixels=overlap, window_size=cost.window_size)
-        work = _work_bytes(workload, cost, grid)
-        peak = work + standing_bytes(workload)
-        plan = TilePlan(grid=grid, num_tiles=count_tiles(workload, grid), peak_memory_bytes=peak)
-        within_limit = memory_limit_bytes is None or peak <= memory_limit_bytes
-        if within_limit and (tile != "auto" or work <= budget):
-            _tell_if_smaller(tile, side, longest)
+    grid = TileGrid(
+        tile_pixels=longest,
+        overlap_pixels=overlap,
+        window_size=cost.window_size,
+        least_pixels=least_tile_pixels(overlap, cost.window_size),
+    )
+    plans = [
+        _plan_of(workload, cost, replace(grid, tile_pixels=side))
+        for side in _sides_to_try(tile, longest, grid)
+    ]
+    chosen = _first_that_fits(plans, workload, room, tile)
+    if chosen is None:
+        advice = "ask for smaller tiles (--tile, --overlap), whose seams may show"
+        needed_bytes = min(plan.peak_memory_bytes for plan in plans)
+        raise room.refusal(workload, cost, needed_bytes=needed_bytes, advice=advice)
+    _tell_if_smaller(tile, chosen.tile_pixels, longest)
+    return chosen
+
+
+def _first_that_fits(
+    plans: list[TilePlan], workload: Workload, room: Room, tile: TileChoice
+) -> TilePlan | None:
+    """Of plans with ever smaller tiles; None where not even the last fits."""
+    standing = standing_bytes(workload)
+    if tile != "auto":
+        # What the user asks for outranks what is at hand, but not what the user allows.
+        limit = math.inf if room.limit_bytes is None else room.limit_bytes
+        return next((plan for plan in plans if plan.peak_memory_bytes <= limit), None)
+    allowed = [plan for plan in plans if room.allows(workload, plan.peak_memory_bytes - standing)]
+    for plan in allowed:
+        if plan.peak_memory_bytes - standing <= room.budget_bytes:
             return plan
-    assert plan is not None
-    if memory_limit_bytes is not None and plan.peak_memory_bytes > memory_limit_bytes:
-        raise DeviceMemoryError(
-            f"The memory limit is {memory_limit_bytes / _MIB:.0f} MiB, but enlarging "
-            f"{workload.width}x{workload.height} pixels {cost.scale:.4g} times needs about "
-            f"{plan.peak_memory_bytes / _MIB:.0f} MiB even with the smallest tiles. Raise the "
-            "limit, or choose a smaller model."
-        )
-    return plan
+    return min(allowed, key=lambda plan: plan.peak_memory_bytes, default=None)
+
+
+def _plan_of(workload: Workload, cost: NetworkCost, grid: TileGrid) -> TilePlan:
+    peak = _work_bytes(workload, cost, grid) + standing_bytes(workload)
+    return TilePlan(grid=grid, num_tiles=count_tiles(workload, grid), peak_memory_bytes=peak)
 
 
 def require_tiling(
@@ -166,18 +233,19 @@ def count_tiles(workload: Workload, grid: TileGrid) -> int:
     return len(grid.cut(workload.width)) * len(grid.cut(workload.height))
 
 
-def _sides_to_try(tile: TileChoice, longest: int, window_size: int) -> list[int]:
-    """Sides from the preferred one down to a single window, all whole windows."""
-    whole = math.ceil(longest / window_size)
+def _sides_to_try(tile: TileChoice, longest: int, grid: TileGrid) -> list[int]:
+    """Sides from the preferred one down to the least, all whole windows."""
+    window = grid.window_size
+    whole, least = math.ceil(longest / window), grid.least_pixels // window
     if tile == "auto":
-        first = max(1, _LARGEST_AUTO_TILE_PIXELS // window_size)
-        windows = [whole, *(n for n in range(first, 0, -1) if n < whole)]
+        first = max(least, _LARGEST_AUTO_TILE_PIXELS // window)
+        windows = [whole, *(n for n in range(first, least - 1, -1) if n < whole)]
     else:
-        wanted = whole if tile in ("whole", None) else math.ceil(int(tile) / window_size)
+        wanted = whole if tile in ("whole", None) else math.ceil(int(tile) / window)
         windows = [min(wanted, whole)]
-        while windows[-1] > 1:
-            windows.append(math.ceil(windows[-1] / 2))
-    return [count * window_size for count in windows]
+        while windows[-1] > least:
+            windows.append(max(least, math.ceil(windows[-1] / 2)))
+    return [count * window for count in windows]
 
 
 def _work_bytes(workload: Workload, cost: NetworkCost, grid: TileGrid) -> int:

@@ -37,7 +37,8 @@ def enlarge_in_bands(
     """Enlarge an image, band of tiles by band of tiles, from top to bottom.
 
     Held at any time: one band in the result's dtype, the blend zone below it in float32, and one
-    tile. When memory runs out the tile's side is halved and the work goes on with the band at hand.
+    tile. When memory runs out the tile's side is halved, down to the least, and the work goes
+    on with the band at hand.
 
     Args:
         source: the image.
@@ -50,7 +51,7 @@ def enlarge_in_bands(
     Yields:
         (rows, W', C) of the source's dtype; together the whole result.
     Raises:
-        DeviceMemoryError: a tile of one window does not fit.
+        DeviceMemoryError: the least tile does not fit.
     """
     top, ground = 0, None
     scales = (
@@ -137,14 +138,15 @@ def _enlarge_band(
 
 def _halved(grid: TileGrid, longest_pixels: int, failure: str) -> TileGrid:
     smaller = grid.halved(longest_pixels)
+    side = min(grid.tile_pixels, longest_pixels)
     if smaller is None:
         raise DeviceMemoryError(
-            f"Memory ran out with the smallest tile, {grid.window_size}x{grid.window_size} pixels "
-            f"({failure}). Free memory, or choose a smaller model or another device."
+            f"Memory ran out with the smallest tile, {side}x{side} pixels ({failure}). Free "
+            "memory, choose a smaller model or another device, or ask for smaller tiles (--tile)."
         )
     logger.warning(
         "Memory ran out with tiles of %d pixels (%s); going on with tiles of %d.",
-        min(grid.tile_pixels, longest_pixels),
+        side,
         failure,
         smaller.tile_pixels,
     )

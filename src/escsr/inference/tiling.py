@@ -13,6 +13,13 @@ from torch import Tensor
 
 from escsr.model.axis_view import AxisView
 
+LEAST_TILE_PIXELS = 128
+"""Smaller tiles, in LR pixels, are not taken unless asked for: with 32 pixels of overlap they take
+longer than working layer by layer, and show (``docs/tiles.md``)."""
+LEAST_OVERLAP_PIXELS = 32
+"""With 16 pixels, tiles of 128 of esc-tiny differed from the whole image twice as much, and without
+any by 54 of 255 levels; 64 bring little more (``docs/tiles.md``)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
@@ -68,6 +75,8 @@ class TileGrid:
     most one window less than a tile, so a tile of one window has none."""
     window_size: int
     """Side of an attention window, in LR pixels; or of several, where pixels become channels."""
+    least_pixels: int = 1
+    """Side to which tiles shrink at most when memory runs out; at least a window."""
 
     def cut(self, length: int, *, start: int = 0) -> tuple[Span, ...]:
         """Cover one axis with overlapping tiles of one length.
@@ -100,15 +109,25 @@ class TileGrid:
         )
 
     def halved(self, longest_pixels: int) -> "TileGrid | None":
-        """The grid with tiles of half the side; None where they are one window already.
+        """The grid with tiles of half the side; None where they are at the least already.
 
         Args:
             longest_pixels: longest side of the image; a tile beyond it was as long as that.
         """
         windows = math.ceil(min(self.tile_pixels, longest_pixels) / self.window_size)
-        if windows <= 1:
+        half = max(math.ceil(windows / 2), math.ceil(self.least_pixels / self.window_size))
+        if half >= windows:
             return None
-        return replace(self, tile_pixels=math.ceil(windows / 2) * self.window_size)
+        return replace(self, tile_pixels=half * self.window_size)
+
+
+def least_tile_pixels(overlap_pixels: int, window_size: int) -> int:
+    """The shortest tile that is taken unasked, in LR pixels.
+
+    Whole windows, and three times the overlap: shorter ones are mostly computed twice.
+    """
+    overlap = math.ceil(overlap_pixels / window_size) * window_size
+    return math.ceil(max(LEAST_TILE_PIXELS, 3 * overlap) / window_size) * window_size
 
 
 def blend_over(tile: Tensor, ground: Tensor, *, dim: int) -> None:

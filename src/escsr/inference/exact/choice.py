@@ -2,10 +2,10 @@
 
 import torch
 
-from escsr.errors import ConfigurationError
+from escsr.errors import ConfigurationError, DeviceMemoryError, DiskSpaceError
 from escsr.inference.engine import Engine
-from escsr.inference.exact.plan import ExactPlan, Room, plan_exactly
-from escsr.inference.memory import TileChoice, TilePlan, Workload
+from escsr.inference.exact.plan import ExactPlan, plan_exactly
+from escsr.inference.memory import Room, TileChoice, TilePlan, Workload
 from escsr.inference.network_cost import NetworkCost
 
 
@@ -20,7 +20,7 @@ def require_exact(exact: object) -> None:
 
 
 def choose_pass(
-    tiles: TilePlan,
+    tiles: TilePlan | DeviceMemoryError,
     workload: Workload,
     engine: Engine,
     cost: NetworkCost,
@@ -32,8 +32,10 @@ def choose_pass(
 ) -> TilePlan | ExactPlan:
     """Settle one pass: an image in one piece stays as it is.
 
+    Where the least tile does not fit, working layer by layer may.
+
     Args:
-        tiles: the plan for tiles.
+        tiles: the plan for tiles, or why there is none.
         workload: the image.
         engine: the network.
         cost: of the network.
@@ -43,23 +45,40 @@ def choose_pass(
         room: the memory there is.
     Raises:
         ConfigurationError: exactness is asked of a network that cannot be run layer by layer.
-        DeviceMemoryError, DiskSpaceError: exactness is asked for, and there is no room.
+        DeviceMemoryError, DiskSpaceError: there is no room; or for exactness, if asked for.
     """
-    if tiles.is_whole or not exact:
+    if isinstance(tiles, TilePlan) and (tiles.is_whole or not exact):
         return tiles
     if not engine.is_layered:
+        if isinstance(tiles, DeviceMemoryError):
+            raise tiles
         raise ConfigurationError(
             "exact is True and the image does not fit in one piece, but only a network that is an "
             'ESC can be run layer by layer, and not with the back-end "reference". Use '
             'exact=False, or tile="whole" if there is memory enough.'
         )
     assert engine.config is not None
-    return plan_exactly(
-        workload,
-        engine.config,
-        cost,
-        multiple=engine.multiple,
-        dtype=dtype,
-        tile=tile,
-        room=room,
-    )
+    try:
+        return plan_exactly(
+            workload,
+            engine.config,
+            cost,
+            multiple=engine.multiple,
+            dtype=dtype,
+            tile=tile,
+            room=room,
+        )
+    except DeviceMemoryError as error:
+        if isinstance(tiles, DeviceMemoryError):
+            raise _needing_less(tiles, error) from None
+        raise
+    except DiskSpaceError as error:
+        if exact or not isinstance(tiles, DeviceMemoryError):
+            raise
+        raise DeviceMemoryError(
+            f"{tiles} Layer by layer it would do, but: {error}", needed_bytes=tiles.needed_bytes
+        ) from error
+
+
+def _needing_less(*refusals: DeviceMemoryError) -> DeviceMemoryError:
+    return min(refusals, key=lambda refusal: refusal.needed_bytes or 0)

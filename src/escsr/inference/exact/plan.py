@@ -6,19 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from escsr.errors import DeviceMemoryError
 from escsr.inference.exact.body import INNER_SLACK, convolved_slack
 from escsr.inference.exact.cores import cut_into_cores
 from escsr.inference.exact.feature_store import Place, map_bytes, require_disk_space
 from escsr.inference.exact.head import SKIP_REACH, largest_margin
 from escsr.inference.exact.image_source import map_size
-from escsr.inference.memory import (
-    AUTO_BUDGET_BYTES,
-    AUTO_SHARE,
-    TileChoice,
-    Workload,
-    standing_bytes,
-)
+from escsr.inference.memory import AUTO_SHARE, Room, TileChoice, Workload, standing_bytes
 from escsr.inference.network_cost import NetworkCost
 from escsr.model.config import ESCConfig
 
@@ -36,7 +29,6 @@ _ROWS_WAITING = 28
 _FLOAT_BYTES = 4
 _WHOLE_VECTOR = 16
 """The native kernels keep the channels to be convolved in whole vectors, of 16 numbers at most."""
-_MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,29 +59,6 @@ class ExactPlan:
     def is_exact(self) -> bool:
         """Whether nothing differs from the whole image."""
         return True
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Room:
-    """The memory there is."""
-
-    device_bytes: int | None = None
-    """At hand on the device of the network; None where unknown."""
-    host_bytes: int | None = None
-    """Likewise on the CPU, where the features lie."""
-    limit_bytes: int | None = None
-    """Bound on what a plan may hold at once."""
-
-    def allowed_beside(self, standing: int) -> int | None:
-        """What the limit leaves beside what is held all the time; None without a limit."""
-        return None if self.limit_bytes is None else self.limit_bytes - standing
-
-    @property
-    def budget_bytes(self) -> int:
-        """What the work on a part takes at most by itself."""
-        if self.device_bytes is None:
-            return AUTO_BUDGET_BYTES
-        return min(AUTO_BUDGET_BYTES, int(self.device_bytes * AUTO_SHARE))
 
 
 def plan_exactly(
@@ -123,15 +92,15 @@ def plan_exactly(
         (workload.height, workload.width), multiple=multiple, unshuffle=config.unshuffle
     )
     standing = standing_bytes(workload)
-    allowed, budget = room.allowed_beside(standing), room.budget_bytes
     needs = _Needs(workload, config, cost, size)
-    budget = budget if allowed is None else min(budget, allowed)
-    side, band, work = _choose_parts(needs, tile, budget)
-    if allowed is not None and work > allowed:
-        raise _beyond_limit(room, workload, cost, work + standing)
+    side, band, work = _choose_parts(needs, tile, _budget_of(room, workload))
+    if not room.allows(workload, work):
+        advice = "do without exact results (exact=False, --no-exact)"
+        raise room.refusal(workload, cost, needed_bytes=work + standing, advice=advice)
     maps = feature_bytes(size, config, num_images=workload.num_images, dtype=dtype)
     fits = room.host_bytes is None or maps <= room.host_bytes * AUTO_SHARE
-    place: Place = "memory" if fits and (allowed is None or work + maps <= allowed) else "disk"
+    keeps_limit = room.limit_bytes is None or standing + work + maps <= room.limit_bytes
+    place: Place = "memory" if fits and keeps_limit else "disk"
     if place == "disk":
         require_disk_space(maps)
     cores = cut_into_cores(size, core_size=(side, side), window_size=config.window_size)
@@ -146,15 +115,11 @@ def plan_exactly(
     )
 
 
-def _beyond_limit(
-    room: Room, workload: Workload, cost: NetworkCost, num_bytes: int
-) -> DeviceMemoryError:
-    return DeviceMemoryError(
-        f"The memory limit is {(room.limit_bytes or 0) / _MIB:.0f} MiB, but enlarging "
-        f"{workload.width}x{workload.height} pixels {cost.scale:.4g} times exactly needs about "
-        f"{num_bytes / _MIB:.0f} MiB even in the smallest parts. Raise the limit, choose a smaller "
-        "model, or do without exact results (exact=False, --no-exact)."
-    )
+def _budget_of(room: Room, workload: Workload) -> int:
+    """What the work on a part may take, if parts can be as small as that."""
+    if room.limit_bytes is None:
+        return room.budget_bytes
+    return min(room.budget_bytes, room.limit_bytes - standing_bytes(workload))
 
 
 def feature_bytes(
