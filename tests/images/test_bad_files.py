@@ -1,9 +1,12 @@
 """Files that are not read: each is refused for what it is, before it can come out wrong."""
 
+import io
 import os
+import socket
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -66,15 +69,75 @@ def test_a_jpeg_cut_and_closed_again_is_an_error(picture, tmp_path: Path) -> Non
         read_image(path)
 
 
-def test_a_jpeg_with_harmless_padding_is_read(picture, tmp_path: Path, caplog) -> None:
-    """Stray bytes between segments, which many cameras write, cost no pixel and are logged."""
-    path = tmp_path / "padded.jpg"
-    _vips(picture()).write_to_file(str(path))
-    data = path.read_bytes()
+def _jpeg(pixels: np.ndarray, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", subsampling=0, **options)
+    return buffer.getvalue()
+
+
+def _after(data: bytes, marker: bytes) -> int:
+    """Where the content of the scan begins, or another segment's end."""
+    start = data.index(marker)
+    return start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+
+
+STRAY = b"\0\1\2"
+
+
+def _harmless(data: bytes) -> dict[str, bytes]:
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\7"
+    second = _after(data, b"\xff\xe0")
+    return {
+        "stray bytes behind the first segment": data[:second] + STRAY + data[second:],
+        "stray bytes before the scan": data.replace(b"\xff\xda", STRAY + b"\xff\xda", 1),
+        "an unknown Adobe transform": data[:2] + adobe + data[second:],
+        "no end marker": data[:-2],
+        "all of them": data[:second] + STRAY + adobe + data[second:-2],
+    }
+
+
+def test_flaws_of_jpegs_that_cost_no_pixel_are_read(picture, tmp_path: Path, caplog) -> None:
+    """Stray bytes before the scan, odd Adobe segments and a missing end marker change nothing."""
+    data = _jpeg(picture(noise=40))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
     expected = read_image(path).pixels
-    path.write_bytes(data[:20] + b"\0\0\0" + data[20:])
-    np.testing.assert_array_equal(read_image(path).pixels, expected)
-    assert "costs no pixel" in caplog.text
+    assert not caplog.text
+    for what, flawed in _harmless(data).items():
+        path.write_bytes(flawed)
+        np.testing.assert_array_equal(read_image(path).pixels, expected, what)
+        assert "costs no pixel" in caplog.text, what
+        caplog.clear()
+
+
+def _damaged_jpegs(picture) -> dict[str, bytes]:
+    pixels = picture(120, 160, noise=40)
+    data = _jpeg(pixels)
+    closed = data[: len(data) // 2] + b"\xff\xd9"
+    restarts = _jpeg(pixels, restart_marker_blocks=4)
+    first, third = restarts.index(b"\xff\xd1"), restarts.index(b"\xff\xd4")
+    progressive = _jpeg(pixels, progressive=1)
+    return {
+        "cut and closed": closed,
+        "restart intervals are missing": restarts[:first] + restarts[third:],
+        "stray bytes within the scan": restarts[:first] + STRAY + restarts[first:],
+        "a scan is missing": progressive[: progressive.rindex(b"\xff\xda")],
+    }
+
+
+def test_damaged_jpegs_are_refused_whatever_flaw_stands_beside(picture, tmp_path: Path) -> None:
+    """Missing data is an error alone, with a harmless flaw, and after a file that has one."""
+    whole = tmp_path / "harmless.jpg"
+    data = _jpeg(picture())
+    whole.write_bytes(_harmless(data)["stray bytes before the scan"])
+    path = tmp_path / "damaged.jpg"
+    for what, damaged in _damaged_jpegs(picture).items():
+        second = _after(damaged, b"\xff\xe0")
+        for content in (damaged, damaged[:second] + STRAY + damaged[second:]):
+            read_image(whole)
+            path.write_bytes(content)
+            with pytest.raises(ImageReadError, match="truncated, damaged"):
+                raise AssertionError(f"{what}: {read_image(path)}")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +159,21 @@ def test_what_is_no_image_is_refused(tmp_path: Path, name: str, content: bytes, 
     for refuse in (read_image, probe_image):
         with pytest.raises(ImageReadError, match=told):
             refuse(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_pipes_sockets_and_devices_are_refused_without_waiting(tmp_path: Path) -> None:
+    """What is no regular file is not opened, since that can wait for ever, or read without end."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    refused = {tmp_path / "pipe.png": "named pipe", tmp_path / "link.png": "named pipe"}
+    refused[Path("/dev/zero")] = "character device"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.png"))
+        refused[tmp_path / "socket.png"] = "a socket"
+        for path, told in refused.items():
+            with pytest.raises(ImageReadError, match=told):
+                read_image(path)
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
@@ -125,14 +203,90 @@ def test_a_file_without_permission_is_refused(picture, tmp_path: Path) -> None:
     assert "Permission denied" in done.stdout, done.stderr
 
 
-def _png_claiming(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checked = kind + data
-        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    checked = kind + data
+    return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
 
+
+def _png_claiming(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0")) + _chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _tiff(entries: list[tuple[int, int, int, int]], *, next_at: int = 0, at: int = 8) -> bytes:
+    """A directory of (number, type, count, value); the header too where it stands first."""
+    head = b"II*\0" + struct.pack("<I", 8) if at == 8 else b""
+    body = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    return head + struct.pack("<H", len(entries)) + body + struct.pack("<I", next_at)
+
+
+_GREY_8X8 = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (262, 3, 1, 1)]
+_GREY_8X8 += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 8), (279, 4, 1, 64)]
+
+
+def _shared(num_tags: int, size: int) -> bytes:
+    """Tags that all point to the same value."""
+    at = 8 + 2 + 12 * (num_tags + len(_GREY_8X8)) + 4
+    tags = [(40_000 + k, 7, size, at) for k in range(num_tags)]
+    return _tiff(_GREY_8X8 + tags) + b"x" * size
+
+
+def _chain(num_directories: int, num_tags: int) -> bytes:
+    """Directories of one picture and previews of it, one behind the other."""
+    tags = [(254, 4, 1, 1), *_GREY_8X8, *((50_000 + k, 3, 1, 0) for k in range(num_tags))]
+    step = 2 + 12 * len(tags) + 4
+    parts = [
+        _tiff(tags, at=8 + k * step, next_at=8 + (k + 1) * step) for k in range(num_directories)
+    ]
+    return b"".join(parts)
+
+
+def _png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A picture of 8x8 with more chunks behind its header."""
+    data = _vips(np.zeros((8, 8, 3), np.uint8)).pngsave_buffer()
+    return data[:33] + b"".join(_chunk(*part) for part in chunks) + data[33:]
+
+
+def _bombs() -> dict[str, bytes]:
+    packed = zlib.compress(b"A" * 7_000_000, 1)
+    texts = [b"t%d\0" % k for k in range(5)]
+    return {
+        "tags share a value.tif": _shared(2000, 1 << 20),
+        "many directories.tif": _chain(1500, 0),
+        "many tags.tif": _chain(100, 2000),
+        "zTXt.png": _png_with(*((b"zTXt", text + b"\0" + packed) for text in texts)),
+        "iTXt.png": _png_with(*((b"iTXt", text + b"\1\0\0\0" + packed) for text in texts)),
+        "one zTXt.png": _png_with((b"zTXt", b"t\0\0" + zlib.compress(bytes(33 << 20), 1))),
+        "iCCP.png": _png_with((b"iCCP", b"p\0\0" + zlib.compress(bytes(33 << 20), 1))),
+        "many chunks.png": _png_with(*[(b"tEXt", b"")] * 10_001),
+    }
+
+
+def test_headers_made_to_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    """Tags, chains and compressed texts of gigabytes in a small file are not unpacked."""
+    for name, content in _bombs().items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ImageReadError, match="made to fill the memory"):
+                raise AssertionError(f"{name}: {probe_image(path)}")
+            assert tracemalloc.get_traced_memory()[1] < len(content) + (8 << 20), name
+        finally:
+            tracemalloc.stop()
+
+
+def test_exif_whose_tags_share_a_value_is_left_out(tmp_path: Path) -> None:
+    """Camera data of a gigabyte in a megabyte are not unpacked; the picture is read."""
+    path = tmp_path / "exif.png"
+    path.write_bytes(_png_with((b"eXIf", _shared(2000, 1 << 20))))
+    tracemalloc.start()
+    try:
+        assert read_image(path).width == 8
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (2**31 - 1, 2**31 - 1)])

@@ -3,7 +3,7 @@
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,12 @@ from escsr.images.forked_process import require_threads_of_libvips
 from escsr.images.formats import (
     READABLE_SUFFIXES,
     FormatName,
+    HeaderError,
     count_sequence_frames,
     read_png_facts,
     recognise,
 )
+from escsr.images.jpeg_flaws import without_harmless_flaws
 from escsr.images.metadata import VipsImage, integer_field
 from escsr.images.tiff_tags import ExtraSample, TagFormatError, TiffFacts, read_tiff_facts
 
@@ -35,9 +37,6 @@ ExtraChannel = Literal["none", "alpha", "data"]
 
 _KINDS = frozenset({"b-w", "grey16", "srgb", "rgb16", "rgb", "multiband", "cmyk"})
 """libvips' names of the encodings that are read."""
-
-_HARMLESS_JPEG_WARNINGS = ("extraneous bytes before marker", "Unknown Adobe color transform")
-"""libjpeg's warnings that cost no pixel; every other one means grey or torn rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ class OpenedImage:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Generator[None]:
     """Turn whatever goes wrong within a foreign reader into an error that names the file.
 
     Raises:
@@ -124,7 +123,7 @@ def decode_upright(opened: OpenedImage) -> Pixels:
     require_threads_of_libvips()
     path, form, image = opened.path, opened.format, opened.image
     try:
-        pixels = _decode_jpeg(path, image) if form == "JPEG" else _to_array(image)
+        pixels = _decode_jpeg(path) if form == "JPEG" else _to_array(image)
     except pyvips.Error as error:
         raise _unreadable(path, form, error) from error
     if form == "AVIF" and pixels.dtype == np.uint16:
@@ -194,32 +193,39 @@ def _require_regular_file(path: Path) -> None:
 
 def _check_frames(path: Path, form: FormatName, max_pixels: int) -> TiffFacts | None:
     """Count frames where libvips does not: APNG, AVIF sequences, and TIFF's previews."""
-    frames, tiff = 1, None
-    with path.open("rb") as stream:
-        if form == "PNG" and (facts := read_png_facts(stream)) is not None:
-            frames = facts.frames
-            _check_size(path, facts.width, facts.height, max_pixels)
-        elif form == "AVIF":
-            frames = count_sequence_frames(stream)
-        elif form == "TIFF":
-            try:
-                tiff = read_tiff_facts(stream)
-            except TagFormatError as error:
-                raise ImageReadError(
-                    f"{path} is a damaged or truncated TIFF file ({error}); get it again."
-                ) from error
-            frames = tiff.pictures
-            if tiff.is_reduced:
-                raise ImageReadError(
-                    f"The first page of {path} is a smaller copy or a mask of the picture, as in "
-                    "raw files (DNG). Export the picture itself as a TIFF file."
-                )
+    try:
+        with path.open("rb") as stream:
+            if form == "TIFF":
+                return _checked_tiff(path, read_tiff_facts(stream))
+            facts = read_png_facts(stream) if form == "PNG" else None
+            frames = count_sequence_frames(stream) if form == "AVIF" else 1
+    except (HeaderError, TagFormatError) as error:
+        raise ImageReadError(
+            f"{path} is a {form} file that is damaged or truncated, or made to fill the memory: "
+            f"{error}. Get it again."
+        ) from error
+    if facts is not None:
+        frames = facts.frames
+        _check_size(path, facts.width, facts.height, max_pixels)
     if frames > 1:
         raise _several(path, form, frames)
-    return tiff
+    return None
+
+
+def _checked_tiff(path: Path, facts: TiffFacts) -> TiffFacts:
+    if facts.is_reduced:
+        raise ImageReadError(
+            f"The first page of {path} is a smaller copy or a mask of the picture, as in raw "
+            "files (DNG). Export the picture itself as a TIFF file."
+        )
+    if facts.pictures > 1:
+        raise _several(path, "TIFF", facts.pictures)
+    return facts
 
 
 def _load(path: Path, form: FormatName, *, fail_on: str) -> VipsImage:
+    # What libvips said of other files stays in its buffer, and would be told as this one's fault.
+    pyvips.vips_lib.vips_error_clear()
     # A source takes the name as it is; libvips' file loaders would parse "photo[1].jpg", and
     # would answer from their cache after the file has changed.
     source = pyvips.Source.new_from_file(os.fsencode(path))  # pyright: ignore[reportArgumentType]
@@ -239,15 +245,20 @@ def _load(path: Path, form: FormatName, *, fail_on: str) -> VipsImage:
             return pyvips.Image.gifload_source(source, access="sequential", fail_on="warning")
 
 
-def _decode_jpeg(path: Path, image: VipsImage) -> Pixels:
+def _decode_jpeg(path: Path) -> Pixels:
     """Decode a JPEG so strictly that missing data is an error and not grey rows."""
     try:
         return _to_array(_load(path, "JPEG", fail_on="warning"))
     except pyvips.Error as error:
-        if not any(harmless in str(error) for harmless in _HARMLESS_JPEG_WARNINGS):
+        mended = without_harmless_flaws(path.read_bytes())
+        if mended is None:
             raise
-        logger.warning("%s has a flaw that costs no pixel: %s", path, _first_line(error))
-    return _to_array(image)
+        flaw = _first_line(error)
+    pyvips.vips_lib.vips_error_clear()
+    source = pyvips.Source.new_from_memory(mended)
+    pixels = _to_array(pyvips.Image.jpegload_source(source, access="sequential", fail_on="warning"))
+    logger.warning("%s has a flaw that costs no pixel: %s", path, flaw)
+    return pixels
 
 
 def _to_array(image: VipsImage) -> Pixels:

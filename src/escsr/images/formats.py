@@ -3,8 +3,10 @@
 One literal table, ``FORMATS``. Nothing here decodes pixels.
 """
 
+import io
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +148,19 @@ def recognise(opening: bytes) -> FormatName | None:
     return None
 
 
+class HeaderError(ValueError):
+    """A header claims what no sound file does; callers turn it into their own answer."""
+
+
+_MAX_CHUNKS = 10_000
+"""Of a PNG, beside those of its pixels."""
+_MAX_PIXEL_CHUNKS = 1 << 20
+_MAX_BOXES = 1 << 12
+_MAX_UNPACKED_BYTES = 1 << 25
+"""What compressed texts and profiles of a PNG may unpack to, all together."""
+_COMPRESSED_CHUNKS = (b"iCCP", b"zTXt", b"iTXt")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PngFacts:
     """What the chunks of a PNG say before its pixels."""
@@ -165,26 +180,65 @@ def read_png_facts(stream: BinaryIO) -> PngFacts | None:
         stream: opened at its start.
     Returns:
         None where the file ends before its header.
+    Raises:
+        HeaderError: its texts and profiles unpack to more than 32 MiB, or it has too many
+            chunks.
     """
-    width = height = 0
+    width = height = unpacked = 0
     frames = 1
-    for kind, payload in _png_chunks(stream):
-        if kind == b"IHDR" and len(payload) >= 8:
-            width, height = struct.unpack(">II", payload[:8])
-        if kind == b"acTL" and len(payload) >= 4:
-            (frames,) = struct.unpack(">I", payload[:4])
-        if kind == b"IDAT":
-            break
+    for kind, length in png_chunks(stream):
+        if kind == b"IHDR" and length >= 8:
+            width, height = struct.unpack(">II", stream.read(8).ljust(8, b"\0"))
+        if kind == b"acTL" and length >= 4:
+            (frames,) = struct.unpack(">I", stream.read(4).ljust(4, b"\0"))
+        if kind in _COMPRESSED_CHUNKS:
+            unpacked += _unpacked_bytes(kind, stream.read(length), _MAX_UNPACKED_BYTES - unpacked)
+            if unpacked >= _MAX_UNPACKED_BYTES:
+                raise HeaderError(
+                    f"its texts and profiles unpack to more than {_MAX_UNPACKED_BYTES >> 20} MiB"
+                )
     return PngFacts(width=width, height=height, frames=max(frames, 1)) if width else None
 
 
-def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    stream.seek(8)
+def png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Walk through the chunks of a PNG.
+
+    Args:
+        stream: the file; it stands at a chunk's content when the chunk is told of.
+    Yields:
+        The name of each chunk, and the bytes of its content as far as they are in the file.
+    Raises:
+        HeaderError: more than 10,000 chunks, or 1,048,576 of pixels.
+    """
+    end = stream.seek(0, io.SEEK_END)
+    start = stream.seek(8)
+    left = {True: _MAX_PIXEL_CHUNKS, False: _MAX_CHUNKS}
     while len(head := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        start = stream.tell()
-        yield kind, stream.read(min(length, 8))
-        stream.seek(start + length + 4)
+        left[kind == b"IDAT"] -= 1
+        if left[kind == b"IDAT"] < 0:
+            raise HeaderError("it has too many chunks")
+        yield kind, min(length, end - start - 8)
+        start += length + 12
+        stream.seek(start)
+
+
+def _unpacked_bytes(kind: bytes, content: bytes, limit: int) -> int:
+    """Measure what the compressed part of a chunk unpacks to, up to ``limit``."""
+    _, _, rest = content.partition(b"\0")
+    if kind == b"iTXt":
+        if rest[:1] != b"\1":
+            return 0
+        rest = b"\0" + rest[2:].split(b"\0", 2)[-1]
+    unpacker = zlib.decompressobj()
+    data, size = rest[1:], 0
+    try:
+        while data and size < limit and not unpacker.eof:
+            size += len(unpacker.decompress(data, 1 << 20))
+            data = unpacker.unconsumed_tail
+    except zlib.error:
+        return size
+    return size
 
 
 def count_sequence_frames(stream: BinaryIO) -> int:
@@ -212,15 +266,20 @@ _LARGEST_MOVIE_BOX = 1 << 24
 
 
 def _find_box(stream: BinaryIO, wanted: bytes) -> bytes | None:
+    size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    while len(head := stream.read(8)) == 8:
+    for _ in range(_MAX_BOXES):
+        head = stream.read(8)
+        if len(head) < 8:
+            return None
         length, kind = struct.unpack(">I4s", head)
         body = 8
         if length == 1:
             length, body = struct.unpack(">Q", stream.read(8).rjust(8, b"\0"))[0], 16
         if kind == wanted:
             return stream.read(min(max(length - body, 0), _LARGEST_MOVIE_BOX))
-        if length < body:
+        end = stream.tell() + length - body
+        if length < body or end > size:
             return None
-        stream.seek(length - body, 1)
+        stream.seek(end)
     return None

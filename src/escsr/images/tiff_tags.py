@@ -4,10 +4,13 @@ libvips neither reads nor writes EXIF in TIFF, and does not say which pages of a
 previews of the first; both are answered here.
 """
 
+import io
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
 
 _UNIT_BYTES = {
     **{1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4},
@@ -18,19 +21,38 @@ _UNIT_BYTES = {
 _RATIONALS = (5, 10)
 """Field types that hold two units per value."""
 
+_VALUE_BYTES = np.array(
+    [_UNIT_BYTES.get(kind, 0) * (2 if kind in _RATIONALS else 1) for kind in range(20)]
+)
+"""Bytes of one value, by field type; 0 for unknown ones."""
+
 _NEW_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 255, 330
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277
 _NUMBER_OF_INKS, _EXTRA_SAMPLES = 334, 338
 _NO_PICTURE = 1 | 4
 """Bits of NewSubfileType: a reduced copy of another page, and a transparency mask."""
 
+PAGE_TAGS = frozenset(
+    {
+        *(_NEW_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES),
+        *(_PHOTOMETRIC, _SAMPLES_PER_PIXEL, _NUMBER_OF_INKS, _EXTRA_SAMPLES),
+    }
+)
+"""Tags that say what a page is."""
+
 ExtraSample = Literal["straight", "premultiplied", "data"]
 """A channel beside the colours: opacity, opacity that colours are multiplied by, or neither."""
 
-_MAX_DIRECTORIES = 10_000
+_MAX_DIRECTORIES = 1_024
 _MAX_ENTRIES = 4_096
+_MAX_TOTAL_ENTRIES = 1 << 17
+"""Over all directories of a file."""
 _MAX_PAYLOAD_BYTES = 1 << 26
-"""A broken or hostile file must not make us read more than this."""
+"""The longest value that is kept; a longer one (Photoshop's layers) is left out."""
+_MAX_TOTAL_BYTES = 1 << 29
+"""All values of a directory, since libtiff reads all of them."""
+_SLACK_BYTES = 1 << 16
+"""What values of a directory may share; beyond it they cannot all be in the file."""
 
 
 class TagFormatError(ValueError):
@@ -102,57 +124,136 @@ def read_layout(stream: BinaryIO) -> TagLayout:
 def read_offset(stream: BinaryIO, layout: TagLayout, position: int) -> int:
     """Read the offset that stands at ``position``."""
     stream.seek(position)
-    return _take(stream, layout.offset)
+    data = stream.read(layout.offset_bytes)
+    if len(data) < layout.offset_bytes:
+        raise TagFormatError("the file ends before the offset of a directory")
+    return int(struct.unpack(layout.offset, data)[0])
 
 
-def read_directory(stream: BinaryIO, layout: TagLayout, offset: int) -> tuple[Directory, int]:
-    """Read the directory at ``offset``.
+class _Entry(NamedTuple):
+    """One entry of a directory, its value not read yet."""
+
+    number: int
+    """Of the tag."""
+    kind: int
+    """Field type."""
+    num_values: int
+    start: int
+    """Where the value begins, in bytes from the start of the file."""
+    length: int
+    """Bytes of the value."""
+
+
+def _read_entries(
+    stream: BinaryIO, layout: TagLayout, offset: int, wanted: Collection[int] | None
+) -> tuple[list[_Entry], int]:
+    """Read the directory at ``offset``, but not the values that stand elsewhere.
 
     Returns:
-        Its entries (those of unknown type or absurd size left out), and the offset at which the
-        offset of the next directory stands.
+        The wanted entries whose values lie within the file, and the offset at which the offset of
+        the next directory stands.
     Raises:
-        TagFormatError: the file ends within it, or it has more than 4096 entries.
+        TagFormatError: the file ends within it, it has more than 4096 entries, or its values take
+            more bytes than the file has, as they do if many tags share one.
     """
+    size = stream.seek(0, io.SEEK_END)
+    width = layout.offset_bytes
+    head = struct.calcsize(layout.entry_count)
+    if offset + head > size:
+        raise TagFormatError("a directory is said to stand behind the end of the file")
     stream.seek(offset)
-    count = _take(stream, layout.entry_count)
+    count = int(struct.unpack(layout.entry_count, stream.read(head))[0])
     if count > _MAX_ENTRIES:
-        raise TagFormatError(f"a directory of {count} entries")
-    start = stream.tell()
-    step = 4 + 2 * layout.offset_bytes
+        raise TagFormatError(f"a directory of {count:,} entries")
+    step = 4 + 2 * width
+    data = stream.read(count * step)
+    if len(data) < count * step:
+        raise TagFormatError("the file ends within a directory")
+    order, wide = layout.order, f"{layout.order}u{width}"
+    table = np.frombuffer(
+        data, [("number", order + "u2"), ("kind", order + "u2"), ("count", wide), ("place", wide)]
+    )
+    # As floating point, since products of hostile counts do not fit 64 bits.
+    lengths = table["count"].astype(np.float64) * _VALUE_BYTES[np.minimum(table["kind"], 19)]
+    places = offset + head + np.arange(count) * step + 4.0 + width
+    places = np.where(lengths <= width, places, table["place"].astype(np.float64))
+    lengths = np.where(places + lengths <= size, lengths, 0)
+    _check_total(float(lengths.sum()), size)
+    kept = lengths > 0
+    if wanted is not None:
+        kept &= np.isin(table["number"], list(wanted))
+    entries = [
+        _Entry(
+            number=int(table["number"][k]),
+            kind=int(table["kind"][k]),
+            num_values=int(table["count"][k]),
+            start=int(places[k]),
+            length=int(lengths[k]),
+        )
+        for k in np.flatnonzero(kept)
+    ]
+    return entries, offset + head + len(data)
+
+
+def _check_total(total: float, size: int) -> None:
+    if total > min(size + _SLACK_BYTES, _MAX_TOTAL_BYTES):
+        raise TagFormatError(
+            f"tags that claim {total / 1e6:,.0f} MB, in a file of {size / 1e6:,.1f} MB; at most "
+            f"{_MAX_TOTAL_BYTES / 1e6:,.0f} MB are read"
+        )
+
+
+def read_directory(
+    stream: BinaryIO, layout: TagLayout, offset: int, *, wanted: Collection[int] | None = None
+) -> tuple[Directory, int]:
+    """Read the directory at ``offset``.
+
+    Args:
+        stream: the file.
+        layout: of the file.
+        offset: of the directory.
+        wanted: numbers of the tags to read; None for all.
+    Returns:
+        Its entries (those of unknown type, beyond the file or longer than 64 MB left out), and the
+        offset at which the offset of the next directory stands.
+    Raises:
+        TagFormatError: the file ends within it, it has more than 4096 entries, or its values take
+            more bytes than the file has, as they do if many tags share one.
+    """
+    entries, next_at = _read_entries(stream, layout, offset, wanted)
     directory: Directory = {}
-    for index in range(count):
-        stream.seek(start + index * step)
-        number, kind = _take(stream, layout.order + "H"), _take(stream, layout.order + "H")
-        values = _take(stream, layout.offset)
-        length = values * _UNIT_BYTES.get(kind, 0) * (2 if kind in _RATIONALS else 1)
-        if not 0 < length <= _MAX_PAYLOAD_BYTES:
-            continue
-        if length > layout.offset_bytes:
-            stream.seek(_take(stream, layout.offset))
-        payload = stream.read(length)
-        if len(payload) == length:
-            native = _swapped(payload, kind, layout.order)
-            directory[number] = Tag(kind=kind, count=values, payload=native)
-    return directory, start + count * step
+    for entry in entries:
+        if entry.length <= _MAX_PAYLOAD_BYTES:
+            stream.seek(entry.start)
+            payload = _swapped(stream.read(entry.length), entry.kind, layout.order)
+            directory[entry.number] = Tag(kind=entry.kind, count=entry.num_values, payload=payload)
+    return directory, next_at
 
 
-def read_all_directories(stream: BinaryIO) -> list[Directory]:
-    """Read the chain of a TIFF's directories, one per page.
+def read_pages(stream: BinaryIO) -> list[Directory]:
+    """Read what the pages of a TIFF are, one directory for each: ``PAGE_TAGS`` alone.
 
     Raises:
-        TagFormatError: the chain is broken, endless, or longer than 10,000.
+        TagFormatError: the chain is broken, endless, or of more than 1024 directories or 131,072
+            entries.
     """
     layout = read_layout(stream)
     offset = read_offset(stream, layout, layout.first_at)
     seen: set[int] = set()
     directories: list[Directory] = []
+    num_entries = 0
+    step = 4 + 2 * layout.offset_bytes
     while offset:
-        if offset in seen or len(seen) >= _MAX_DIRECTORIES:
+        if offset in seen:
             raise TagFormatError("an endless chain of directories")
         seen.add(offset)
-        directory, next_at = read_directory(stream, layout, offset)
+        directory, next_at = read_directory(stream, layout, offset, wanted=PAGE_TAGS)
         directories.append(directory)
+        num_entries += (next_at - offset) // step
+        if len(seen) > _MAX_DIRECTORIES or num_entries > _MAX_TOTAL_ENTRIES:
+            raise TagFormatError(
+                f"more than {_MAX_DIRECTORIES:,} directories or {_MAX_TOTAL_ENTRIES:,} tags"
+            )
         offset = read_offset(stream, layout, next_at)
     return directories
 
@@ -177,7 +278,7 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
     Raises:
         TagFormatError: the chain of pages is broken.
     """
-    pages = read_all_directories(stream)
+    pages = read_pages(stream)
     if not pages:
         raise TagFormatError("it has no page")
     return TiffFacts(
@@ -232,14 +333,6 @@ def serialise(
         entries += struct.pack(layout.order + "HH", number, tag.kind)
         entries += struct.pack(layout.offset, tag.count) + field
     return bytes(entries + struct.pack(layout.offset, next_offset) + values)
-
-
-def _take(stream: BinaryIO, code: str) -> int:
-    size = struct.calcsize(code)
-    data = stream.read(size)
-    if len(data) < size:
-        raise TagFormatError("the file ends within a directory")
-    return int(struct.unpack(code, data)[0])
 
 
 def _swapped(payload: bytes, kind: int, order: str) -> bytes:
