@@ -219,7 +219,7 @@ def test_associated_alpha_is_made_straight(tmp_path: Path) -> None:
 
 
 def test_metadata_of_a_camera_file_is_read(picture, tmp_path: Path) -> None:
-    """ICC, EXIF, XMP and resolution arrive; orientation is 1 afterwards, in EXIF and in XMP."""
+    """ICC, EXIF, XMP and resolution arrive, turned: orientation is 1 in EXIF and in XMP."""
     exif = Image.Exif()
     exif[271], exif[274] = "Maker", 6
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
@@ -233,4 +233,4 @@ def test_metadata_of_a_camera_file_is_read(picture, tmp_path: Path) -> None:
     settled.load(metadata.exif)
     assert (settled[271], settled[274]) == ("Maker", 1)
     assert metadata.xmp == xmp.replace(b"6", b"1")
-    assert metadata.pixels_per_mm == pytest.approx((300 / 25.4, 200 / 25.4))
+    assert metadata.pixels_per_mm == pytest.approx((200 / 25.4, 300 / 25.4))

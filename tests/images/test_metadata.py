@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from escsr.images.exif import add_exif_to_tiff, exif_of_tiff, orientation_of_exif, settled_exif
+from escsr.images.exif import exif_of_tiff, finish_tiff, orientation_of_exif, settled_exif
 from escsr.images.files import ImageMetadata, read_image
 from escsr.images.writer import ImageWriter, write_image
 
@@ -155,7 +155,7 @@ def test_exif_is_added_to_tiffs_of_every_layout(
     exif[MAKE] = "Maker"
     exif.get_ifd(SETTINGS)[EXPOSURE] = IFDRational(1, 250)
     with path.open("r+b") as stream:
-        add_exif_to_tiff(
+        finish_tiff(
             stream, b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0"), width=56, height=40
         )
     read = _exif(path)
@@ -231,7 +231,7 @@ def _rich_exif(*, endian: str = "<") -> bytes:
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
-@pytest.mark.parametrize("suffix", [".tif"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
 def test_tags_that_few_libraries_know_arrive(
     picture, tmp_path: Path, suffix: str, endian: str
 ) -> None:

@@ -141,6 +141,7 @@ def _check_format(path: Path, header: ImageHeader, size: Size) -> None:
             height=height,
             channels=header.channels,
             bit_depth=header.bit_depth,
+            colour=header.colour,
             overwrite=True,
         )
     except ImageWriteError:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyvips
 
 from escsr.errors import EscsrError, ImageReadError, ImageSizeError
+from escsr.images.file_blocks import FileBlocks
 from escsr.images.forked_process import require_threads_of_libvips
 from escsr.images.formats import (
     READABLE_SUFFIXES,
@@ -24,7 +25,7 @@ from escsr.images.formats import (
     recognise,
 )
 from escsr.images.jpeg_flaws import without_harmless_flaws
-from escsr.images.metadata import VipsImage, integer_field
+from escsr.images.metadata import VipsImage, integer_field, read_blocks
 from escsr.images.tiff_tags import ExtraSample, TagFormatError, TiffFacts, read_tiff_facts
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class OpenedImage:
     """What the file is, whatever its suffix says."""
     image: VipsImage
     """For one pass from top to bottom."""
+    blocks: FileBlocks
+    """What it holds beside its pixels, as far as libvips does not tell."""
     extra_sample: ExtraSample | None
     """What the channel beside the colours is; None where there is none."""
 
@@ -102,10 +105,15 @@ def open_image(path: Path, max_pixels: int) -> OpenedImage:
         raise _several(path, form, pages)
     _check_size(path, image.width, image.height, max_pixels)
     _check_kind(path, image)
+    with path.open("rb") as stream:
+        blocks = read_blocks(stream, form)
+    if blocks.orientation is not None:
+        image = image.copy()
+        image.set_type(pyvips.GValue.gint_type, "orientation", blocks.orientation)
     extra = tiff.extra_sample if tiff else None
     if extra is None and image.bands in (2, 4, 5) and not _is_bare_cmyk(image):
-        extra = "straight"
-    return OpenedImage(path=path, format=form, image=image, extra_sample=extra)
+        extra = "premultiplied" if blocks.is_premultiplied else "straight"
+    return OpenedImage(path=path, format=form, image=image, blocks=blocks, extra_sample=extra)
 
 
 def _is_bare_cmyk(image: VipsImage) -> bool:

@@ -7,14 +7,17 @@ from typing import BinaryIO
 import pyvips
 
 from escsr.errors import ImageFormatError
-from escsr.images.formats import ImageFormat
-from escsr.images.metadata import (
-    ImageMetadata,
-    VipsImage,
-    attach_metadata,
-    blob_field,
-    describes_grey,
+from escsr.images.embedding import (
+    ResultKind,
+    attach_for_tiff,
+    exif_for,
+    head_and_tail,
+    profile_for,
 )
+from escsr.images.exif import finish_tiff
+from escsr.images.file_blocks import HeadRewriter
+from escsr.images.formats import ImageFormat
+from escsr.images.metadata import ImageMetadata, VipsImage, blob_field
 
 _BIG_TIFF_BYTES = 3_900_000_000
 """Uncompressed size from which TIFF is written with 64-bit offsets; 32 bits end at 4.29e9."""
@@ -23,6 +26,12 @@ _PNG_COMPRESSION = 5
 _PNG_FILTERS = 0xF8
 """libpng's bits for all five: it chooses one per row."""
 _AVIF_EFFORT = 3
+_LOSSLESS_QUALITY = 100
+"""Of WebP, which has a lossless coding of its own."""
+_KEEP_NOTHING = 0
+"""libvips writes no metadata: it would rewrite EXIF and leave out what it does not know."""
+_MAX_HEAD_BYTES = 1 << 20
+"""What an encoder writes before its pixels is far shorter."""
 
 
 class FileTarget:
@@ -34,12 +43,23 @@ class FileTarget:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._refused = threading.Event()
+        self._rewrite: HeadRewriter | None = None
+        self._head = bytearray()
         self.error: OSError | None = None
         """The first error of the file system, or None."""
 
     def refuse(self) -> None:
         """Make every further write fail, so that an encoder at work gives up."""
         self._refused.set()
+
+    def rewrite_head(self, rewrite: HeadRewriter) -> None:
+        """Let the start of the file, which a few kilobytes hold, be replaced on its way."""
+        self._rewrite = rewrite
+
+    def end_with(self, tail: bytes) -> None:
+        """Append to the finished file."""
+        self._flush_head()
+        self._store_all(tail)
 
     def connect(self) -> pyvips.TargetCustom:
         """Return the libvips object that writes here."""
@@ -57,6 +77,32 @@ class FileTarget:
         return -1 if self._refused.is_set() else self._stream.seek(offset, whence)
 
     def _write(self, data: bytes | bytearray | memoryview) -> int:
+        if self._rewrite is None:
+            return self._store(data)
+        self._head += data
+        replaced = self._rewrite(bytes(self._head[:_MAX_HEAD_BYTES]))
+        if replaced is None and len(self._head) < _MAX_HEAD_BYTES:
+            return len(data)
+        head, num_bytes = replaced or (b"", 0)
+        self._rewrite = None
+        self._head[:num_bytes] = head
+        return len(data) if self._flush_head() else -1
+
+    def _flush_head(self) -> bool:
+        """Write what was held back, and tell whether it is in the file."""
+        held, self._head = bytes(self._head), bytearray()
+        return self._store_all(held)
+
+    def _store_all(self, data: bytes) -> bool:
+        rest = memoryview(data)
+        while rest:
+            written = self._store(rest)
+            if written < 0:
+                return False
+            rest = rest[written:]
+        return True
+
+    def _store(self, data: bytes | bytearray | memoryview) -> int:
         if self._refused.is_set() or self.error is not None:
             return -1
         try:
@@ -81,23 +127,56 @@ def encode(
         target: the file.
         form: the format.
         metadata: of the source, brought along where the format holds it.
-        quality: 1 to 100 for JPEG, WebP (both 95 by default) and AVIF (90); the others lose
-            nothing and take no notice of it.
+        quality: 1 to 100 for JPEG, WebP (both 95 by default; 100 is lossless in WebP, as is the
+            default for a source that is) and AVIF (90); the others lose nothing and take no
+            notice of it.
     Raises:
         pyvips.Error: the encoder failed; ``target.error`` says whether the file system did.
     """
-    if image.bands < 3 and not form.holds_grey and describes_grey(metadata.icc_profile):
-        image, metadata = _grey_to_srgb(image, metadata)
-    image = attach_metadata(image, metadata, jpeg=form.name == "JPEG")
+    profile = profile_for(metadata, grey=image.bands < 3)
+    if image.bands < 3 and not form.holds_grey and profile is not None:
+        image, metadata = _grey_to_srgb(image, metadata, profile)
+    if form.name == "TIFF":
+        image = attach_for_tiff(image, metadata)
+        _save(image, target, form, metadata=metadata, quality=quality)
+        return
+    bit_depth = 8 * _bytes_per_channel(image)
+    kind = ResultKind(
+        width=image.width, height=image.height, channels=image.bands, bit_depth=bit_depth
+    )
+    head, tail = head_and_tail(form.name, metadata, kind)
+    target.rewrite_head(head)
+    _save(image, target, form, metadata=metadata, quality=quality)
+    target.end_with(tail)
+
+
+def _save(
+    image: VipsImage,
+    target: FileTarget,
+    form: ImageFormat,
+    *,
+    metadata: ImageMetadata,
+    quality: int | None,
+) -> None:
     sink = target.connect()
     match form.name:
         case "JPEG":
             # optimize_coding would hold the whole result to count its symbols first.
-            image.jpegsave_target(sink, Q=quality or 95, subsample_mode="off")
+            image.jpegsave_target(sink, Q=quality or 95, subsample_mode="off", keep=_KEEP_NOTHING)
         case "PNG":
-            image.pngsave_target(sink, compression=_PNG_COMPRESSION, filter=_PNG_FILTERS)
+            image.pngsave_target(
+                sink, compression=_PNG_COMPRESSION, filter=_PNG_FILTERS, keep=_KEEP_NOTHING
+            )
         case "WebP":
-            image.webpsave_target(sink, Q=quality or 95, smart_subsample=True, exact=True)
+            lossless = quality == _LOSSLESS_QUALITY or (quality is None and metadata.is_lossless)
+            image.webpsave_target(
+                sink,
+                Q=quality or 95,
+                lossless=lossless,
+                smart_subsample=True,
+                exact=True,
+                keep=_KEEP_NOTHING,
+            )
         case "TIFF":
             size = image.width * image.height * image.bands * _bytes_per_channel(image)
             image.tiffsave_target(
@@ -114,17 +193,38 @@ def encode(
                 bitdepth=12 if image.format == "ushort" else 8,
                 effort=_AVIF_EFFORT,
                 subsample_mode="off",
+                keep=_KEEP_NOTHING,
             )
         case "GIF":
             raise ImageFormatError("GIF is only read. Write PNG or WebP instead.")
 
 
-def _grey_to_srgb(image: VipsImage, metadata: ImageMetadata) -> tuple[VipsImage, ImageMetadata]:
+def _grey_to_srgb(
+    image: VipsImage, metadata: ImageMetadata, profile: bytes
+) -> tuple[VipsImage, ImageMetadata]:
     """Convert grey for a format that stores RGB, for which a grey profile means nothing."""
-    image = attach_metadata(image, metadata, jpeg=False)
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)  # pyright: ignore[reportArgumentType]
     image = image.icc_transform("srgb", embedded=True, depth=8 * _bytes_per_channel(image))
-    return image, replace(metadata, icc_profile=blob_field(image, "icc-profile-data"))
+    profile_made = blob_field(image, "icc-profile-data")
+    return image, replace(metadata, icc_profile=profile_made, colour=None)
 
 
 def _bytes_per_channel(image: VipsImage) -> int:
     return 1 if image.format == "uchar" else 2
+
+
+def complete_tiff(stream: BinaryIO, metadata: ImageMetadata, width: int, height: int) -> None:
+    """Add to a finished TIFF what libvips does not write.
+
+    Args:
+        stream: the file, opened for reading and writing.
+        metadata: of the source.
+        width: of the image in the file, in pixels.
+        height: likewise.
+    """
+    density = "known" if metadata.pixels_per_mm else "unknown"
+    if metadata.density_ratio:
+        density = "ratio"
+    exif = exif_for(metadata, width, height, states_density=False)
+    finish_tiff(stream, exif, width=width, height=height, density=density)

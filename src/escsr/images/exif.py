@@ -8,9 +8,10 @@ its offset, so that unknown tags survive, and maker notes that count from the bl
 
 import io
 import struct
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, Literal
 
+from escsr.images.file_blocks import Density, FileBlocks
 from escsr.images.tiff_tags import (
     Directory,
     Tag,
@@ -138,37 +139,56 @@ def states_adobe_rgb(exif: bytes) -> bool:
     return index.startswith(b"R03") and space != 1
 
 
-def resolution_of(exif: bytes) -> tuple[tuple[float, float], str] | None:
-    """Return the density that an EXIF block states.
-
-    Returns:
-        Pixels per millimetre, horizontally and vertically, and the unit it was stated in (``in``
-        or ``cm``); None where there is none.
-    """
+def density_of_exif(exif: bytes) -> Density | None:
+    """Return the density that an EXIF block states, if it does."""
     try:
         return density_of_tags(_parse(exif).tags)
     except TagFormatError:
         return None
 
 
-def density_of_tags(main: Directory) -> tuple[tuple[float, float], str] | None:
-    """Return the density that the tags of a TIFF or EXIF directory state; see ``resolution_of``."""
+def density_of_tags(main: Directory) -> Density | None:
+    """Return the density that the tags of a TIFF or EXIF directory state, if they do."""
     unit = main[_RESOLUTION_UNIT].first_integer() if _RESOLUTION_UNIT in main else 2
     if unit not in (2, 3):
         return None
-    try:
-        x, y = (_ratio(main[number]) for number in (_X_RESOLUTION, _Y_RESOLUTION))
-    except (KeyError, struct.error, ZeroDivisionError):
+    if not main.keys() >= {_X_RESOLUTION, _Y_RESOLUTION}:
         return None
-    per_millimetre = 1 / 10.0 if unit == 3 else 1 / 25.4
+    x, y = (_ratio(main[number]) for number in (_X_RESOLUTION, _Y_RESOLUTION))
     if not (x > 0 and y > 0):
         return None
-    return (x * per_millimetre, y * per_millimetre), "cm" if unit == 3 else "in"
+    per_mm, name = (10.0, "cm") if unit == 3 else (25.4, "in")
+    return Density(pixels_per_mm=(x / per_mm, y / per_mm), unit=name)
 
 
 def _ratio(tag: Tag) -> float:
+    """Return the first value of a rational tag; 0 where it is none."""
+    if tag.kind != 5:
+        return 0.0
     numerator, denominator = struct.unpack("<II", tag.payload[:8])
-    return numerator / denominator
+    return numerator / denominator if denominator else 0.0
+
+
+def read_tiff_blocks(stream: BinaryIO) -> FileBlocks:
+    """Read what libvips does not tell of a TIFF: its EXIF, and the density as it is stated.
+
+    Args:
+        stream: the file.
+    """
+    try:
+        layout = read_layout(stream)
+        offset = read_offset(stream, layout, layout.first_at)
+        main, _ = read_directory(stream, layout, offset)
+    except TagFormatError:
+        return FileBlocks()
+    blocks = FileBlocks(exif=exif_of_tiff(stream))
+    if (density := density_of_tags(main)) is not None:
+        return replace(blocks, density=density)
+    if main.keys() >= {_X_RESOLUTION, _Y_RESOLUTION}:
+        x, y = _ratio(main[_X_RESOLUTION]), _ratio(main[_Y_RESOLUTION])
+        if x > 0 and y > 0 and x != y:
+            return replace(blocks, density=Density(ratio=(x, y)))
+    return blocks
 
 
 def exif_of_tiff(stream: BinaryIO) -> bytes | None:
@@ -191,18 +211,28 @@ def exif_of_tiff(stream: BinaryIO) -> bytes | None:
     return _PREFIX + b"II*\0" + struct.pack("<I", main_at) + data
 
 
-def add_exif_to_tiff(stream: BinaryIO, exif: bytes, *, width: int, height: int) -> None:
-    """Append an EXIF block to a finished one-page TIFF file, its size tags corrected.
+def finish_tiff(
+    stream: BinaryIO,
+    exif: bytes | None,
+    *,
+    width: int,
+    height: int,
+    density: Literal["known", "ratio", "unknown"] = "known",
+) -> None:
+    """Complete a one-page TIFF file that libvips has written: EXIF, and no invented density.
 
     Args:
         stream: the TIFF file, opened for reading and writing.
-        exif: the block; one that cannot be read is left out.
+        exif: a block, or None; one that cannot be read is left out.
         width: of the image in the file, in pixels.
         height: likewise.
+        density: whether the file's resolution is one, means only a ratio, or nothing at all.
     """
     try:
-        tree = _parse(exif)
+        tree = _parse(exif) if exif is not None else _TagTree()
     except TagFormatError:
+        tree = _TagTree()
+    if exif is None and density == "known":
         return
     if tree.children.get(_SETTINGS) is not None:
         settings = tree.children[_SETTINGS].tags
@@ -210,6 +240,11 @@ def add_exif_to_tiff(stream: BinaryIO, exif: bytes, *, width: int, height: int) 
             settings[number] = Tag(kind=4, count=1, payload=struct.pack("<I", side))
     layout = read_layout(stream)
     main, _ = read_directory(stream, layout, read_offset(stream, layout, layout.first_at))
+    if density == "ratio":
+        main[_RESOLUTION_UNIT] = Tag(kind=3, count=1, payload=struct.pack("<H", 1))
+    elif density == "unknown":
+        for number in (_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT):
+            main.pop(number, None)
     whole = _TagTree(tags=_without_structure(tree.tags) | main, children=tree.children)
     end = stream.seek(0, io.SEEK_END)
     start = end + -end % 8

@@ -12,9 +12,9 @@ from escsr.images.decoding import (
     orientation_of,
     reading,
 )
-from escsr.images.exif import exif_of_tiff
 from escsr.images.formats import READABLE_SUFFIXES, WRITABLE_SUFFIXES, FormatName
 from escsr.images.metadata import ImageMetadata, read_metadata
+from escsr.images.stated_colour import StatedColour
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -86,6 +86,8 @@ class ImageHeader:
     """8 or 16 bits per channel."""
     format: FormatName
     """What the file is, whatever its suffix says."""
+    colour: StatedColour | None = None
+    """Colour stated otherwise than by a profile; few formats can hold all of it."""
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> SourceImage:
@@ -105,11 +107,11 @@ def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Sou
     path = Path(path)
     with reading(path):
         opened = open_image(path, max_pixels)
-        tiff_exif = None
-        if opened.format == "TIFF":
-            with path.open("rb") as stream:
-                tiff_exif = exif_of_tiff(stream)
-        metadata = read_metadata(cmyk_to_srgb(opened.image), tiff_exif=tiff_exif)
+        metadata = read_metadata(
+            cmyk_to_srgb(opened.image),
+            opened.blocks,
+            orientation=orientation_of(opened.image),
+        )
         return SourceImage(
             pixels=decode_upright(opened),
             metadata=replace(metadata, extra_sample=opened.extra_sample or "straight"),
@@ -135,4 +137,5 @@ def probe_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Im
             extra=opened.extra,
             bit_depth=8 if image.format == "uchar" else 16,
             format=opened.format,
+            colour=opened.blocks.colour,
         )

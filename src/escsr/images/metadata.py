@@ -1,104 +1,150 @@
 """What an image file says beside its pixels, and how it travels to the result."""
 
-import re
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import pyvips
 
-from escsr.images.exif import resolution_of, settled_exif
+from escsr.images.exif import (
+    density_of_exif,
+    read_tiff_blocks,
+    settled_exif,
+    states_adobe_rgb,
+)
+from escsr.images.file_blocks import Chunk, Density, FileBlocks
+from escsr.images.formats import FormatName, gif_comments
+from escsr.images.heif_boxes import read_heif_blocks
+from escsr.images.jpeg_segments import MAX_SEGMENT_BYTES, read_jpeg_blocks
+from escsr.images.png_chunks import COLOUR_CHUNKS, keywords_of, read_png_blocks
+from escsr.images.stated_colour import ADOBE_RGB, StatedColour
 from escsr.images.tiff_tags import ExtraSample
+from escsr.images.webp_chunks import read_webp_blocks
+from escsr.images.xmp import settled_xmp
 
 VipsImage: TypeAlias = pyvips.Image
 
 _APP13 = b"Photoshop 3.0\0"
-_UNKNOWN_DENSITY = (1.0, 1.0)
-"""What libvips reports, in pixels per millimetre, where a file states none."""
-_USUAL_DENSITY = 72 / 25.4
-"""Written where the source states none: the pixels per millimetre that JPEG readers assume."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMetadata:
-    """Colour profile, EXIF, XMP, IPTC and resolution, ready to be written with a result."""
+    """Colour, EXIF, XMP, IPTC, texts and resolution, ready to be written with a result."""
 
     icc_profile: bytes | None = None
-    """The profile in which the pixels are encoded; None where the file had none (read: sRGB)."""
+    """The profile in which the pixels are encoded; None where the file had none."""
+    colour: StatedColour | None = None
+    """Colour stated otherwise than by a profile; without either, pixels are sRGB."""
     exif: bytes | None = None
     """An EXIF block with its prefix; orientation already 1, thumbnail gone."""
     xmp: bytes | None = None
     """An XMP packet; orientation already 1."""
     photoshop: bytes | None = None
     """Photoshop resource blocks, which hold IPTC."""
+    comments: tuple[bytes, ...] = ()
+    """Comments without a name, as JPEG and GIF hold them."""
+    chunks: tuple[Chunk, ...] = ()
+    """PNG chunks: texts, time, offsets in pixels of the source, and the like."""
     pixels_per_mm: tuple[float, float] | None = None
     """Horizontal and vertical print resolution; None where unknown."""
     resolution_unit: str = "in"
     """The unit the file used: ``in`` or ``cm``."""
+    density_ratio: tuple[float, float] | None = None
+    """Horizontal and vertical resolution where the file states only their ratio."""
     extra_sample: ExtraSample = "straight"
     """How a fourth or second channel is labelled: opacity (how stored), or data."""
+    source_size: tuple[int, int] | None = None
+    """Width and height of the upright source in pixels, to which offsets refer."""
+    is_lossless: bool = False
+    """Whether the source was coded without loss in a format that could also lose (WebP)."""
+    notes: tuple[str, ...] = ()
+    """What the source holds and no result can, in words."""
+
+    @property
+    def chunks_state_colour(self) -> bool:
+        """Whether the PNG chunks include the colour; a PNG result needs no other statement."""
+        return any(kind in COLOUR_CHUNKS for kind, _ in self.chunks)
+
+    def left_out(self, form: FormatName) -> list[str]:
+        """Name in words what a result in a format cannot hold of this."""
+        left = list(self.notes)
+        texts = keywords_of(self.chunks)
+        if form == "JPEG":
+            texts = [keyword for keyword in texts if keyword != "Comment"]
+            if self.exif and len(self.exif) > _MAX_JPEG_EXIF_BYTES:
+                left.append(f"EXIF of {len(self.exif)} bytes")
+        if form != "PNG" and texts:
+            left.append(f"PNG texts ({', '.join(texts)})")
+        if form not in ("PNG", "JPEG") and self.comments:
+            left.append("the comment")
+        if form in ("WebP", "AVIF") and self.photoshop:
+            left.append("IPTC")
+        if form in ("WebP", "AVIF") and self.density_ratio:
+            left.append("the shape of pixels")
+        return [f"{what} (not in the result)" for what in left]
 
 
-def read_metadata(image: VipsImage, *, tiff_exif: bytes | None = None) -> ImageMetadata:
+_MAX_JPEG_EXIF_BYTES = MAX_SEGMENT_BYTES - 256
+"""What an EXIF block may have where tags may still be added."""
+
+
+def read_blocks(stream: BinaryIO, form: FormatName) -> FileBlocks:
+    """Read what libvips does not tell of an image file.
+
+    Args:
+        stream: the file.
+        form: what it is.
+    """
+    match form:
+        case "PNG":
+            return read_png_blocks(stream)
+        case "JPEG":
+            return read_jpeg_blocks(stream)
+        case "WebP":
+            return read_webp_blocks(stream)
+        case "AVIF":
+            return read_heif_blocks(stream)
+        case "TIFF":
+            return read_tiff_blocks(stream)
+        case "GIF":
+            return FileBlocks(comments=gif_comments(stream))
+
+
+def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> ImageMetadata:
     """Collect the metadata of an opened image, settled for pixels that stand upright.
 
     Args:
         image: as libvips opened it.
-        tiff_exif: the EXIF block that libvips does not see, if the file is a TIFF.
+        blocks: what libvips does not tell.
+        orientation: how the pixels are turned, 1 to 8.
     """
-    exif = blob_field(image, "exif-data") or tiff_exif
-    xmp = blob_field(image, "xmp-data")
-    density = (float(image.xres), float(image.yres))
-    if density == _UNKNOWN_DENSITY or min(density) <= 0:
-        stated = resolution_of(exif) if exif else None
-        density = stated[0] if stated else None
-    unit = image.get("resolution-unit") if image.get_typeof("resolution-unit") else "in"
+    is_turned = orientation >= 5
+    exif = blocks.exif or blob_field(image, "exif-data")
+    xmp, notes = blocks.xmp or blob_field(image, "xmp-data"), list(blocks.notes)
+    if xmp is not None:
+        xmp, claimed = settled_xmp(xmp, is_turned=is_turned)
+        notes += claimed
+    settled = settled_exif(exif, is_turned=is_turned) if exif else None
+    if exif and settled is None:
+        notes.append("damaged EXIF")
+    density = blocks.density or (density_of_exif(exif) if exif else None) or Density()
+    profile = blob_field(image, "icc-profile-data") or blocks.icc_profile
+    photoshop = blocks.photoshop or _read_photoshop(image)
+    width, height = image.width, image.height
     return ImageMetadata(
-        icc_profile=blob_field(image, "icc-profile-data"),
-        exif=settled_exif(exif) if exif else None,
-        xmp=_settled_xmp(xmp) if xmp else None,
-        photoshop=_read_photoshop(image),
-        pixels_per_mm=density,
-        resolution_unit="cm" if unit == "cm" else "in",
+        icc_profile=profile,
+        colour=blocks.colour or (None if profile else _colour_by_exif(exif)),
+        exif=settled,
+        xmp=xmp,
+        photoshop=_settled_photoshop(photoshop, is_turned=is_turned) if photoshop else None,
+        comments=blocks.comments,
+        chunks=blocks.chunks,
+        pixels_per_mm=_turned(density.pixels_per_mm, is_turned),
+        resolution_unit=density.unit,
+        density_ratio=_turned(density.ratio, is_turned),
+        source_size=(height, width) if is_turned else (width, height),
+        is_lossless=blocks.is_lossless,
+        notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def attach_metadata(image: VipsImage, metadata: ImageMetadata, *, jpeg: bool) -> VipsImage:
-    """Return the image with its metadata, as libvips' savers expect it.
-
-    A profile that does not describe this kind of pixels (grey, RGB) is left out. libvips corrects
-    the size tags of EXIF when it writes.
-
-    Args:
-        image: the result, in its final size.
-        metadata: of the source.
-        jpeg: whether it goes to a JPEG, which wraps IPTC otherwise than TIFF.
-    """
-    x, y = metadata.pixels_per_mm or (_USUAL_DENSITY, _USUAL_DENSITY)
-    image = image.copy(xres=x, yres=y)
-    image.set_type(pyvips.GValue.gstr_type, "resolution-unit", metadata.resolution_unit)
-    photoshop = metadata.photoshop
-    if photoshop and jpeg:
-        photoshop = _APP13 + photoshop
-    blobs = {
-        "icc-profile-data": _fitting_profile(metadata.icc_profile, grey=image.bands < 3),
-        "exif-data": metadata.exif,
-        "xmp-data": _resized_xmp(metadata.xmp, image.width, image.height),
-        "iptc-data" if jpeg else "photoshop-data": photoshop,
-    }
-    for name, blob in blobs.items():
-        if blob:
-            image.set_type(pyvips.GValue.blob_type, name, blob)  # pyright: ignore[reportArgumentType]
-    return image
-
-
-def describes_grey(profile: bytes | None) -> bool:
-    """Tell whether an ICC profile describes grey pixels."""
-    return profile is not None and profile[16:20] == b"GRAY"
-
-
-def _fitting_profile(profile: bytes | None, *, grey: bool) -> bytes | None:
-    wanted = b"GRAY" if grey else b"RGB "
-    return profile if profile is not None and profile[16:20] == wanted else None
 
 
 def integer_field(image: VipsImage, name: str, *, default: int) -> int:
@@ -113,6 +159,14 @@ def blob_field(image: VipsImage, name: str) -> bytes | None:
     return bytes(value) or None if isinstance(value, bytes | memoryview) else None
 
 
+def _colour_by_exif(exif: bytes | None) -> StatedColour | None:
+    return ADOBE_RGB if exif is not None and states_adobe_rgb(exif) else None
+
+
+def _turned(pair: tuple[float, float] | None, is_turned: bool) -> tuple[float, float] | None:
+    return (pair[1], pair[0]) if pair is not None and is_turned else pair
+
+
 def _read_photoshop(image: VipsImage) -> bytes | None:
     """Bring JPEG's APP13 segment and TIFF's two tags to one form: Photoshop resource blocks."""
     photoshop, iptc = blob_field(image, "photoshop-data"), blob_field(image, "iptc-data")
@@ -122,29 +176,37 @@ def _read_photoshop(image: VipsImage) -> bytes | None:
         return iptc.removeprefix(_APP13)
     if iptc.startswith(b"8BIM"):
         return iptc
-    # Bare IPTC records: resource 0x0404 with an empty name, padded to an even length.
-    padding = b"\0" * (len(iptc) % 2)
-    return b"8BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc + padding
+    return _resource(0x0404, iptc)
 
 
-def _xmp_value(name: bytes) -> re.Pattern[bytes]:
-    """Match a simple XMP property, as an attribute or as an element; group 1 is what precedes."""
-    return re.compile(rb"(\b" + name + rb"""(?:\s*=\s*["']|\s*>)\s*)\d+""")
+_RESOLUTION_INFO = 0x03ED
+_STALE_RESOURCES = frozenset({0x0408, 0x0409, 0x040C, 0x041A})
+"""Guides, thumbnails and slices, which are in pixels of the source or show it unturned."""
 
 
-_XMP_ORIENTATION = _xmp_value(b"tiff:Orientation")
-_XMP_WIDTHS = (_xmp_value(b"tiff:ImageWidth"), _xmp_value(b"exif:PixelXDimension"))
-_XMP_HEIGHTS = (_xmp_value(b"tiff:ImageLength"), _xmp_value(b"exif:PixelYDimension"))
+def _settled_photoshop(photoshop: bytes, *, is_turned: bool) -> bytes | None:
+    """Remove thumbnails and positions in pixels, and turn the resolution with the picture."""
+    kept: list[bytes] = []
+    at = 0
+    while photoshop.startswith((b"8BIM", b"8B64", b"MeSa", b"PHUT", b"AgHg", b"DCSR"), at):
+        number = int.from_bytes(photoshop[at + 4 : at + 6], "big")
+        name_bytes = 1 + photoshop[at + 6] if at + 6 < len(photoshop) else 1
+        size_at = at + 6 + name_bytes + name_bytes % 2
+        size = int.from_bytes(photoshop[size_at : size_at + 4], "big")
+        end = size_at + 4 + size
+        if end > len(photoshop):
+            break
+        block = photoshop[at : end + size % 2]
+        if number == _RESOLUTION_INFO and is_turned and size == 16:
+            data = block[size_at + 4 - at :]
+            block = block[: size_at + 4 - at] + data[8:16] + data[:8]
+        if number not in _STALE_RESOURCES:
+            kept.append(block)
+        at = end + size % 2
+    return b"".join((*kept, photoshop[at:])) or None
 
 
-def _settled_xmp(xmp: bytes) -> bytes:
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
-
-
-def _resized_xmp(xmp: bytes | None, width: int, height: int) -> bytes | None:
-    if xmp is None:
-        return None
-    for patterns, side in ((_XMP_WIDTHS, width), (_XMP_HEIGHTS, height)):
-        for pattern in patterns:
-            xmp = pattern.sub(rb"\g<1>%d" % side, xmp)
-    return xmp
+def _resource(number: int, data: bytes) -> bytes:
+    """Make a resource block with an empty name, padded to an even length."""
+    head = b"8BIM" + number.to_bytes(2, "big") + bytes(2) + len(data).to_bytes(4, "big")
+    return head + data + bytes(len(data) % 2)

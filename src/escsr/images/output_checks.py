@@ -12,6 +12,7 @@ from escsr.errors import (
 )
 from escsr.images.decoding import Pixels
 from escsr.images.formats import ImageFormat, format_for_writing
+from escsr.images.stated_colour import StatedColour
 
 
 def check_output(
@@ -21,6 +22,7 @@ def check_output(
     height: int,
     channels: int,
     bit_depth: int,
+    colour: StatedColour | None = None,
     overwrite: bool = False,
 ) -> ImageFormat:
     """Find out before the work whether its result could be stored.
@@ -31,6 +33,7 @@ def check_output(
         height: of the result, in pixels.
         channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
         bit_depth: 8 or 16.
+        colour: of the pixels, where the source states it otherwise than by a profile.
         overwrite: whether an existing file may be replaced.
     Returns:
         The format that the suffix chooses.
@@ -44,6 +47,7 @@ def check_output(
     check_kind(width, height, channels, bit_depth)
     form = format_for_writing(path)
     _check_limits(path, form, width, height, channels, bit_depth)
+    _check_colour(path, form, colour)
     try:
         _check_place(path, overwrite=overwrite)
     except OSError as error:
@@ -111,6 +115,18 @@ def _check_limits(
             f"{path}: {form.name} holds 8 bits per channel, and the image has 16. Write PNG or "
             "TIFF (or AVIF, which keeps 12)."
         )
+
+
+def _check_colour(path: Path, form: ImageFormat, colour: StatedColour | None) -> None:
+    if colour is None or colour.beyond_profiles is None:
+        return
+    if form.name == "PNG" or (form.name == "AVIF" and colour.code_points is not None):
+        return
+    raise ImageFormatError(
+        f"{path}: the image is {colour.beyond_profiles}, which {form.name} cannot state, so it "
+        "would be shown in wrong colours. Write PNG (or AVIF for HDR), or convert the source to "
+        "sRGB first."
+    )
 
 
 def already_exists(path: Path) -> OutputExistsError:

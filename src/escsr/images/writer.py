@@ -16,8 +16,7 @@ import pyvips
 
 from escsr.errors import ImageValueError, ImageWriteError
 from escsr.images.decoding import Pixels
-from escsr.images.encoding import FileTarget, encode
-from escsr.images.exif import add_exif_to_tiff
+from escsr.images.encoding import FileTarget, complete_tiff, encode
 from escsr.images.forked_process import require_threads_of_libvips
 from escsr.images.lanczos import resize_pixels, resized
 from escsr.images.metadata import ImageMetadata
@@ -91,6 +90,7 @@ class ImageWriter:
             height=self._size[1],
             channels=channels,
             bit_depth=bit_depth,
+            colour=metadata.colour if metadata else None,
             overwrite=overwrite,
         )
         self._row_shape = (width, channels)
@@ -188,9 +188,8 @@ class ImageWriter:
         self._await_worker()
         self._raise_failure()
         try:
-            if self._format.name == "TIFF" and self._metadata.exif:
-                width, height = self._size
-                add_exif_to_tiff(self._file.stream, self._metadata.exif, width=width, height=height)
+            if self._format.name == "TIFF":
+                complete_tiff(self._file.stream, self._metadata, *self._size)
             self._file.commit(modified_ns=self._modified_ns)
         except FileExistsError as error:
             raise already_exists(self._path) from error

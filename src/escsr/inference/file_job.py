@@ -112,6 +112,7 @@ class FileJob:
             height=height,
             channels=header.channels,
             bit_depth=header.bit_depth,
+            colour=header.colour,
             overwrite=self.overwrite,
         )
         return CheckedFile(job=self, header=header, enlargement=enlargement)

@@ -1,0 +1,280 @@
+"""The boxes of an AVIF or HEIF beside its pixels: read from a file, and put into one.
+
+Sources: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (HEIF), AVIF 1.1.
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from escsr.images.file_blocks import FileBlocks, HeadRewriter
+from escsr.images.stated_colour import SRGB_CODE_POINTS, StatedColour
+
+_MAX_META_BYTES = 1 << 24
+_FULL_RANGE = 0x80
+_MATRIX_BT601 = 6
+"""How libheif's encoder makes luma and chroma of RGB unless told otherwise."""
+
+_EXIF_PREFIX_BYTES = 6
+
+Box = tuple[bytes, bytes]
+"""Kind and content."""
+
+
+def read_heif_blocks(stream: BinaryIO) -> FileBlocks:
+    """Read what libvips does not tell of an AVIF or HEIF: stated colour, and how alpha is stored.
+
+    Args:
+        stream: the file.
+    """
+    meta = next((content for kind, content in _file_boxes(stream) if kind == b"meta"), None)
+    if meta is None:
+        return FileBlocks()
+    try:
+        return _facts_of(dict(_boxes(meta[4:])))
+    except (struct.error, IndexError, KeyError):
+        return FileBlocks()
+
+
+def _facts_of(parts: dict[bytes, bytes]) -> FileBlocks:
+    primary = _primary_item(parts[b"pitm"])
+    colour, has_profile = None, False
+    for kind, content in _properties_of(parts.get(b"iprp", b""), primary):
+        if kind == b"colr" and content[:4] == b"nclx":
+            primaries, transfer = struct.unpack_from(">HH", content, 4)
+            colour = StatedColour(primaries=primaries, transfer=transfer)
+        has_profile = has_profile or (kind == b"colr" and content[:4] in (b"prof", b"rICC"))
+    references = list(_boxes(parts.get(b"iref", b"")[4:]))
+    kinds = set(_item_kinds(parts.get(b"iinf", b"")))
+    has_gain_map = b"tmap" in kinds or b"hdrgainmap" in parts.get(b"iprp", b"")
+    return FileBlocks(
+        colour=None if has_profile else colour,
+        is_premultiplied=any(kind == b"prem" for kind, _ in references),
+        notes=("the gain map (HDR)",) if has_gain_map else (),
+    )
+
+
+def _file_boxes(stream: BinaryIO) -> Iterator[Box]:
+    """Walk through the boxes of a file; only those of a bearable size come with content."""
+    stream.seek(0)
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        body = length - 8
+        if length == 1:
+            body = int.from_bytes(stream.read(8), "big") - 16
+        if length == 0 or body < 0:
+            return
+        if kind == b"meta" and body <= _MAX_META_BYTES:
+            yield kind, stream.read(body)
+        else:
+            yield kind, b""
+            stream.seek(body, 1)
+
+
+def _boxes(data: bytes) -> Iterator[Box]:
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        length = len(data) - at if length == 0 else length
+        if length < 8:
+            return
+        yield kind, data[at + 8 : at + length]
+        at += length
+
+
+def _primary_item(content: bytes) -> int:
+    code = ">H" if content[0] == 0 else ">I"
+    return int(struct.unpack_from(code, content, 4)[0])
+
+
+def _item_kinds(content: bytes) -> Iterator[bytes]:
+    if not content:
+        return
+    start = 6 if content[0] == 0 else 8
+    for kind, entry in _boxes(content[start:]):
+        if kind == b"infe" and entry[:1] in (b"\2", b"\3"):
+            at = 8 if entry[0] == 2 else 10
+            yield entry[at : at + 4]
+
+
+def _properties_of(content: bytes, item: int) -> Iterator[Box]:
+    parts = list(_boxes(content))
+    properties = [box for kind, inner in parts if kind == b"ipco" for box in _boxes(inner)]
+    for kind, inner in parts:
+        if kind != b"ipma":
+            continue
+        for number, indices in _associations(inner):
+            if number == item:
+                yield from (properties[index - 1] for index in indices if index)
+
+
+def _associations(content: bytes) -> Iterator[tuple[int, list[int]]]:
+    """Read which item has which properties, by index from 1."""
+    version, flags = content[0], content[3]
+    stream = io.BytesIO(content[4:])
+    (count,) = struct.unpack(">I", stream.read(4))
+    id_bytes, index_bytes = (2 if version < 1 else 4), (2 if flags & 1 else 1)
+    for _ in range(count):
+        number = stream.read(id_bytes)
+        if len(number) < id_bytes:
+            return
+        num_indices = stream.read(1)[0]
+        mask = (1 << (8 * index_bytes - 1)) - 1
+        indices = [
+            int.from_bytes(stream.read(index_bytes), "big") & mask for _ in range(num_indices)
+        ]
+        yield int.from_bytes(number, "big"), indices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NewItem:
+    """A file within the file, which describes the picture."""
+
+    kind: bytes
+    """``Exif``, or ``mime`` for XMP."""
+    data: bytes
+    """Its bytes."""
+
+    def entry(self, number: int) -> bytes:
+        """Make its entry for the list of items."""
+        content_type = b"application/rdf+xml\0" if self.kind == b"mime" else b""
+        return _box(b"infe", struct.pack(">IHH4sx", 2 << 24, number, 0, self.kind) + content_type)
+
+
+def heif_head(
+    *, colour: StatedColour | None, profile: bytes | None, exif: bytes | None, xmp: bytes | None
+) -> HeadRewriter:
+    """Put colour and metadata into an AVIF that libheif has written.
+
+    Args:
+        colour: stated in place of sRGB where ``code_points`` has numbers for it.
+        profile: ICC profile, or None.
+        exif: EXIF block with its prefix, or None.
+        xmp: XMP packet, or None.
+    """
+    items: list[_NewItem] = []
+    if exif:
+        items.append(_NewItem(kind=b"Exif", data=struct.pack(">I", _EXIF_PREFIX_BYTES) + exif))
+    if xmp:
+        items.append(_NewItem(kind=b"mime", data=xmp))
+    points = (colour.code_points if colour is not None else None) or SRGB_CODE_POINTS
+    nclx = struct.pack(">4sHHHB", b"nclx", *points, _MATRIX_BT601, _FULL_RANGE)
+    properties = [_box(b"colr", nclx)]
+    if profile:
+        properties.append(_box(b"colr", b"prof" + profile))
+
+    def rewrite(written: bytes) -> tuple[bytes, int] | None:
+        at = 0
+        while len(written) >= at + 8:
+            length, kind = struct.unpack_from(">I4s", written, at)
+            if kind == b"meta":
+                if len(written) < at + length:
+                    return None
+                meta = written[at + 12 : at + length]
+                return written[:at] + _extended(meta, at, length, items, properties), at + length
+            at += length
+        return None
+
+    return rewrite
+
+
+def _extended(
+    meta: bytes, meta_at: int, old_length: int, items: list[_NewItem], properties: list[bytes]
+) -> bytes:
+    """Write the boxes of a file anew with more items and properties, whose data follow at once."""
+    parts = dict(_boxes(meta))
+    primary = _primary_item(parts[b"pitm"])
+    number = 1 + max(n for n, *_ in _locations(parts[b"iloc"]))
+
+    def written(shift: int, data_at: int) -> bytes:
+        content = {
+            **parts,
+            b"iloc": _moved(parts[b"iloc"], shift, items, number, data_at),
+            b"iinf": _with_items(parts[b"iinf"], items, number),
+            b"iprp": _with_properties(parts[b"iprp"], primary, properties),
+        }
+        references = b"".join(
+            _box(b"cdsc", struct.pack(">HHH", number + index, 1, primary))
+            for index in range(len(items))
+        )
+        if references:
+            content[b"iref"] = parts.get(b"iref", bytes(4)) + references
+        return _box(b"meta", bytes(4) + b"".join(_box(k, c) for k, c in content.items()))
+
+    length = len(written(0, 0))
+    data = b"".join(item.data for item in items)
+    shift = length - old_length + (8 + len(data) if items else 0)
+    return written(shift, meta_at + length + 8) + (_box(b"mdat", data) if items else b"")
+
+
+def _locations(content: bytes) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    """Read a box ``iloc`` as libheif writes it: version 0, 32-bit numbers."""
+    if content[:4] != bytes(4) or content[4] != 0x44:
+        raise struct.error("an item location box of another kind")
+    base_bytes = content[5] >> 4
+    (count,) = struct.unpack_from(">H", content, 6)
+    at = 8
+    for _ in range(count):
+        number, _ = struct.unpack_from(">HH", content, at)
+        base = int.from_bytes(content[at + 4 : at + 4 + base_bytes], "big")
+        (extents,) = struct.unpack_from(">H", content, at + 4 + base_bytes)
+        at += 6 + base_bytes
+        yield number, base, [struct.unpack_from(">II", content, at + 8 * i) for i in range(extents)]
+        at += 8 * extents
+
+
+def _moved(content: bytes, shift: int, items: list[_NewItem], number: int, data_at: int) -> bytes:
+    entries: list[tuple[int, list[tuple[int, int]]]] = [
+        (found, [(base + offset + shift, length) for offset, length in extents])
+        for found, base, extents in _locations(content)
+    ]
+    for index, item in enumerate(items):
+        entries.append((number + index, [(data_at, len(item.data))]))
+        data_at += len(item.data)
+    written = bytes(4) + b"\x44\0" + struct.pack(">H", len(entries))
+    for found, extents in entries:
+        written += struct.pack(">HHH", found, 0, len(extents))
+        written += b"".join(struct.pack(">II", *extent) for extent in extents)
+    return written
+
+
+def _with_items(content: bytes, items: list[_NewItem], number: int) -> bytes:
+    (count,) = struct.unpack_from(">H", content, 4)
+    entries = b"".join(item.entry(number + index) for index, item in enumerate(items))
+    return content[:4] + struct.pack(">H", count + len(items)) + content[6:] + entries
+
+
+def _with_properties(content: bytes, item: int, properties: list[bytes]) -> bytes:
+    """Add properties to an item, in place of any colour that the encoder stated."""
+    parts = dict(_boxes(content))
+    present = list(_boxes(parts[b"ipco"]))
+    colours = {index for index, (kind, _) in enumerate(present, start=1) if kind == b"colr"}
+    added = [len(present) + 1 + index for index in range(len(properties))]
+    associations = list(_associations(parts[b"ipma"]))
+    essential = _essential(parts[b"ipma"])
+    written = struct.pack(">BxxBI", 0, 0, len(associations))
+    for number, indices in associations:
+        kept = [index for index in indices if index not in colours]
+        kept += added if number == item else []
+        written += struct.pack(">HB", number, len(kept))
+        written += bytes(index | 0x80 * ((number, index) in essential) for index in kept)
+    return _box(b"ipco", parts[b"ipco"] + b"".join(properties)) + _box(b"ipma", written)
+
+
+def _essential(content: bytes) -> set[tuple[int, int]]:
+    """Return which properties readers must understand, as pairs of item and index."""
+    found: set[tuple[int, int]] = set()
+    at = 8
+    for number, indices in _associations(content):
+        flags = content[at + 3 : at + 3 + len(indices)]
+        found |= {
+            (number, index) for index, flag in zip(indices, flags, strict=True) if flag & 0x80
+        }
+        at += 3 + len(indices)
+    return found
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", len(content) + 8, kind) + content

@@ -1,0 +1,238 @@
+"""The segments of a JPEG beside its pixels: read from a file, and put into one as it is written.
+
+Sources: JFIF 1.02, Exif 2.32 (section 4.7), XMP part 3, ICC.1:2022 (annex B.4), CIPA DC-007 (MPF).
+"""
+
+import hashlib
+import io
+import struct
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from escsr.images.file_blocks import Density, FileBlocks, HeadRewriter
+from escsr.images.tiff_tags import TagFormatError, read_directory, read_layout, read_offset
+from escsr.images.xmp import joined_xmp, split_xmp, with_extension_named
+
+_SOI, _EOI, _SOS, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
+_APP0, _APP1, _APP2, _APP11, _APP13 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED
+_ADOBE = 0xEE
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+
+_JFIF = b"JFIF\0"
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+_ICC = b"ICC_PROFILE\0"
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_MPF = b"MPF\0"
+_ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"
+
+MAX_SEGMENT_BYTES = 65_533
+"""Payload of one segment."""
+_MAX_KEPT_BYTES = 1 << 26
+"""All segments of a file together; larger extensions of XMP are left out."""
+
+Segment = tuple[int, bytes]
+"""Marker and payload."""
+
+
+def read_jpeg_blocks(stream: BinaryIO) -> FileBlocks:
+    """Read what a JPEG holds beside its pixels.
+
+    Args:
+        stream: the file.
+    """
+    segments = list(_segments(stream))
+    applications = [(marker, data) for marker, data in segments if marker != _COMMENT]
+    photoshop = b"".join(_behind(applications, _APP13, _PHOTOSHOP))
+    return FileBlocks(
+        exif=next(iter(_behind(applications, _APP1, _EXIF)), None),
+        xmp=_joined_xmp(applications),
+        photoshop=photoshop or None,
+        comments=tuple(data for marker, data in segments if marker == _COMMENT),
+        notes=tuple(_notes(applications)),
+        density=_density_of(applications),
+    )
+
+
+def _segments(stream: BinaryIO) -> Iterator[Segment]:
+    """Walk through the segments of use up to the first scan."""
+    stream.seek(2)
+    room = _MAX_KEPT_BYTES
+    while (marker := _next_marker(stream)) not in (None, _SOS, _EOI):
+        if marker in _WITHOUT_LENGTH:
+            continue
+        head = stream.read(2)
+        length = max(int.from_bytes(head, "big") - 2, 0)
+        if len(head) < 2 or room < length:
+            return
+        if marker == _COMMENT or _APP0 <= marker <= 0xEF:
+            payload = stream.read(length)
+            room -= length
+            if len(payload) == length:
+                yield marker, payload
+        else:
+            stream.seek(length, 1)
+
+
+def _next_marker(stream: BinaryIO) -> int | None:
+    """Return the next marker, whatever stands before it."""
+    while (byte := stream.read(1)) not in (b"", b"\xff"):
+        pass
+    while byte == b"\xff":
+        byte = stream.read(1)
+    return byte[0] if byte else None
+
+
+def _behind(segments: Sequence[Segment], marker: int, prefix: bytes) -> list[bytes]:
+    """Return the payloads of the segments of one kind, without the prefix that names it."""
+    return [
+        data.removeprefix(prefix)
+        for found, data in segments
+        if found == marker and data.startswith(prefix)
+    ]
+
+
+def _joined_xmp(segments: Sequence[Segment]) -> bytes | None:
+    packets = _behind(segments, _APP1, _XMP)
+    if not packets:
+        return None
+    xmp = packets[0]
+    parts: dict[int, bytes] = {}
+    total = 0
+    for data in _behind(segments, _APP1, _XMP_EXTENSION):
+        if len(data) >= 40 and data[:32] in xmp:
+            total, offset = struct.unpack(">II", data[32:40])
+            parts[offset] = data[40:]
+    extension = b"".join(parts[offset] for offset in sorted(parts))
+    return joined_xmp(xmp, extension) if extension and len(extension) == total else xmp
+
+
+def _density_of(segments: Sequence[Segment]) -> Density | None:
+    found = _behind(segments, _APP0, _JFIF)
+    if not found or len(found[0]) < 7:
+        return None
+    unit, x, y = struct.unpack(">BHH", found[0][2:7])
+    if not (x and y):
+        return None
+    if unit not in (1, 2):
+        return Density(ratio=(float(x), float(y))) if x != y else None
+    per_mm, name = (25.4, "in") if unit == 1 else (10.0, "cm")
+    return Density(pixels_per_mm=(x / per_mm, y / per_mm), unit=name)
+
+
+def _notes(segments: Sequence[Segment]) -> Iterator[str]:
+    further = max(map(_further_pictures, _behind(segments, _APP2, _MPF)), default=0)
+    packets = b"".join(_behind(segments, _APP1, _XMP))
+    if _behind(segments, _APP2, _ISO_GAIN_MAP) or b"hdr-gain-map/" in packets:
+        yield "the gain map (HDR)"
+        further -= 1  # it is one of the pictures of the index
+    if further > 0:
+        yield f"{further} further picture{'s' * (further > 1)} (MPO)"
+    if any(marker == _APP11 for marker, _ in segments):
+        yield "content credentials (JUMBF)"
+
+
+_IMAGE_ENTRIES = 0xB002
+_LARGE_THUMBNAIL = 0x01
+
+
+def _further_pictures(index: bytes) -> int:
+    """Count the pictures that a multi-picture index lists beside the first and its thumbnails."""
+    stream = io.BytesIO(index)
+    try:
+        layout = read_layout(stream)
+        tags, _ = read_directory(stream, layout, read_offset(stream, layout, layout.first_at))
+    except TagFormatError:
+        return 0
+    entries = tags[_IMAGE_ENTRIES].payload if _IMAGE_ENTRIES in tags else b""
+    kinds = [
+        struct.unpack_from(layout.order + "I", entries, at)[0] & 0xFFFFFF
+        for at in range(16, len(entries) - 15, 16)
+    ]
+    return sum(kind >> 16 != _LARGE_THUMBNAIL for kind in kinds)
+
+
+def jpeg_head(segments: Sequence[Segment]) -> HeadRewriter:
+    """Put segments at the start of a JPEG, in place of the encoder's own."""
+
+    def rewrite(written: bytes) -> tuple[bytes, int] | None:
+        at = 2
+        while len(written) >= at + 4:
+            marker, length = written[at + 1], int.from_bytes(written[at + 2 : at + 4], "big")
+            if not (_APP0 <= marker < _ADOBE or marker == _COMMENT):
+                return b"".join((written[:2], *map(_serialised, segments))), at
+            at += 2 + length
+        return None
+
+    return rewrite
+
+
+def _serialised(segment: Segment) -> bytes:
+    marker, payload = segment
+    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+
+
+def density_segment(
+    pixels_per_mm: tuple[float, float] | None, unit: str, ratio: tuple[float, float] | None
+) -> Segment:
+    """Make the JFIF segment; without a density it states that pixels are square."""
+    code, x, y = 0, 1, 1
+    if pixels_per_mm is not None:
+        code, per_mm = (2, 10.0) if unit == "cm" else (1, 25.4)
+        x, y = (round(density * per_mm) for density in pixels_per_mm)
+    elif ratio is not None:
+        shrunk = max(1.0, max(ratio) / 65_535)
+        x, y = (round(value / shrunk) for value in ratio)
+    x, y = (min(max(value, 1), 65_535) for value in (x, y))
+    return _APP0, _JFIF + struct.pack(">BBBHHBB", 1, 2, code, x, y, 0, 0)
+
+
+def exif_segment(exif: bytes) -> Segment:
+    """Make the segment of an EXIF block of at most ``MAX_SEGMENT_BYTES``, with its prefix."""
+    return _APP1, exif
+
+
+def xmp_segments(xmp: bytes) -> list[Segment]:
+    """Make the segments of XMP, with an extension where one cannot hold all of it."""
+    note_bytes = 200
+    packet, extension = split_xmp(xmp, MAX_SEGMENT_BYTES - len(_XMP) - note_bytes)
+    if not packet:
+        return []
+    if not extension:
+        return [(_APP1, _XMP + packet)]
+    digest = hashlib.md5(extension, usedforsecurity=False).hexdigest().upper().encode("ascii")
+    head = _XMP_EXTENSION + digest
+    step = MAX_SEGMENT_BYTES - len(head) - 8
+    return [
+        (_APP1, _XMP + with_extension_named(packet, digest)),
+        *(
+            (_APP1, head + struct.pack(">II", len(extension), at) + extension[at : at + step])
+            for at in range(0, len(extension), step)
+        ),
+    ]
+
+
+def profile_segments(profile: bytes) -> list[Segment]:
+    """Make the segments of an ICC profile."""
+    step = MAX_SEGMENT_BYTES - len(_ICC) - 2
+    count = -(-len(profile) // step)
+    return [
+        (_APP2, _ICC + bytes([number + 1, count]) + profile[number * step : (number + 1) * step])
+        for number in range(count)
+    ]
+
+
+def photoshop_segments(photoshop: bytes) -> list[Segment]:
+    """Make the segments of Photoshop's resource blocks."""
+    step = MAX_SEGMENT_BYTES - len(_PHOTOSHOP)
+    parts = (photoshop[at : at + step] for at in range(0, len(photoshop), step))
+    return [(_APP13, _PHOTOSHOP + part) for part in parts]
+
+
+def comment_segments(comment: bytes) -> list[Segment]:
+    """Make the segments of a comment."""
+    parts = (
+        comment[at : at + MAX_SEGMENT_BYTES] for at in range(0, len(comment), MAX_SEGMENT_BYTES)
+    )
+    return [(_COMMENT, part) for part in parts]

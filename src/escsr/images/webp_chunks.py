@@ -1,0 +1,83 @@
+"""The chunks of a WebP beside its pixels: read from a file, and put into one as it is written.
+
+Source: WebP Container Specification (RFC 9649).
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from escsr.images.file_blocks import FileBlocks, HeadRewriter
+
+_HEADER_BYTES = 12
+_EXTENDED = b"VP8X"
+_PROFILE_FLAG, _ALPHA_FLAG, _EXIF_FLAG, _XMP_FLAG = 0x20, 0x10, 0x08, 0x04
+_FRAME, _FRAME_HEADER_BYTES = b"ANMF", 16
+
+
+def read_webp_blocks(stream: BinaryIO) -> FileBlocks:
+    """Read whether a WebP was coded without loss; what else it holds, libvips tells.
+
+    Args:
+        stream: the file.
+    """
+    return FileBlocks(is_lossless=b"VP8L" in set(_kinds(stream)))
+
+
+def _kinds(stream: BinaryIO) -> Iterator[bytes]:
+    stream.seek(_HEADER_BYTES)
+    while len(head := stream.read(8)) == 8:
+        kind, length = struct.unpack("<4sI", head)
+        yield kind
+        inner = _FRAME_HEADER_BYTES if kind == _FRAME else length + length % 2
+        stream.seek(inner, 1)
+
+
+def webp_parts(
+    *, width: int, height: int, profile: bytes | None, exif: bytes | None, xmp: bytes | None
+) -> tuple[HeadRewriter, bytes]:
+    """Put metadata around the pixels of a WebP.
+
+    Args:
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        profile: ICC profile, or None.
+        exif: EXIF block, without prefix, or None.
+        xmp: XMP packet, or None.
+    Returns:
+        What rewrites the start of the file, and what is appended at its end.
+    """
+    ahead = _chunk(b"ICCP", profile) if profile else b""
+    behind = (_chunk(b"EXIF", exif) if exif else b"") + (_chunk(b"XMP ", xmp) if xmp else b"")
+    flags = _PROFILE_FLAG * bool(profile) | _EXIF_FLAG * bool(exif) | _XMP_FLAG * bool(xmp)
+
+    def rewrite(written: bytes) -> tuple[bytes, int] | None:
+        if len(written) < _HEADER_BYTES + 18:
+            return None
+        _, size, _, kind = struct.unpack_from("<4sI4s4s", written)
+        replaced = _HEADER_BYTES
+        own = 0
+        if kind == _EXTENDED:
+            replaced += 18
+            own = written[_HEADER_BYTES + 8]
+        elif kind == b"VP8L":
+            own = _ALPHA_FLAG * (written[_HEADER_BYTES + 12] >> 4 & 1)
+        extended = _chunk(
+            _EXTENDED,
+            bytes([own | flags, 0, 0, 0])
+            + (width - 1).to_bytes(3, "little")
+            + (height - 1).to_bytes(3, "little"),
+        )
+        head = extended + ahead
+        size += len(head) - (replaced - _HEADER_BYTES) + len(behind)
+        return struct.pack("<4sI4s", b"RIFF", size, b"WEBP") + head, replaced
+
+    return (rewrite if flags else _unchanged), behind
+
+
+def _unchanged(written: bytes) -> tuple[bytes, int]:
+    return b"", 0
+
+
+def _chunk(kind: bytes, payload: bytes) -> bytes:
+    return kind + struct.pack("<I", len(payload)) + payload + bytes(len(payload) % 2)
