@@ -22,9 +22,11 @@ _OUT_OF_MEMORY_PHRASES = (
     "bad_alloc",
     "failed to map segment",
     "cannot map zero-fill pages",
+    "can't start new thread",
+    "error creating thread",
 )
 """What the allocators of CUDA and MPS, of the CPU on Linux, the C library, the CPU on Windows, and
-oneDNN say, and the loader of shared libraries."""
+oneDNN say; the loader of shared libraries; Python and GLib, where a thread's stack has no room."""
 
 
 def free_memory_bytes(root: Path = _ROOT) -> int | None:
@@ -58,9 +60,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    text = str(error).lower()
-    is_of_a_library = isinstance(error, (RuntimeError, ImportError))
-    return is_of_a_library and any(phrase in text for phrase in _OUT_OF_MEMORY_PHRASES)
+    return isinstance(error, (RuntimeError, ImportError)) and is_about_memory(str(error))
+
+
+def is_about_memory(message: str) -> bool:
+    """Whether a library's message says that memory ran out."""
+    return any(phrase in message.lower() for phrase in _OUT_OF_MEMORY_PHRASES)
 
 
 def out_of_memory_text(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """The command in a process of its own: interruption, the log, and what leaves through pipes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,3 +109,58 @@ def test_upscaling_loads_no_compiler_and_nothing_else_that_is_slow(
     )
     assert "done" in done.stdout, done.stderr
     assert "slow: []" in done.stdout
+
+
+def ended_under_ulimit(
+    megabytes: int, weights: Path, photo: Path, output: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run ``escsr upscale`` in a shell that limits the addresses of its processes."""
+    command = [sys.executable, "-m", "escsr", "upscale", "-n", weights, photo, "-o", output]
+    return subprocess.run(
+        ["sh", "-c", f'ulimit -v {megabytes * 1000}; exec "$@"', "sh", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process as Linux does")
+def test_too_little_memory_to_load_torch_is_one_line(
+    weights: Path, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """What ran out, by which limit, and no traceback: 400 MB do not even hold PyTorch's code."""
+    done = ended_under_ulimit(400, weights, make_picture("in/a.png"), tmp_path / "out/a.png")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: Memory ran out (")
+    assert "may take 410 MB (ulimit -v)" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process as Linux does")
+def test_too_little_memory_for_an_image_is_one_line_and_no_file(
+    weights: Path, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """60 MB are left when PyTorch is loaded: less than any tile needs, so the work never begins."""
+    program = (
+        "import resource, sys\n"
+        "from escsr.cli import upscale_run\n"
+        "from escsr.cli.app import app\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))\n"
+        "app(sys.argv[1:])\n"
+    )
+    photo, output = make_picture("in/a.png"), tmp_path / "out" / "a.png"
+    command = ["upscale", "-n", str(weights), str(photo), "-o", str(output)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.search(r"a\.png: FAILED: .*(memory|thread)", done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    assert names_in(tmp_path / "out") == []

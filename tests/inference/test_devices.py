@@ -1,5 +1,7 @@
 """Which device, which precision, how much memory."""
 
+import errno
+
 import pytest
 import torch
 
@@ -73,10 +75,13 @@ def test_an_unknown_precision_is_refused() -> None:
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
         RuntimeError("MPS backend out of memory (MPS allocated: 5.0 GB)"),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("can't start new thread"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
 def test_what_allocators_say_is_recognised(error: BaseException) -> None:
-    """CUDA, Python, the CPU on Linux and on Windows, MPS, C++."""
+    """CUDA, Python, the CPU on Linux and on Windows, MPS, C++; threads, libraries, the system."""
     assert is_out_of_memory(error)
 
 
@@ -87,7 +92,15 @@ def test_a_refused_allocation_is_recognised() -> None:
     assert is_out_of_memory(caught.value)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("size mismatch"), ValueError("out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("size mismatch"),
+        ValueError("out of memory"),
+        ImportError("No module named 'torch'"),
+        OSError(errno.ENOENT, "No such file"),
+    ],
+)
 def test_other_errors_are_none_of_memory(error: BaseException) -> None:
     """A mistake is not hidden by trying again."""
     assert not is_out_of_memory(error)

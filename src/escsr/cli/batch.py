@@ -13,6 +13,7 @@ from escsr.cli.results import FileResult
 from escsr.errors import EscsrError
 from escsr.inference.file_job import UpscaleReport
 from escsr.inference.pipeline import FileOutcome, FileWatch
+from escsr.machine import is_out_of_memory, out_of_memory_text
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,9 @@ def _result(job: Job, outcome: FileOutcome) -> FileResult:
         return job.result("done", seconds=outcome.seconds, report=outcome.report)
     if isinstance(error, EscsrError):
         return job.result("failed", error=printable(error), seconds=outcome.seconds)
+    if is_out_of_memory(error):
+        text = printable(out_of_memory_text(error))
+        return job.result("failed", error=text, seconds=outcome.seconds)
     # A defect of ours or of a library: this file's failure, but not the collection's.
     logger.debug("Unexpected error", exc_info=error)
     text = f"unexpected {type(error).__name__}: {printable(error)} (--verbose shows where)"

@@ -27,6 +27,7 @@ from escsr.images.formats import (
 from escsr.images.jpeg_flaws import without_harmless_flaws
 from escsr.images.metadata import VipsImage, integer_field, read_blocks
 from escsr.images.tiff_tags import ExtraSample, TagFormatError, TiffFacts, read_tiff_facts
+from escsr.machine import is_about_memory
 
 logger = logging.getLogger(__name__)
 
@@ -333,6 +334,11 @@ def _several(path: Path, form: FormatName, frames: int) -> ImageReadError:
 
 
 def _unreadable(path: Path, form: FormatName, error: pyvips.Error) -> ImageReadError:
+    if is_about_memory(str(error)):
+        return ImageReadError(
+            f"{path} could not be read, since memory ran out: {_first_line(error)}. Free memory, "
+            "or raise the limit on it."
+        )
     return ImageReadError(
         f"{path} is a {form} file that is truncated, damaged or of a kind this libvips cannot "
         f"decode: {_first_line(error)}. Get the file again, or convert it."

@@ -30,6 +30,8 @@ AUTO_SHARE = 0.25
 _MODEST_BYTES = 256 * _MIB
 _MODEST_SHARE = 0.5
 """Where memory is short, the share is larger, up to this amount."""
+SMALLER_TILES = "ask for smaller tiles (--tile, --overlap), whose seams may show"
+"""What a user may do who is short of memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,9 +180,8 @@ def plan_tiles(
     ]
     chosen = _first_that_fits(plans, workload, room, tile)
     if chosen is None:
-        advice = "ask for smaller tiles (--tile, --overlap), whose seams may show"
         needed_bytes = min(plan.peak_memory_bytes for plan in plans)
-        raise room.refusal(workload, cost, needed_bytes=needed_bytes, advice=advice)
+        raise room.refusal(workload, cost, needed_bytes=needed_bytes, advice=SMALLER_TILES)
     _tell_if_smaller(tile, chosen.tile_pixels, longest)
     return chosen
 

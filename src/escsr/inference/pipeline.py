@@ -16,6 +16,7 @@ from typing import Protocol
 from escsr.images.writer import ImageWriter
 from escsr.inference.enlarger import Enlarger
 from escsr.inference.file_job import CheckedFile, FileJob, LoadedFile, UpscaleReport
+from escsr.machine import free_memory_bytes
 
 READ_AHEAD_BYTES = 2**26
 """Sources larger than this are read when their turn comes, so that memory holds only one."""
@@ -23,6 +24,8 @@ WRITE_BEHIND_BYTES = 2**26
 """Results that may wait for their encoders; one of any size may."""
 WRITE_BEHIND_FILES = 16
 """As many files may wait for theirs: each holds an open file and a thread."""
+LEAST_TO_OVERLAP_BYTES = 2**29
+"""With less memory at hand, one file after another: no plan counts what others hold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,8 +62,8 @@ def run_files(
     """Enlarge files; what goes wrong with one is its own outcome and no other's.
 
     Args:
-        enlarger: the networks. Where its memory is limited, nothing overlaps: the plan of one file
-            does not count what is held for the others.
+        enlarger: the networks. Where its memory is limited or little is free, nothing overlaps: the
+            plan of one file does not count what is held for the others.
         jobs: the files; no output may be another's input.
         watch: told of each.
         overlap: whether to read and write while the network works.
@@ -68,7 +71,9 @@ def run_files(
         BaseException: whatever interrupts the run, such as KeyboardInterrupt, after unfinished
             outputs are removed and ``watch`` was told of those that are finished.
     """
-    if overlap and enlarger.settings.memory_limit_bytes is None:
+    free_bytes = free_memory_bytes()
+    is_tight = free_bytes is not None and free_bytes < LEAST_TO_OVERLAP_BYTES
+    if overlap and not is_tight and enlarger.settings.memory_limit_bytes is None:
         _OverlappingRun(enlarger, jobs, watch).run()
         return
     for index, job in enumerate(jobs):

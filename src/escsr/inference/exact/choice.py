@@ -5,7 +5,7 @@ import torch
 from escsr.errors import ConfigurationError, DeviceMemoryError, DiskSpaceError
 from escsr.inference.engine import Engine
 from escsr.inference.exact.plan import ExactPlan, plan_exactly
-from escsr.inference.memory import Room, TileChoice, TilePlan, Workload
+from escsr.inference.memory import SMALLER_TILES, Room, TileChoice, TilePlan, Workload
 from escsr.inference.network_cost import NetworkCost
 
 
@@ -69,16 +69,14 @@ def choose_pass(
             room=room,
         )
     except DeviceMemoryError as error:
-        if isinstance(tiles, DeviceMemoryError):
-            raise _needing_less(tiles, error) from None
-        raise
+        if exact or not isinstance(tiles, DeviceMemoryError):
+            raise
+        # Of both ways the one that needs less, but in the words of what was asked for.
+        least = min(tiles.needed_bytes or 0, error.needed_bytes or 0)
+        raise room.refusal(workload, cost, needed_bytes=least, advice=SMALLER_TILES) from None
     except DiskSpaceError as error:
         if exact or not isinstance(tiles, DeviceMemoryError):
             raise
         raise DeviceMemoryError(
             f"{tiles} Layer by layer it would do, but: {error}", needed_bytes=tiles.needed_bytes
         ) from error
-
-
-def _needing_less(*refusals: DeviceMemoryError) -> DeviceMemoryError:
-    return min(refusals, key=lambda refusal: refusal.needed_bytes or 0)
