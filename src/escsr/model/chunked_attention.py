@@ -1,4 +1,4 @@
-"""Attention for training on a CPU: exact, in pieces that stay in the cache, safe in bfloat16.
+"""Attention for training on a CPU: exact, in pieces that stay in the cache, in float32 at least.
 
 PyTorch's own fused attention has no gradient for an additive bias on a CPU; it falls back to
 storing the scores of all windows several times. Here a few windows at a time go through all steps.
@@ -28,6 +28,9 @@ def attend_in_chunks(
 ) -> WindowTokens:
     """``softmax(scale q k^T + bias) v``, a few windows at a time, keys and values ``centred``.
 
+    Half precision is widened first: scores, probabilities and all gradients are computed in float32
+    at least.
+
     Args:
         q_BNTD: (windows, N, T, D).
         k_BNTD: likewise, of the same dtype.
@@ -37,15 +40,16 @@ def attend_in_chunks(
     Returns:
         (windows, N, T, E), of the dtype given, also under autocast.
     """
+    dtype = torch.promote_types(q_BNTD.dtype, torch.float32)
     with torch.autocast(q_BNTD.device.type, enabled=False):
-        k_BNTD, v_BNTD, mean_value = centred(k_BNTD, v_BNTD)
+        k, v, mean_value = centred(k_BNTD.to(dtype), v_BNTD.to(dtype))
         attended = _apply(
-            (q_BNTD * scale).contiguous(),
-            k_BNTD.contiguous(),
-            v_BNTD.contiguous(),
-            None if bias_NTT is None else bias_NTT.to(q_BNTD.dtype),
+            (q_BNTD.to(dtype) * scale).contiguous(),
+            k.contiguous(),
+            v.contiguous(),
+            None if bias_NTT is None else bias_NTT.to(dtype),
         )
-        return attended + mean_value
+        return (attended + mean_value).to(q_BNTD.dtype)
 
 
 def centred(k_BNTD: WindowTokens, v_BNTD: WindowTokens) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,8 +58,7 @@ def centred(k_BNTD: WindowTokens, v_BNTD: WindowTokens) -> tuple[Tensor, Tensor,
     The first moves all scores of a row alike, and the mean value is added to the result again: the
     function is the same. Its gradient, however, is a difference of nearly equal numbers where
     attention is nearly uniform, and centring takes what they share away *before* they are
-    rounded. Without it bfloat16's rounding was up to 1000 times the gradient
-    (tests/training/test_precision.py).
+    rounded. Without it bfloat16's rounding was up to 1000 times the gradient.
 
     Returns:
         Keys and values, (windows, N, T, D), and the mean value, (windows, N, 1, D).
@@ -86,9 +89,8 @@ class _ChunkedAttention(torch.autograd.Function):
         q, k, v, bias, attended, *kept = ctx.saved_tensors
         gradient = gradient.contiguous()
         q_gradient, k_gradient, v_gradient = (torch.empty_like(part) for part in (q, k, v))
-        exact = torch.promote_types(q.dtype, torch.float32)
-        bias_gradient = None if bias is None else torch.zeros_like(bias, dtype=exact)
-        shared = (gradient.to(exact) * attended).sum(-1, keepdim=True).to(q.dtype)
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
+        shared = (gradient * attended).sum(-1, keepdim=True)
         for number, piece in enumerate(_pieces(q)):
             probabilities = kept[number] if kept else _probabilities(q[piece], k[piece], bias)
             v_gradient[piece] = probabilities.transpose(-2, -1) @ gradient[piece]
@@ -98,7 +100,7 @@ class _ChunkedAttention(torch.autograd.Function):
                 bias_gradient += scores.sum(0)
             q_gradient[piece] = scores @ k[piece]
             k_gradient[piece] = scores.transpose(-2, -1) @ q[piece]
-        return q_gradient, k_gradient, v_gradient, _like(bias_gradient, bias)
+        return q_gradient, k_gradient, v_gradient, bias_gradient
 
 
 def _apply(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -124,8 +126,3 @@ def _pieces(q_BNTD: Tensor) -> list[slice]:
 def _probabilities(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     scores = q @ k.transpose(-2, -1)
     return (scores if bias is None else scores.add_(bias)).softmax(dim=-1)
-
-
-def _like(gradient: Tensor | None, given: Tensor | None) -> Tensor | None:
-    """A gradient in the dtype of what it is the gradient of; None where there is neither."""
-    return None if gradient is None or given is None else gradient.to(given.dtype)

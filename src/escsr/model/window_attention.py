@@ -53,13 +53,12 @@ class WindowAttention(nn.Module):
         ``gate`` takes the place of what the own gate makes of the features, where more of their
         surroundings was known.
 
-        On a CPU autocast is left out, but by the chunked back-end. The gradient of a score is a
-        difference of nearly equal numbers, and there bfloat16 stores them in between: its rounding
-        was up to 1000 times the gradient, and training got worse with every step
-        (tests/training/test_precision.py).
+        On a CPU autocast is left out: projections and attention compute in float32. The gradient of
+        a score is a difference of nearly equal numbers, which bfloat16 would store in between: the
+        error of the features' gradient was 1000 times what rounding the features makes
+        (tests/training/test_precision.py, docs/decisions/0001).
         """
-        on_cpu = features.device.type == "cpu"
-        if on_cpu and torch.is_autocast_enabled("cpu") and self.backend != "chunked":
+        if features.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return self._mix(features.float(), gate)
         return self._mix(features, gate)
