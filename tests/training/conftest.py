@@ -1,9 +1,11 @@
 """Photographs of our own making, and the smallest recipe that trains."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import check_recipe
@@ -27,3 +29,15 @@ def recipe() -> Recipe:
 def photographs(tmp_path: Path) -> Path:
     """A folder of six pictures of mixed sizes."""
     return write_pictures(tmp_path / "photographs")
+
+
+@pytest.fixture
+def exact_fabric() -> Iterator[Fabric]:
+    """Of steps in float64, which differ by no more than 1e-9 where sums have another order.
+
+    In float32 a sum's rounding may turn a leaky ReLU around, which moves a gradient by more than
+    any rounding does; which one turns depends on the processor.
+    """
+    torch.set_default_dtype(torch.float64)
+    yield Fabric(accelerator="cpu", devices=1, precision="64-true")
+    torch.set_default_dtype(torch.float32)

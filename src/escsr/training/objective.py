@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from escsr.errors import ConfigurationError
+from escsr.model.autocast import at_least_float32
 from escsr.shapes import ImageBatch
 from escsr.training.adversarial.gan_losses import generator_loss
 from escsr.training.adversarial.perceptual import PerceptualLoss
@@ -62,9 +63,9 @@ class Objective:
                 [-1, 1] for a ``QueryBatch``; half precision is widened first.
             batch: what it was made from and is compared with, on the device.
         Returns:
-            (terms,), float32.
+            (terms,), float32 at least.
         """
-        sr_batch = sr_batch.float()
+        sr_batch = at_least_float32(sr_batch)
         terms = [
             weight * distance(sr_batch, batch.target)
             for weight, distance in self._pixel_terms.values()

@@ -4,6 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from escsr.training.adversarial.adversary import Adversary
 from escsr.training.adversarial.perceptual import PerceptualLoss, VGG19Features
 from escsr.training.adversarial.perceptual_weights import load_vgg19
@@ -33,13 +35,14 @@ def adversary_of(state: TrainingState) -> Adversary:
 
 
 def perceptual_of(recipe: Recipe) -> PerceptualLoss:
-    """The recipe's, on random weights."""
-    return PerceptualLoss(_random_vgg19(recipe.seed), recipe.perceptual.layers)
+    """The recipe's, on random weights, of torch's default dtype."""
+    features = _random_vgg19(recipe.seed, torch.get_default_dtype())
+    return PerceptualLoss(features, recipe.perceptual.layers)
 
 
 @cache
-def _random_vgg19(seed: int) -> VGG19Features:
-    return load_vgg19("random", seed=seed)
+def _random_vgg19(seed: int, dtype: torch.dtype) -> VGG19Features:
+    return load_vgg19("random", seed=seed).to(dtype)
 
 
 def train(

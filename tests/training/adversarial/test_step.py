@@ -62,6 +62,11 @@ def networks_of(state: TrainingState) -> tuple[nn.Module, nn.Module]:
     return state.network, adversary_of(state).discriminator
 
 
+def in_float64(batch: TrainingBatch) -> TrainingBatch:
+    """The batch, widened."""
+    return TrainingBatch(batch.lr_image.double(), batch.target.double(), batch.real.double())
+
+
 def assert_near(one: Tensor, other: Tensor, *, error: float) -> None:
     """By the norm of the difference; Adam's first step shows the sign of rounding, too."""
     assert float((one - other).norm() / other.norm()) < error
@@ -69,16 +74,15 @@ def assert_near(one: Tensor, other: Tensor, *, error: float) -> None:
 
 @pytest.mark.parametrize("kind", ["vanilla", "lsgan", "hinge"])
 def test_each_network_gets_the_gradient_of_its_own_loss(
-    recipe: Recipe, batch: TrainingBatch, kind: GanKind
+    recipe: Recipe, batch: TrainingBatch, exact_fabric: Fabric, kind: GanKind
 ) -> None:
     """Written again by the formulas, from the weights before the step.
 
     The network learns from L1 + perceptual + 0.1 GAN against the target; the discriminator from
     what is real and from the results before the network's step, and from nothing else.
     """
-    recipe = changed(recipe, gan={"kind": kind})
-    before = start_state(recipe)
-    network, discriminator = networks_of(before)
+    recipe, batch = changed(recipe, gan={"kind": kind}), in_float64(batch)
+    network, discriminator = networks_of(start_state(recipe))
     sr_batch = network(batch.lr_image)
     terms = {
         "l1": l1_loss(sr_batch, batch.target),
@@ -93,30 +97,31 @@ def test_each_network_gets_the_gradient_of_its_own_loss(
     }
     sum(own_terms.values(), torch.zeros(())).backward()
 
-    state, (losses,) = step_on(recipe, batch)
+    state, (losses,) = step_on(recipe, batch, fabric=exact_fabric)
     expected = {name: float(term.detach()) for name, term in (terms | own_terms).items()}
-    assert losses.pop("loss") == pytest.approx(sum(list(expected.values())[:3]), rel=1e-5)
-    assert losses == pytest.approx(expected, rel=1e-5)
+    assert losses.pop("loss") == pytest.approx(sum(list(expected.values())[:3]))
+    assert losses == pytest.approx(expected)
     pairs = zip(
         gradients_of(networks_of(state)), gradients_of((network, discriminator)), strict=True
     )
     for gradient, by_hand in pairs:
-        assert_near(gradient, by_hand, error=1e-4)
+        assert_near(gradient, by_hand, error=1e-9)
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch_against_a_discriminator(
-    recipe: Recipe, batch: TrainingBatch
+    recipe: Recipe, batch: TrainingBatch, exact_fabric: Fabric
 ) -> None:
     """Gradients, losses and singular vectors are those of one pass, but for the order of sums."""
-    whole, (losses,) = step_on(recipe, batch)
-    parts, (parts_losses,) = step_on(changed(recipe, optimizer={"micro_batches": 4}), batch)
-    assert parts_losses == pytest.approx(losses, rel=1e-5)
+    batch, divided = in_float64(batch), changed(recipe, optimizer={"micro_batches": 4})
+    whole, (losses,) = step_on(recipe, batch, fabric=exact_fabric)
+    parts, (parts_losses,) = step_on(divided, batch, fabric=exact_fabric)
+    assert parts_losses == pytest.approx(losses)
     pairs = zip(gradients_of(networks_of(parts)), gradients_of(networks_of(whole)), strict=True)
     for gradient, expected in pairs:
-        assert_near(gradient, expected, error=1e-4)
+        assert_near(gradient, expected, error=1e-9)
     buffers = dict(adversary_of(parts).discriminator.named_buffers())
     for name, vector in adversary_of(whole).discriminator.named_buffers():
-        torch.testing.assert_close(buffers[name], vector, rtol=0, atol=1e-3)
+        torch.testing.assert_close(buffers[name], vector, rtol=0, atol=1e-9)
 
 
 def test_the_first_step_moves_both_networks_by_their_rates(

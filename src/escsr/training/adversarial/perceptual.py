@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from escsr.model.autocast import at_least_float32
 from escsr.shapes import ImageBatch
 
 _STAGES = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
@@ -57,13 +58,13 @@ class PerceptualLoss(nn.Module):
                 has a weight.
             target_batch: the same shape; takes no gradient.
         Returns:
-            A scalar, float32.
+            A scalar, float32 at least.
         """
         with torch.no_grad():
             targets = self._see(target_batch)
         results = self._see(sr_batch)
         distances = [
-            weight * F.l1_loss(results[name].float(), targets[name].float())
+            weight * F.l1_loss(at_least_float32(results[name]), at_least_float32(targets[name]))
             for name, weight in self._layer_weights.items()
         ]
         return torch.stack(distances).sum()
