@@ -24,6 +24,7 @@ PUBLIC_NAMES = [
     "ImageValueError",
     "ImageWriteError",
     "MissingExtraError",
+    "NothingToEnlargeError",
     "OutputExistsError",
     "RecipeError",
     "TrainingError",

@@ -11,6 +11,7 @@ Each message says what came, what is allowed, and what to do::
     │   ├── ImageWriteError               the result cannot be stored: folder, permission, disk full
     │   ├── ImageFormatError              the output format cannot hold the result
     │   ├── ImageSizeError (ValueError)   too small, too large, not a multiple
+    │   │   └── NothingToEnlargeError     the image has the size that was asked for, or more
     │   └── ImageValueError (ValueError)  an array or tensor of the wrong dtype, shape or range
     ├── OutputExistsError                 would overwrite a file without being asked to
     ├── DeviceMemoryError                 the smallest tile does not fit; how much is needed
@@ -55,6 +56,10 @@ class ImageFormatError(ImageError):
 
 class ImageSizeError(ImageError, ValueError):
     """An image is too small, too large, or not the multiple that is needed."""
+
+
+class NothingToEnlargeError(ImageSizeError):
+    """An image is as large already as the size that was asked for, or larger."""
 
 
 class ImageValueError(ImageError, ValueError):

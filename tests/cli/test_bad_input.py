@@ -168,13 +168,19 @@ def test_an_absurd_size_is_refused_until_the_limit_is_raised(
     assert upscale(photo, "--max-megapixels", "0.0012").exit_code == 0
 
 
-def test_a_size_that_would_shrink_one_file_fails_that_file_alone(
+def test_what_is_large_enough_already_is_skipped_unless_its_result_was_named(
     upscale: Escsr, make_picture: MakePicture, tmp_path: Path
 ) -> None:
-    """Whether a width enlarges depends on the file."""
+    """Whether a width enlarges depends on the file; a size that shrinks one side alone fails."""
     make_picture("in/small.png", width=20)
     make_picture("in/wide.png", width=60)
     result = upscale(tmp_path / "in", "--width", "40", "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert "nothing to enlarge" in result.stderr
+    assert result.exit_code == 0
+    assert "wide.png: skipped, nothing to enlarge: it has 60x16 pixels already" in result.stdout
     assert names_in(tmp_path / "out") == ["small.png"]
+    named = upscale(tmp_path / "in/wide.png", "--width", "40", "-o", tmp_path / "wide.png")
+    assert named.exit_code == 1
+    assert "nothing to enlarge" in named.stderr
+    both = upscale(tmp_path / "in", "--width", "40", "--height", "40", "-o", tmp_path / "square")
+    assert both.exit_code == 1
+    assert names_in(tmp_path / "square") == ["small.png"]

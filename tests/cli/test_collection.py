@@ -22,8 +22,8 @@ def make_files(folder: Path, *names: str) -> None:
 
 def names_found(*texts: str | Path, recursive: bool = False) -> list[str]:
     """The names behind some arguments."""
-    files, _ = collect_inputs([str(text) for text in texts], suffixes=SUFFIXES, recursive=recursive)
-    return [file.path.name for file in files]
+    found = collect_inputs([str(text) for text in texts], suffixes=SUFFIXES, recursive=recursive)
+    return [file.path.name for file in found.files]
 
 
 def test_a_folder_gives_its_images_in_order_and_nothing_else(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_folder_gives_its_images_in_order_and_nothing_else(tmp_path: Path) -> 
 def test_recursion_remembers_the_folders_below(tmp_path: Path) -> None:
     """The structure below a named folder is known, so that the output can repeat it."""
     make_files(tmp_path, "a.jpg", "x/b.jpg", "x/y/c.jpg", ".hidden/d.jpg")
-    files, _ = collect_inputs([str(tmp_path)], suffixes=SUFFIXES, recursive=True)
+    files = collect_inputs([str(tmp_path)], suffixes=SUFFIXES, recursive=True).files
     assert [(f.subfolder.as_posix(), f.path.name) for f in files] == [
         (".", "a.jpg"),
         ("x", "b.jpg"),
@@ -46,10 +46,16 @@ def test_recursion_remembers_the_folders_below(tmp_path: Path) -> None:
 def test_recursion_leaves_the_output_folder_out(tmp_path: Path) -> None:
     """An output folder within the input folder does not become input of the next run."""
     make_files(tmp_path, "a.jpg", "big/a.jpg", "more/b.jpg")
-    files, _ = collect_inputs(
-        [str(tmp_path)], suffixes=SUFFIXES, recursive=True, excluded_folder=tmp_path / "big"
+    for text in (str(tmp_path), f"{tmp_path}/**/*.jpg", f"{tmp_path}/*/*.jpg"):
+        found = collect_inputs(
+            [text], suffixes=SUFFIXES, recursive=True, excluded_folder=tmp_path / "big"
+        )
+        assert [f.path.name for f in found.files][-2:] == ["a.jpg", "b.jpg"][-len(found.files) :]
+    # Whoever searches the output folder itself means it.
+    inside = collect_inputs(
+        [f"{tmp_path}/big/*.jpg"], suffixes=SUFFIXES, excluded_folder=tmp_path / "big"
     )
-    assert [f.path.name for f in files] == ["a.jpg", "b.jpg"]
+    assert [f.path.name for f in inside.files] == ["a.jpg"]
 
 
 def test_globs_are_opened_where_the_shell_did_not(tmp_path: Path) -> None:
@@ -84,27 +90,77 @@ def test_unicode_names_are_found_by_name_folder_and_glob(tmp_path: Path) -> None
         assert names_found(argument) == ["写真 é😀.jpg"]
 
 
-def test_a_file_that_is_meant_twice_is_taken_once(tmp_path: Path) -> None:
-    """By name, by another spelling, by its folder and by a link: one file; naming it counts."""
-    make_files(tmp_path, "a.jpg", "x/b.jpg")
-    (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
-    files, _ = collect_inputs(
-        [str(tmp_path), f"{tmp_path}/x/../a.jpg", f"{tmp_path}/a*.jpg"], suffixes=SUFFIXES
-    )
+def test_a_name_that_is_meant_twice_is_taken_once(tmp_path: Path) -> None:
+    """By name, by another spelling, by its folder, by a link to that: naming it counts."""
+    make_files(tmp_path, "in/a.jpg", "in/x/b.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "in", target_is_directory=True)
+    texts = [f"{tmp_path}/in", f"{tmp_path}/in/x/../a.jpg", f"{tmp_path}/link/a*.jpg"]
+    files = collect_inputs(texts, suffixes=SUFFIXES).files
     assert [(path_identity(f.path), f.is_named) for f in files] == [
-        (path_identity(tmp_path / "a.jpg"), True)
+        (path_identity(tmp_path / "in/a.jpg"), True)
     ]
 
 
+def test_two_names_of_one_file_are_two_inputs(tmp_path: Path) -> None:
+    """Links into a store of files, as git-annex makes them, and hard links: each has its name."""
+    make_files(tmp_path, "store/blob.jpg", "in/first.jpg")
+    (tmp_path / "in/cover.jpg").symlink_to(tmp_path / "store/blob.jpg")
+    (tmp_path / "in/page1.jpg").symlink_to("../store/blob.jpg")
+    (tmp_path / "in/same.jpg").hardlink_to(tmp_path / "in/first.jpg")
+    names = ["cover.jpg", "first.jpg", "page1.jpg", "same.jpg"]
+    assert names_found(tmp_path / "in") == names
+    assert names_found(tmp_path / "in/*.jpg") == names
+
+
+def test_what_is_not_read_in_a_folder_has_a_word_each(tmp_path: Path) -> None:
+    """Kinds of images that are not read, pipes, links to folders; text is counted."""
+    make_files(tmp_path, "in/a.jpg", "in/b.BMP", "in/c.jxl", "in/notes.txt", "in/e", "real/d.jpg")
+    os.mkfifo(tmp_path / "in/pipe.jpg")
+    (tmp_path / "in/more").symlink_to(tmp_path / "real", target_is_directory=True)
+    found = collect_inputs([f"{tmp_path}/in"], suffixes=SUFFIXES, recursive=True)
+    assert [f.path.name for f in found.files] == ["a.jpg"]
+    assert {entry.path.name: entry.reason.split(",")[0] for entry in found.left_out} == {
+        "b.BMP": "BMP is not read; convert it to PNG",
+        "c.jxl": "JPEG XL is not read; convert it to PNG",
+        "pipe.jpg": "a named pipe",
+        "more": "a link to a folder",
+    }
+    assert not any(entry.is_failure for entry in found.left_out)
+    assert found.num_other_files == 2
+
+
+def test_a_folder_below_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
+    """The images beside it are found; there may be some in it."""
+    make_files(tmp_path, "in/a.jpg", "in/closed/b.jpg")
+    tmp_path.chmod(0o755)
+    tmp_path.parent.chmod(0o755)
+    tmp_path.parent.parent.chmod(0o755)
+    (tmp_path / "in/closed").chmod(0)
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)
+    try:
+        found = collect_inputs([f"{tmp_path}/in"], suffixes=SUFFIXES, recursive=True)
+        alone = collect_inputs([f"{tmp_path}/in/closed"], suffixes=SUFFIXES)
+    finally:
+        os.seteuid(user)
+        (tmp_path / "in/closed").chmod(0o755)
+    assert [f.path.name for f in found.files] == ["a.jpg"]
+    assert [(e.path.name, e.is_failure) for e in found.left_out] == [("closed", True)]
+    assert "cannot be read: Permission denied" in found.left_out[0].reason
+    assert "cannot be read: Permission denied" in alone.missing[0].reason
+
+
 def test_what_leads_to_no_image_is_told_with_its_reason(tmp_path: Path) -> None:
-    """A missing file, an empty folder, a pattern without a match, and the empty word."""
-    make_files(tmp_path, "notes.txt")
+    """A missing file, a folder and a pattern without images, and the empty word."""
+    make_files(tmp_path, "notes.txt", "old/a.bmp", "old/b.bmp")
     texts = [f"{tmp_path}/gone.jpg", str(tmp_path), f"{tmp_path}/*.png", "", "x" * 5000]
-    files, missing = collect_inputs(texts, suffixes=SUFFIXES)
-    assert files == []
-    assert [m.text for m in missing] == texts
+    texts.append(f"{tmp_path}/old/*")
+    found = collect_inputs(texts, suffixes=SUFFIXES)
+    assert found.files == []
+    assert [m.text for m in found.missing] == texts
     said = ["no such file", "no image in this folder", "matches this pattern", "no such", "no such"]
-    assert all(word in m.reason for word, m in zip(said, missing, strict=True))
+    said.append("does not read (2 BMP)")
+    assert all(word in m.reason for word, m in zip(said, found.missing, strict=True))
 
 
 def test_the_tilde_is_opened_where_the_shell_did_not(
@@ -118,11 +174,11 @@ def test_the_tilde_is_opened_where_the_shell_did_not(
 
 
 def test_only_one_named_file_is_no_collection(tmp_path: Path) -> None:
-    """A folder is a collection even with one file; so are two arguments."""
+    """A folder or a pattern is a collection even with one file; so are two arguments."""
     make_files(tmp_path, "a.jpg")
     one = [InputFile(path=tmp_path / "a.jpg")]
     assert not is_collection([str(tmp_path / "a.jpg")], one)
-    assert not is_collection([str(tmp_path / "*.jpg")], one)
+    assert is_collection([str(tmp_path / "*.jpg")], one)
     assert is_collection([str(tmp_path)], one)
     assert is_collection([str(tmp_path / "a.jpg"), "gone.jpg"], one)
 
@@ -138,10 +194,10 @@ def test_any_file_is_found_by_its_name(stem: str, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("any")
     path = folder / f"{stem}.jpg"
     path.touch()
-    files, missing = collect_inputs([str(path)], suffixes=SUFFIXES)
-    assert [f.path for f in files] == [path]
-    assert not missing
-    assert [f.path for f in collect_inputs([str(folder)], suffixes=SUFFIXES)[0]] == [path]
+    found = collect_inputs([str(path)], suffixes=SUFFIXES)
+    assert [f.path for f in found.files] == [path]
+    assert not found.missing
+    assert [f.path for f in collect_inputs([str(folder)], suffixes=SUFFIXES).files] == [path]
 
 
 def test_a_name_that_is_no_text_is_found(tmp_path: Path) -> None:

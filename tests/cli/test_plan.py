@@ -6,6 +6,7 @@ from escsr.cli.collection import InputFile
 from escsr.cli.destination import Destination
 from escsr.cli.options import Existing
 from escsr.cli.plan import Job, PlanRules, plan_jobs
+from escsr.cli.results import FileResult
 
 from .conftest import MakePicture
 
@@ -33,17 +34,59 @@ def test_every_input_has_one_entry_in_order(make_picture: MakePicture, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_two_spellings_of_one_output_clash(make_picture: MakePicture, tmp_path: Path) -> None:
-    """A link to a folder leads to the same file."""
-    make_picture("real/a.png")
-    make_picture("real/a.jpg")
-    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
-    files = [
-        InputFile(path=tmp_path / "real/a.png"),
-        InputFile(path=tmp_path / "link/a.jpg"),
-    ]
-    planned = plan_jobs(files, rules(Destination(image_suffix=".webp")))
-    assert [entry.status for entry in planned if not isinstance(entry, Job)] == ["failed"] * 2
+def outputs_of(planned: list[Job | FileResult], folder: Path) -> list[str]:
+    """Where jobs write, below a folder; all entries must be jobs."""
+    assert all(isinstance(entry, Job) for entry in planned), planned
+    return [e.output.relative_to(folder).as_posix() for e in planned if isinstance(e, Job)]
+
+
+def test_equal_names_of_several_folders_go_to_folders_of_their_own(
+    make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """Those that are alone keep the short way, and one within the other stays above it."""
+    names = ["in/1.png", "in/a/1.png", "in/b/1.png", "in/b/2.png"]
+    files = [InputFile(path=make_picture(name)) for name in names]
+    planned = plan_jobs(files, rules(Destination(folder=tmp_path / "out")))
+    assert outputs_of(planned, tmp_path / "out") == ["1.png", "a/1.png", "b/1.png", "2.png"]
+
+
+def test_equal_stems_keep_their_suffixes_where_the_format_changes(
+    make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """In an output folder and beside the inputs; a file of the format asked for keeps its name."""
+    files = [InputFile(path=make_picture(f"in/a.{suffix}")) for suffix in ("jpg", "png", "webp")]
+    planned = plan_jobs(files, rules(Destination(folder=tmp_path, image_suffix=".webp")))
+    assert outputs_of(planned, tmp_path) == ["a.jpg.webp", "a.png.webp", "a.webp"]
+    planned = plan_jobs(files, rules(Destination(image_suffix=".tif")))
+    assert outputs_of(planned, tmp_path / "in") == [f"a.{s}_x2.tif" for s in ("jpg", "png", "webp")]
+
+
+def test_two_inputs_of_one_output_fail_where_no_name_keeps_them_apart(
+    make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """Two outputs that are links to one file: neither is written."""
+    files = [InputFile(path=make_picture(f"in/{name}.png")) for name in "ab"]
+    (tmp_path / "out").mkdir()
+    for name in "ab":
+        (tmp_path / f"out/{name}.png").symlink_to(tmp_path / "same.png")
+    destination = Destination(folder=tmp_path / "out")
+    planned = plan_jobs(files, rules(destination, existing="overwrite"))
+    assert [e.error is not None and "2 inputs" in e.error for e in planned] == [True, True]  # pyright: ignore
+
+
+def test_results_of_another_size_are_left_out_where_they_were_come_across(
+    make_picture: MakePicture,
+) -> None:
+    """By name and size: of a factor, also a fraction, and of a size in pixels."""
+    names = {"a": (24, 16), "a_x3": (72, 48), "a_x1.5": (36, 24), "a_60x40": (60, 40)}
+    names |= {"a_x4": (24, 16), "b_x3": (72, 48), "a_30x20": (60, 40)}
+    paths = [make_picture(f"{n}.png", width=w, height=h) for n, (w, h) in names.items()]
+    found = [InputFile(path=path, is_named=False) for path in paths]
+    planned = plan_jobs(found, rules(Destination()))
+    skipped = [entry.input.stem for entry in planned if not isinstance(entry, Job)]
+    assert skipped == ["a_x3", "a_x1.5", "a_60x40"]
+    named = [InputFile(path=path) for path in paths[:2]]
+    assert all(isinstance(entry, Job) for entry in plan_jobs(named, rules(Destination())))
 
 
 def test_an_earlier_result_is_left_out_only_where_it_was_come_across(

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from escsr.cli.bars import bar_view
 from escsr.cli.collection import InputFile
 from escsr.cli.plan import Job
-from escsr.cli.progress import LineView, result_line, shown_run, summary_line
+from escsr.cli.progress import LineView, bar_view, result_line, shown_run, summary_line
 from escsr.cli.results import FileResult
 
 
@@ -19,6 +18,7 @@ def job_named(name: str) -> Job:
         input_size=(500, 500),
         output_size=(1000, 1000),
         note="written as PNG",
+        size_label="x2",
     )
 
 

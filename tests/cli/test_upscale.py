@@ -175,21 +175,20 @@ def test_the_input_is_never_the_output(upscale: Escsr, make_picture: MakePicture
     assert names_in(photo.parent) == ["a.png", "a_x2.png", "a_x2_x2.png"]
 
 
-def test_two_inputs_for_one_output_are_refused_and_the_rest_goes_on(
+def test_inputs_of_one_name_get_results_of_their_own(
     upscale: Escsr, make_picture: MakePicture, tmp_path: Path
 ) -> None:
-    """By another format, or by the same name in two folders; neither is written."""
+    """By another format, and by the same name in two folders; a second run finds them all."""
     make_picture("in/a.jpg")
     make_picture("in/a.png")
     make_picture("in/b.png")
-    result = upscale(tmp_path / "in", "--format", "png", "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert result.stderr.count("2 inputs would be written to") == 2
-    assert names_in(tmp_path / "out") == ["b.png"]
-    again = make_picture("in2/b.png")
-    result = upscale(tmp_path / "in/b.png", again, "-o", tmp_path / "out2")
-    assert result.exit_code == 1
-    assert not (tmp_path / "out2").exists()
+    arguments = [tmp_path / "in", make_picture("in2/b.png"), "--format", "png"]
+    result = upscale(*arguments, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert names_in(tmp_path / "out") == ["a.jpg.png", "a.png", "in/b.png", "in2/b.png"]
+    again = upscale(*arguments, "-o", tmp_path / "out", "--skip-existing")
+    assert again.exit_code == 0
+    assert "4 skipped." in again.stderr
 
 
 def test_a_format_that_is_only_read_becomes_png_and_it_is_said(

@@ -129,11 +129,12 @@ def _image_paths(texts: Sequence[str]) -> tuple[list[Path], list[str]]:
     from escsr.errors import ConfigurationError
     from escsr.images.formats import READABLE_SUFFIXES
 
-    files, missing = collect_inputs(texts, suffixes=READABLE_SUFFIXES)
-    failures = [f"{entry.text}: {entry.reason}" for entry in missing]
-    if not files:
+    found = collect_inputs(texts, suffixes=READABLE_SUFFIXES)
+    failures = [f"{entry.text}: {entry.reason}" for entry in found.missing]
+    failures += [f"{entry.path}: {entry.reason}" for entry in found.left_out if entry.is_failure]
+    if not found.files:
         raise ConfigurationError(f"There is no image to look at. {' '.join(failures)}")
-    return [file.path for file in files], failures
+    return [file.path for file in found.files], failures
 
 
 def _contenders(

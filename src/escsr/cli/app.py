@@ -12,6 +12,7 @@ from escsr.cli.exit_status import CommandGroup
 from escsr.cli.inspect import inspect_command
 from escsr.cli.log import VerboseOption, show_log
 from escsr.cli.models import models_command
+from escsr.cli.streams import open_missing_streams
 from escsr.cli.train import train_command
 from escsr.cli.upscale import UPSCALE_HELP, upscale_command
 from escsr.version import __version__
@@ -36,6 +37,7 @@ app.command("analyze")(analyze_command)
 
 def main() -> None:
     """Run the command line of this process, and exit with its status."""
+    open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is shown with escapes; it ends nothing.
         if reconfigure := getattr(stream, "reconfigure", None):

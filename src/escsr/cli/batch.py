@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from escsr.cli.exit_status import ALL_DONE, SOME_FAILED, printable
 from escsr.cli.interruption import interrupted_status
-from escsr.cli.plan import Job
+from escsr.cli.plan import Job, error_in_words
 from escsr.cli.progress import RunView
 from escsr.cli.results import FileResult
-from escsr.errors import EscsrError
+from escsr.errors import EscsrError, OutputExistsError
 from escsr.inference.file_job import UpscaleReport
 from escsr.inference.pipeline import FileOutcome, FileWatch
 from escsr.machine import is_out_of_memory, out_of_memory_text
@@ -45,6 +45,8 @@ def run_jobs(
     work: Work,
     view: RunView,
     on_report: Callable[[UpscaleReport], None],
+    *,
+    leaves_existing: bool = False,
 ) -> Outcome:
     """Do the jobs, and tell the view about each input.
 
@@ -53,11 +55,12 @@ def run_jobs(
         work: does the jobs.
         view: shows the run.
         on_report: told how each job was done.
+        leaves_existing: a result that another run made meanwhile is no failure.
     Returns:
         The results; after an interruption, the rest are marked as interrupted.
     """
     jobs = [entry for entry in planned if isinstance(entry, Job)]
-    told = _ToldInOrder(planned, jobs, view, on_report)
+    told = _ToldInOrder(planned, jobs, view, on_report, leaves_existing=leaves_existing)
     interruption = None
     try:
         told.tell_settled()
@@ -79,12 +82,15 @@ class _ToldInOrder:
         jobs: list[Job],
         view: RunView,
         on_report: Callable[[UpscaleReport], None],
+        *,
+        leaves_existing: bool,
     ) -> None:
         self.results: list[FileResult] = []
         self._planned = planned
         self._jobs = jobs
         self._view = view
         self._on_report = on_report
+        self._leaves_existing = leaves_existing
 
     def begin(self, index: int) -> None:
         """The network turns to a job."""
@@ -96,7 +102,11 @@ class _ToldInOrder:
 
     def end(self, index: int, outcome: FileOutcome) -> None:
         """A job is settled, and with it the inputs behind it that need none."""
-        self._tell(_result(self._jobs[index], outcome))
+        job = self._jobs[index]
+        if self._leaves_existing and isinstance(outcome.error, OutputExistsError):
+            self._tell(replace(job, note="another run made it meanwhile").result("skipped"))
+        else:
+            self._tell(_result(job, outcome))
         if outcome.report is not None:
             self._on_report(outcome.report)
         self.tell_settled()
@@ -118,11 +128,13 @@ def _result(job: Job, outcome: FileOutcome) -> FileResult:
     if error is None:
         return job.result("done", seconds=outcome.seconds, report=outcome.report)
     if isinstance(error, EscsrError):
-        return job.result("failed", error=printable(error), seconds=outcome.seconds)
+        text = error_in_words(error, job.file)
+        return job.result("failed", error=text, seconds=outcome.seconds)
     if is_out_of_memory(error):
         text = printable(out_of_memory_text(error))
         return job.result("failed", error=text, seconds=outcome.seconds)
     # A defect of ours or of a library: this file's failure, but not the collection's.
     logger.debug("Unexpected error", exc_info=error)
-    text = f"unexpected {type(error).__name__}: {printable(error)} (--verbose shows where)"
+    words = error_in_words(error, job.file)
+    text = f"unexpected {type(error).__name__}: {words} (--verbose shows where)"
     return job.result("failed", error=text, seconds=outcome.seconds)

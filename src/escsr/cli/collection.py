@@ -1,10 +1,15 @@
-"""From what the user typed to the list of image files: files, folders and globs."""
+"""From what the user typed to the list of image files: files, folders, patterns and pipes."""
 
 import glob
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from escsr.cli.streams import is_stream
+from escsr.images.formats import UNREAD_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +20,33 @@ class InputFile:
     """Where it is, as the user would write it."""
 
     subfolder: Path = Path()
-    """Its folder below the folder that was named; kept below the output folder."""
+    """Its folder below the folder, or the fixed part of the pattern, that was given; kept below
+    the output folder."""
 
     is_named: bool = True
-    """The user wrote this very file; otherwise it was found in a folder or by a glob."""
+    """The user wrote this very file; otherwise it was found in a folder or by a pattern."""
+
+    stream: str | None = None
+    """What was typed for a pipe, of which ``path`` is a copy once it is read; None for a file."""
+
+    @property
+    def shown(self) -> Path:
+        """What the user knows it by."""
+        return self.path if self.stream is None else Path(self.stream)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Something that was found in a folder or by a pattern, and is not read."""
+
+    path: Path
+    """Where it is."""
+
+    reason: str
+    """Why, and what to do."""
+
+    is_failure: bool = False
+    """Images may be missing for it; otherwise it is none that could be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,39 +60,67 @@ class MissingInput:
     """Why nothing came of it, and what to do."""
 
 
+@dataclass(slots=True, kw_only=True)
+class FoundInputs:
+    """What lies behind the arguments."""
+
+    files: list[InputFile] = field(default_factory=list)
+    """The image files, each once."""
+
+    left_out: list[LeftOut] = field(default_factory=list)
+    """What is not read and deserves a word, each once."""
+
+    missing: list[MissingInput] = field(default_factory=list)
+    """Arguments without an image."""
+
+    num_other_files: int = 0
+    """Files that are no images by their names, such as text; not those with a leading dot."""
+
+
 def collect_inputs(
     texts: Sequence[str],
     *,
     suffixes: Collection[str],
     recursive: bool = False,
     excluded_folder: Path | None = None,
-) -> tuple[list[InputFile], list[MissingInput]]:
-    """Find the image files behind the arguments, in their order, each once.
+) -> FoundInputs:
+    """Find the image files behind the arguments, in their order, each name once.
 
-    A file or folder that exists by the very name wins over the reading of that name as a glob.
+    A file or folder that exists by the very name wins over the reading of that name as a pattern.
+    Two names of one file (links) are two inputs; two spellings of one name are one.
 
     Args:
-        texts: files, folders and globs as typed.
-        suffixes: lower-case suffixes such as ``.jpg`` that folders and globs are searched for;
+        texts: files, folders, patterns and pipes as typed.
+        suffixes: lower-case suffixes such as ``.jpg`` that folders and patterns are searched for;
             a file that is named is taken whatever its suffix.
         recursive: search folders below folders too.
-        excluded_folder: the output folder, left out when it lies inside an input folder.
-    Returns:
-        The files without duplicates, and the arguments behind which there are none.
+        excluded_folder: the output folder, left out when it lies below an input folder or the
+            fixed part of a pattern.
     """
-    files: list[InputFile] = []
-    missing: list[MissingInput] = []
+    found = FoundInputs()
     for text in texts:
-        found = list(_files_behind(text, suffixes, recursive, excluded_folder))
-        files.extend(found)
-        if not found:
-            missing.append(MissingInput(text=text, reason=_why_missing(text, recursive)))
-    return _without_duplicates(files), missing
+        search = _Search(suffixes, recursive, excluded_folder)
+        search.look_behind(text)
+        found.files.extend(search.files)
+        found.left_out.extend(search.left_out)
+        found.num_other_files += search.num_other_files
+        if not search.files:
+            found.missing.append(MissingInput(text=text, reason=search.why_missing(text)))
+        else:
+            found.left_out.extend(search.unread)
+    found.files = _without_duplicates(found.files)
+    found.left_out = list({name_identity(entry.path): entry for entry in found.left_out}.values())
+    return found
 
 
 def is_collection(texts: Sequence[str], files: Sequence[InputFile]) -> bool:
-    """Whether the arguments mean more than one file, so that the output is a folder."""
-    return len(texts) > 1 or len(files) > 1 or any(existing_path(t, folder=True) for t in texts)
+    """Whether the arguments can mean more than one file, so that the output is a folder.
+
+    That does not depend on how many files a folder holds, or a pattern matches, today.
+    """
+    if len(texts) > 1 or len(files) > 1:
+        return True
+    return any(existing_path(text, folder=True) or _is_pattern(text) for text in texts)
 
 
 def existing_path(text: str, *, folder: bool = False) -> Path | None:
@@ -80,48 +136,144 @@ def existing_path(text: str, *, folder: bool = False) -> Path | None:
 
 
 def path_identity(path: Path) -> str:
-    """A key that is equal for two spellings of the same file, existing or not."""
+    """A key that is equal for two paths to the same file, through links or not, existing or not."""
     return os.path.normcase(os.path.realpath(path))
 
 
-def _files_behind(
-    text: str, suffixes: Collection[str], recursive: bool, excluded_folder: Path | None
-) -> Iterator[InputFile]:
-    path = existing_path(text)
-    if path is None:
-        yield from _glob_files(text, suffixes)
-    elif path.is_dir():
-        yield from _folder_files(path, suffixes, recursive, excluded_folder)
-    else:
-        yield InputFile(path=path)
+def name_identity(path: Path) -> str:
+    """A key that is equal for two spellings of one name in one folder, whatever it leads to."""
+    return os.path.normcase(os.path.join(os.path.realpath(path.parent), path.name))  # noqa: PTH118
 
 
-def _glob_files(pattern: str, suffixes: Collection[str]) -> Iterator[InputFile]:
-    matches = glob.glob(str(home_opened(pattern)), recursive=True)  # noqa: PTH207 - absolute too
-    for path in map(Path, sorted(matches)):
-        if path.is_file() and _is_image_name(path.name, suffixes):
-            yield InputFile(path=path, is_named=False)
+class _Search:
+    """What lies behind one argument."""
+
+    def __init__(
+        self, suffixes: Collection[str], recursive: bool, excluded_folder: Path | None
+    ) -> None:
+        self.files: list[InputFile] = []
+        self.left_out: list[LeftOut] = []
+        self.unread: list[LeftOut] = []
+        """Images of kinds that are not read."""
+        self.num_other_files = 0
+        self._kinds: Counter[str] = Counter()
+        self._suffixes = suffixes
+        self._recursive = recursive
+        self._excluded = None if excluded_folder is None else path_identity(excluded_folder)
+        self._error: OSError | None = None
+
+    def look_behind(self, text: str) -> None:
+        """Fill the lists."""
+        path = existing_path(text)
+        if is_stream(text if path is None else str(path)):
+            self.files.append(InputFile(path=Path(text), stream=text))
+        elif path is None:
+            self._match(text)
+        elif path.is_dir():
+            self._walk(path)
+        else:
+            self.files.append(InputFile(path=path))
+
+    def why_missing(self, text: str) -> str:
+        """Why there is no file, and what to do."""
+        path = existing_path(text)
+        if self._error is not None:
+            reason = self._error.strerror or self._error
+            return f"This folder cannot be read: {reason}. Check its permissions."
+        if self._kinds:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._kinds.items()))
+            return f"There are only images that escsr does not read ({kinds}); convert them."
+        if path is not None:
+            below = "" if self._recursive else "; folders below it are searched with --recursive"
+            return f"There is no image in this folder{below}."
+        if glob.has_magic(text):
+            return "No image file matches this pattern."
+        return "There is no such file or folder."
+
+    def _match(self, pattern: str) -> None:
+        opened = str(home_opened(pattern))
+        root = _fixed_part(opened)
+        matches = glob.glob(opened, recursive=True) if _is_pattern(pattern) else []  # noqa: PTH207
+        for path in map(Path, sorted(matches)):
+            if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises below closed folders
+                continue
+            if not self._is_result(path, root):
+                self._take(path, path.parent.relative_to(root))
+
+    def _is_result(self, path: Path, root: Path) -> bool:
+        """Whether it lies in the output folder, and that below what is searched."""
+        if self._excluded is None or _is_within(path_identity(root), self._excluded):
+            return False
+        return _is_within(path_identity(path.parent), self._excluded)
+
+    def _walk(self, folder: Path) -> None:
+        def refused(error: OSError) -> None:
+            if error.filename == str(folder):
+                self._error = error
+                return
+            reason = f"this folder cannot be read: {error.strerror}; check its permissions"
+            entry = LeftOut(path=Path(error.filename), reason=reason, is_failure=True)
+            self.left_out.append(entry)
+
+        for parent, subfolders, names in os.walk(folder, onerror=refused):
+            kept = sorted(name for name in subfolders if not name.startswith("."))
+            subfolders[:] = [name for name in kept if self._descends(Path(parent, name))]
+            for name in sorted(names):
+                path = Path(parent, name)
+                self._take(path, path.parent.relative_to(folder))
+
+    def _descends(self, folder: Path) -> bool:
+        if not self._recursive or path_identity(folder) == self._excluded:
+            return False
+        if folder.is_symlink():
+            reason = "a link to a folder, which is not followed; name it as an input"
+            self.left_out.append(LeftOut(path=folder, reason=reason))
+            return False
+        return True
+
+    def _take(self, path: Path, subfolder: Path) -> None:
+        suffix = path.suffix.lower()
+        # A leading dot marks files not meant for people: "._photo.jpg" of macOS is no image.
+        if path.name.startswith("."):
+            return
+        if suffix in self._suffixes:
+            if kind := _special_kind(path):
+                reason = f"{kind}, not a file; name it as an input if an image comes from it"
+                self.left_out.append(LeftOut(path=path, reason=reason))
+                return
+            self.files.append(InputFile(path=path, subfolder=subfolder, is_named=False))
+        elif kind := UNREAD_SUFFIXES.get(suffix):
+            self._kinds[kind] += 1
+            reason = f"{kind} is not read; convert it to PNG"
+            self.unread.append(LeftOut(path=path, reason=reason))
+        else:
+            self.num_other_files += 1
 
 
-def _folder_files(
-    folder: Path, suffixes: Collection[str], recursive: bool, excluded_folder: Path | None
-) -> Iterator[InputFile]:
-    excluded = None if excluded_folder is None else path_identity(excluded_folder)
-    for parent, subfolders, names in os.walk(folder):
-        kept = sorted(name for name in subfolders if not name.startswith("."))
-        subfolders[:] = [
-            s for s in kept if recursive and path_identity(Path(parent, s)) != excluded
-        ]
-        for name in sorted(names):
-            path = Path(parent, name)
-            if _is_image_name(name, suffixes):
-                subfolder = path.parent.relative_to(folder)
-                yield InputFile(path=path, subfolder=subfolder, is_named=False)
+def _special_kind(path: Path) -> str | None:
+    """What a name leads to that is neither a file nor a folder; None for a file, or nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, RuntimeError):  # reading it will say why
+        return None
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    devices = {stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return (kinds | devices).get(stat.S_IFMT(mode))
 
 
-def _is_image_name(name: str, suffixes: Collection[str]) -> bool:
-    # A leading dot marks files not meant for people: "._photo.jpg" of macOS is no image.
-    return not name.startswith(".") and Path(name).suffix.lower() in suffixes
+def _is_within(identity: str, folder: str) -> bool:
+    return identity == folder or identity.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _is_pattern(text: str) -> bool:
+    return glob.has_magic(text) and existing_path(text) is None and not is_stream(text)
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folder above the first part with a sign of a pattern."""
+    parts = Path(pattern).parts
+    num_fixed = next((n for n, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return Path(*parts[:num_fixed])
 
 
 def home_opened(text: str) -> Path:
@@ -132,22 +284,14 @@ def home_opened(text: str) -> Path:
         return Path(text)
 
 
-def _why_missing(text: str, recursive: bool) -> str:
-    path = existing_path(text)
-    if path is not None:
-        if not os.access(path, os.R_OK):
-            return "This folder may not be read; check its permissions."
-        below = "" if recursive else "; folders below it are searched with --recursive"
-        return f"There is no image in this folder{below}."
-    if glob.has_magic(text):
-        return "No image file matches this pattern."
-    return "There is no such file or folder."
+def _identity(file: InputFile) -> str:
+    return name_identity(file.path) if file.stream is None else file.stream
 
 
 def _without_duplicates(files: Iterable[InputFile]) -> list[InputFile]:
     first: dict[str, InputFile] = {}
     for file in files:
-        known = first.get(key := path_identity(file.path))
+        known = first.get(key := _identity(file))
         if known is None or (file.is_named and not known.is_named):
             first[key] = file
     return list(first.values())

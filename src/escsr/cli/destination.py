@@ -7,7 +7,7 @@ from pathlib import Path
 from escsr.cli.collection import InputFile, home_opened
 from escsr.cli.options import suffix_names
 from escsr.errors import ConfigurationError
-from escsr.images.formats import WRITABLE_SUFFIXES, format_for_writing
+from escsr.images.formats import READABLE_SUFFIXES, WRITABLE_SUFFIXES, format_for_writing
 
 FALLBACK_SUFFIX = ".png"
 
@@ -19,6 +19,9 @@ class Destination:
     file: Path | None = None
     """The one output file."""
 
+    to_stdout: bool = False
+    """The one result goes to standard output, by way of a file in ``folder``."""
+
     folder: Path | None = None
     """The output folder; it need not exist."""
 
@@ -28,20 +31,29 @@ class Destination:
     image_suffix: str | None = None
     """The format that was asked for, as ``.png``; None means the input's where it can be."""
 
-    def path_for(self, file: InputFile, *, size_label: str, image_suffix: str) -> Path:
+    def path_for(
+        self,
+        file: InputFile,
+        *,
+        size_label: str,
+        image_suffix: str,
+        keeps_suffix: bool = False,
+    ) -> Path:
         """The output of one input.
 
         Args:
             file: the input.
             size_label: names the size beside the input, as ``x4`` or ``1920x1080``.
             image_suffix: of the format that the result is written in, as ``.png``.
+            keeps_suffix: put the input's own suffix before that: ``photo.jpg.png``.
         """
         if self.file is not None:
             return self.file
         default = f"_{size_label}" if self.folder is None else ""
         name_suffix = default if self.name_suffix is None else self.name_suffix
         parent = file.path.parent if self.folder is None else self.folder / file.subfolder
-        return parent / f"{file.path.stem}{name_suffix}{image_suffix}"
+        stem = file.path.name if keeps_suffix else file.path.stem
+        return parent / f"{stem}{name_suffix}{image_suffix}"
 
     def first_choice_suffix(self, file: InputFile) -> str:
         """The suffix, as ``.png``, of the format to try first for one input."""
@@ -79,6 +91,7 @@ def destination_of(
         return Destination(name_suffix=name_suffix, image_suffix=image_suffix)
     path = home_opened(text)
     if is_output_folder(text) or is_collection:
+        _check_folder_name(path, text)
         _check_folders(path, "folder")
         return Destination(folder=path, name_suffix=name_suffix, image_suffix=image_suffix)
     _check_folders(path.parent, "file")
@@ -91,6 +104,16 @@ def is_output_folder(text: str) -> bool:
     ends_in_slash = text.endswith(("/", os.sep))
     # Path.is_dir raises for very long names and below closed folders.
     return ends_in_slash or os.path.isdir(home_opened(text))  # noqa: PTH112
+
+
+def _check_folder_name(folder: Path, text: str) -> None:
+    """Refuse to make a folder with the name of an image, unless a slash says so."""
+    if is_output_folder(text) or folder.suffix.lower() not in READABLE_SUFFIXES:
+        return
+    raise ConfigurationError(
+        f"The output {folder} has the name of an image file, and there can be several results. "
+        "Name a folder, or end the name with a slash if it is one."
+    )
 
 
 def _check_folders(folder: Path, what: str) -> None:

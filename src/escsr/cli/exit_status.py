@@ -13,7 +13,14 @@ ALL_DONE = 0
 SOME_FAILED = 1
 USAGE = 2
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROLS = re.compile(
+    # control characters, line and paragraph separators
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029"
+    # marks, embeddings, overrides and isolates of direction, which show gpj.exe as exe.jpg
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+    # what no font shows: word joiners and invisible operators, byte order mark, annotations, tags
+    r"\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 class CommandGroup(TyperGroup):
@@ -42,6 +49,10 @@ def status_of(error: EscsrError) -> int:
 
 
 def printable(thing: object) -> str:
-    """The text of a path or an error in one line, with what no terminal can show as escapes."""
+    """The text of a path or an error in one line, with escapes for what a terminal would obey.
+
+    Text of others (names of files, headers of checkpoints) could else repaint the terminal or turn
+    the direction of what follows.
+    """
     text = str(thing).encode("utf-8", "backslashreplace").decode()
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -1,12 +1,12 @@
 """The log of the package, shown on stderr when the user asks for it."""
 
 import logging
-import sys
 from typing import Annotated, TypeAlias
 
 import typer
 
 from escsr.cli.exit_status import printable
+from escsr.cli.streams import write_line
 
 VerboseOption: TypeAlias = Annotated[
     bool, typer.Option("-v", "--verbose", help="Show the log: device, precision, tiles, and why.")
@@ -18,7 +18,7 @@ class StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message as one line."""
-        print(printable(self.format(record)), file=sys.stderr, flush=True)
+        write_line(printable(self.format(record)), to_stderr=True)
 
 
 def show_log() -> None:

@@ -4,11 +4,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from escsr.cli.exit_status import printable
 from escsr.cli.plan import Job
 from escsr.cli.results import FileResult, Size, Status
+from escsr.cli.streams import write_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 WORDS: dict[Status, str] = {
     "done": "done",
@@ -59,8 +64,65 @@ class LineView:
         self._num_ended += 1
         count = f"[{self._num_ended}/{self._num_inputs}] " if self._num_inputs > 1 else ""
         to_stderr = self._stdout_is_taken or result.status == "failed"
-        # print, since typer.echo passes by the stream that rich puts in place of stdout.
-        print(count + result_line(result), file=sys.stderr if to_stderr else sys.stdout, flush=True)
+        write_line(count + result_line(result), to_stderr=to_stderr)
+
+
+class BarView(LineView):
+    """The lines of :class:`LineView`, and bars below them as long as the pixels to make.
+
+    Args:
+        planned: the jobs, and the inputs that need none.
+        progress: shows the bars.
+        stdout_is_taken: stdout belongs to JSON.
+    """
+
+    def __init__(
+        self, planned: Sequence[Job | FileResult], progress: "Progress", *, stdout_is_taken: bool
+    ) -> None:
+        super().__init__(len(planned), stdout_is_taken=stdout_is_taken)
+        jobs = [entry for entry in planned if isinstance(entry, Job)]
+        self._progress = progress
+        self._total_pixels = sum(num_pixels(job.output_size) for job in jobs)
+        self._done_pixels = 0
+        self._begun: dict[Path, int] = {}
+        """Pixels of the files that have begun and are not settled; the last is the current one."""
+        self._current_done = 0.0
+        self._file_bar = progress.add_task("", total=None, visible=False)
+        self._run_bar = progress.add_task(
+            "all files", total=self._total_pixels, visible=len(jobs) > 1
+        )
+
+    def begin(self, job: Job) -> None:
+        """Start the bar of this file; those before it are only being written."""
+        pixels = self._begun[job.file.shown] = num_pixels(job.output_size)
+        name = printable(job.file.shown.name)
+        self._current_done = 0.0
+        self._progress.reset(self._file_bar, total=pixels, description=name, visible=True)
+
+    def advance(self, fraction: float) -> None:
+        """Move both bars."""
+        self._current_done = fraction * list(self._begun.values())[-1]
+        self._progress.update(self._file_bar, completed=self._current_done)
+        self._show_run()
+
+    def end(self, result: FileResult) -> None:
+        """Write the line; the pixels that a failed file left undone leave the run's bar."""
+        super().end(result)
+        is_current = result.input in list(self._begun)[-1:]
+        pixels = self._begun.pop(result.input, 0)
+        if result.status == "done":
+            self._done_pixels += pixels
+        else:
+            self._total_pixels -= pixels
+        if is_current:
+            self._current_done = 0.0
+            self._progress.update(self._file_bar, visible=False)
+        self._show_run()
+
+    def _show_run(self) -> None:
+        written = sum(list(self._begun.values())[:-1])
+        completed = self._done_pixels + written + self._current_done
+        self._progress.update(self._run_bar, completed=completed, total=self._total_pixels)
 
 
 @contextmanager
@@ -69,10 +131,41 @@ def shown_run(planned: Sequence[Job | FileResult], *, stdout_is_taken: bool) -> 
     if not sys.stderr.isatty():
         yield LineView(len(planned), stdout_is_taken=stdout_is_taken)
         return
-    from escsr.cli.bars import bar_view  # rich takes a while to import
-
     with bar_view(planned, stdout_is_taken=stdout_is_taken) as view:
         yield view
+
+
+@contextmanager
+def bar_view(planned: Sequence[Job | FileResult], *, stdout_is_taken: bool) -> Iterator[BarView]:
+    """Show bars on stderr until the block ends.
+
+    Args:
+        planned: the jobs, and the inputs that need none.
+        stdout_is_taken: stdout belongs to JSON.
+    """
+    # rich takes a while to import
+    from rich import progress as rich_progress
+    from rich.console import Console
+    from rich.text import Text
+
+    class RateColumn(rich_progress.ProgressColumn):
+        """Megapixels of results per second; empty until it is known."""
+
+        def render(self, task: rich_progress.Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed / 1e6:.2f} MP/s")
+
+    with rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.TaskProgressColumn(),
+        RateColumn(),
+        rich_progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # Otherwise lines meant for a redirected stdout would go to the terminal.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as progress:
+        yield BarView(planned, progress, stdout_is_taken=stdout_is_taken)
 
 
 def result_line(result: FileResult) -> str:
@@ -88,7 +181,7 @@ def result_line(result: FileResult) -> str:
         rate = megapixels / max(result.seconds, 1e-9)
         parts.append(f"{result.seconds:.1f} s, {rate:.2f} MP/s")
     if result.note:
-        parts.append(result.note)
+        parts.append(printable(result.note))
     target = "" if result.output is None else f" -> {printable(result.output)}"
     return f"{name}{target}: {', '.join(parts)}"
 

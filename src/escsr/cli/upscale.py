@@ -10,8 +10,9 @@ from escsr.cli.quick_imports import importing_quickly
 
 UPSCALE_HELP = """Make images larger.
 
-INPUT is any number of image files, folders and patterns such as 'scans/*.tif'. Without --output,
-results go beside their inputs, as photo_x4.jpg. Nothing is overwritten unasked.
+INPUT is any number of image files, folders and patterns such as 'scans/*.tif'; - is standard
+input. Without --output, results go beside their inputs, as photo_x4.jpg. Nothing is overwritten
+unasked.
 
 Exit status: 0 all done, 1 some failed, 2 wrong usage, 130 interrupted
 (143 by SIGTERM)."""
@@ -25,7 +26,10 @@ MoreInputs = Annotated[
 Output = Annotated[
     str | None,
     typer.Option(
-        "-o", "--output", metavar="FILE_OR_FOLDER", help="Where results go; a folder is made."
+        "-o",
+        "--output",
+        metavar="FILE_OR_FOLDER",
+        help="Where results go; - is standard output.",
     ),
 ]
 Scale = Annotated[
@@ -108,6 +112,9 @@ Quality = Annotated[
 Recursive = Annotated[bool, typer.Option("-r", "--recursive", help="Folders below folders too.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave existing results.")]
+KeepTime = Annotated[
+    bool, typer.Option("--keep-time", help="Give results the dates of their inputs.")
+]
 MaxMegapixels = Annotated[
     float | None,
     typer.Option(
@@ -145,6 +152,7 @@ def upscale_command(
     recursive: Recursive = False,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
+    keep_time: KeepTime = False,
     max_megapixels: MaxMegapixels = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -180,6 +188,7 @@ def upscale_command(
         recursive=recursive,
         overwrite=overwrite,
         skip_existing=skip_existing,
+        keep_time=keep_time,
         max_megapixels=max_megapixels,
         dry_run=dry_run,
         as_json=as_json,

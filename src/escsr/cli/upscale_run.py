@@ -1,6 +1,8 @@
 """What ``escsr upscale`` does: check, find the inputs, plan, work, and say what became of it."""
 
 import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +11,14 @@ from typing import cast
 import typer
 
 from escsr.cli.batch import Outcome, Work, run_jobs
-from escsr.cli.collection import InputFile, MissingInput, collect_inputs, home_opened, is_collection
+from escsr.cli.collection import (
+    FoundInputs,
+    InputFile,
+    MissingInput,
+    collect_inputs,
+    home_opened,
+    is_collection,
+)
 from escsr.cli.destination import Destination, destination_of
 from escsr.cli.exit_status import printable
 from escsr.cli.interruption import stopping_cleanly
@@ -21,10 +30,24 @@ from escsr.cli.options import (
     parse_memory,
     parse_tile,
 )
-from escsr.cli.plan import Job, PlanRules, plan_jobs
-from escsr.cli.progress import shown_run, summary_line
+from escsr.cli.plan import (
+    Job,
+    PlanRules,
+    error_in_words,
+    plan_jobs,
+    result_of_left_out,
+    result_of_missing,
+)
+from escsr.cli.progress import result_line, shown_run, summary_line
 from escsr.cli.results import FileResult, Size, results_as_json
-from escsr.errors import ConfigurationError, EscsrError
+from escsr.cli.streams import (
+    STANDARD_STREAM,
+    check_stdout_takes_images,
+    receive_image,
+    send_image,
+    write_line,
+)
+from escsr.errors import ConfigurationError, EscsrError, ImageReadError, ImageWriteError
 from escsr.images.files import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES
 from escsr.inference.backends import BackendChoice
 from escsr.inference.devices import Precision
@@ -33,6 +56,7 @@ from escsr.inference.file_job import FileJob, UpscaleReport
 from escsr.inference.geometry import SizeWish
 from escsr.inference.upscaler import Upscaler
 from escsr.model.attention_backends import FoldedBackend
+from escsr.temporary_files import TemporaryFolder
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +87,7 @@ class UpscaleRequest:
     recursive: bool
     overwrite: bool
     skip_existing: bool
+    keep_time: bool
     max_megapixels: float | None
     dry_run: bool
     as_json: bool
@@ -82,8 +107,8 @@ def run_upscale(request: UpscaleRequest) -> int:
     wish = SizeWish(
         scale=request.scale, width=request.width, height=request.height, longest=request.longest
     )
-    with stopping_cleanly():
-        files, missing, destination = _collect(request)
+    with stopping_cleanly(), ExitStack() as stack:
+        found, destination = _collect(request, stack)
         upscaler = _make_upscaler(request)
         rules = PlanRules(
             destination=destination,
@@ -92,40 +117,103 @@ def run_upscale(request: UpscaleRequest) -> int:
             existing=existing,
             max_pixels=max_pixels,
         )
-        planned = [*plan_jobs(files, rules), *map(_missing_result, missing)]
+        planned = [
+            *plan_jobs(found.files, rules),
+            *map(result_of_left_out, found.left_out),
+            *map(result_of_missing, found.missing),
+        ]
         if request.dry_run:
             rehearse = partial(_rehearsed, upscaler=upscaler, rules=rules, wish=wish)
             planned = [rehearse(e) if isinstance(e, Job) else e for e in planned]
-        with shown_run(planned, stdout_is_taken=request.as_json) as view:
+        takes_stdout = request.as_json or destination.to_stdout
+        with shown_run(planned, stdout_is_taken=takes_stdout) as view:
             work = _work_of(request, upscaler, rules, wish)
-            outcome = run_jobs(planned, work, view, _log_report)
-    _tell(outcome, request)
+            leaves_existing = existing == "skip"
+            outcome = run_jobs(planned, work, view, _log_report, leaves_existing=leaves_existing)
+        if destination.to_stdout:
+            _send(planned, outcome)
+    _tell(outcome, request, found.num_other_files)
     return outcome.exit_status
 
 
-def _collect(
-    request: UpscaleRequest,
-) -> tuple[list[InputFile], list[MissingInput], Destination]:
+def _collect(request: UpscaleRequest, stack: ExitStack) -> tuple[FoundInputs, Destination]:
+    """Find the inputs and settle where results go; images from pipes are copied to files.
+
+    Args:
+        request: the options.
+        stack: removes temporary folders in the end.
+    """
     check_name_suffix(request.name_suffix)
     image_suffix = parse_format(request.image_format)
     if not request.inputs:
         raise ConfigurationError("No input was given; name image files, folders or patterns.")
-    files, missing = collect_inputs(
+    found = collect_inputs(
         request.inputs,
         suffixes=READABLE_SUFFIXES,
         recursive=request.recursive,
         excluded_folder=None if request.output is None else home_opened(request.output),
     )
-    if not files:
-        reasons = "; ".join(f"{entry.text}: {entry.reason}" for entry in missing)
-        raise ConfigurationError(f"No input was found. {reasons}")
-    destination = destination_of(
-        request.output,
-        is_collection=is_collection(request.inputs, files),
-        name_suffix=request.name_suffix,
-        image_suffix=image_suffix,
-    )
-    return files, missing, destination
+    if not found.files:
+        reasons = [f"{entry.text}: {entry.reason}" for entry in found.missing]
+        reasons += [f"{entry.path}: {entry.reason}" for entry in found.left_out]
+        raise ConfigurationError(f"No input was found. {'; '.join(reasons)}")
+    collection = is_collection(request.inputs, found.files)
+    if request.output == STANDARD_STREAM:
+        _check_stdout(request, collection)
+        folder = Path(stack.enter_context(TemporaryFolder()))
+        destination = Destination(folder=folder, to_stdout=True, image_suffix=image_suffix)
+    else:
+        destination = destination_of(
+            request.output,
+            is_collection=collection,
+            name_suffix=request.name_suffix,
+            image_suffix=image_suffix,
+        )
+    return _with_copies(found, request, stack), destination
+
+
+def _check_stdout(request: UpscaleRequest, collection: bool) -> None:
+    if collection:
+        raise ConfigurationError(
+            "--output - writes one image to standard output, and there can be several. Name one "
+            "file, or a folder for the output."
+        )
+    if request.as_json:
+        raise ConfigurationError("--output - and --json both need standard output; leave out one.")
+    check_stdout_takes_images()
+
+
+def _with_copies(found: FoundInputs, request: UpscaleRequest, stack: ExitStack) -> FoundInputs:
+    """Copy what comes through pipes to files of their own."""
+    if all(file.stream is None for file in found.files):
+        return found
+    if request.output is None:
+        raise ConfigurationError(
+            "Say with --output where the result of an image from a pipe goes; - is standard output."
+        )
+    files: list[InputFile] = []
+    missing = list(found.missing)
+    for file in found.files:
+        if file.stream is None:
+            files.append(file)
+            continue
+        try:
+            folder = Path(stack.enter_context(TemporaryFolder()))
+            files.append(replace(file, path=receive_image(file.stream, folder)))
+        except ImageReadError as error:
+            missing.append(MissingInput(text=file.stream, reason=str(error)))
+    return replace(found, files=files, missing=missing)
+
+
+def _send(planned: Sequence[Job | FileResult], outcome: Outcome) -> None:
+    """Send the one result to standard output."""
+    for index, (entry, result) in enumerate(zip(planned, outcome.results, strict=True)):
+        if isinstance(entry, Job) and result.status == "done":
+            try:
+                send_image(entry.output)
+            except ImageWriteError as error:
+                outcome.results[index] = entry.result("failed", error=printable(error))
+                write_line(result_line(outcome.results[index]), to_stderr=True)
 
 
 def _make_upscaler(request: UpscaleRequest) -> Upscaler:
@@ -181,7 +269,7 @@ def _rehearsed(job: Job, *, upscaler: Upscaler, rules: PlanRules, wish: SizeWish
             longest=wish.longest,
         )
     except EscsrError as error:
-        return job.result("failed", error=printable(error))
+        return job.result("failed", error=error_in_words(error, job.file))
     notes = [job.note] if job.note else []
     notes.append(f"{_work_in_words(plan, num_passes=len(plan.tiles))} of memory")
     if plan.disk_bytes:
@@ -199,10 +287,6 @@ def _work_in_words(plan: WorkPlan | UpscaleReport, *, num_passes: int) -> str:
     return f"{plan.num_tiles} tiles of at most {plan.tile_pixels} pixels, {size}"
 
 
-def _missing_result(missing: MissingInput) -> FileResult:
-    return FileResult(input=Path(missing.text), status="failed", error=missing.reason)
-
-
 def _work_of(request: UpscaleRequest, upscaler: Upscaler, rules: PlanRules, wish: SizeWish) -> Work:
     def file_job(job: Job) -> FileJob:
         return FileJob(
@@ -213,6 +297,8 @@ def _work_of(request: UpscaleRequest, upscaler: Upscaler, rules: PlanRules, wish
             make_folder=True,
             quality=request.quality,
             max_pixels=rules.max_pixels,
+            keep_time=request.keep_time,
+            is_copy=job.file.stream is not None,
         )
 
     return lambda jobs, watch: upscaler.upscale_files([file_job(job) for job in jobs], watch)
@@ -231,9 +317,12 @@ def _log_report(report: UpscaleReport) -> None:
     )
 
 
-def _tell(outcome: Outcome, request: UpscaleRequest) -> None:
+def _tell(outcome: Outcome, request: UpscaleRequest, num_other_files: int) -> None:
     if request.as_json:
         typer.echo(results_as_json(outcome.results))
+    if num_other_files:
+        files = "1 file that is" if num_other_files == 1 else f"{num_other_files} files that are"
+        write_line(f"Left out: {files} no image by name.", to_stderr=True)
     if len(outcome.results) > 1 or outcome.interruption is not None:
         start = "Interrupted: " if outcome.interruption is not None else ""
-        typer.echo(start + summary_line(outcome.results), err=True)
+        write_line(start + summary_line(outcome.results), to_stderr=True)

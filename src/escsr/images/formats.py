@@ -115,6 +115,46 @@ WRITABLE_SUFFIXES = (
 """Lower-case suffixes of the files that ``ImageWriter`` writes."""
 
 
+_UNREAD_KINDS = {
+    "BMP": "bmp dib",
+    "TGA": "tga",
+    "DDS": "dds",
+    "Netpbm": "pbm pgm ppm pnm pam pfm",
+    "PCX": "pcx",
+    "icon": "ico cur icns",
+    "JPEG 2000": "jp2 j2k j2c jpc jpf jpx jph",
+    "JPEG XL": "jxl",
+    "JPEG XR": "jxr wdp hdp",
+    "Photoshop": "psd psb",
+    "GIMP": "xcf",
+    "Krita": "kra",
+    "OpenRaster": "ora",
+    "OpenEXR": "exr",
+    "Radiance HDR": "hdr rgbe",
+    "SVG": "svg svgz",
+    "camera raw": "3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mrw nef nrw orf pef raf rw2 sr2 srw",
+    "FITS": "fits fts",
+    "DICOM": "dcm",
+    "QOI": "qoi",
+    "FLIF": "flif",
+    "BPG": "bpg",
+    "WBMP": "wbmp",
+    "X bitmap": "xbm xpm",
+    "SGI": "sgi rgb",
+    "Sun raster": "ras",
+    "KTX": "ktx ktx2",
+    "animated PNG": "apng",
+    "MNG": "mng",
+    "stereo JPEG": "mpo jps",
+    "Windows metafile": "wmf emf",
+}
+
+UNREAD_SUFFIXES = {
+    f".{suffix}": kind for kind, suffixes in _UNREAD_KINDS.items() for suffix in suffixes.split()
+}
+"""Lower-case suffixes of images that ``read_image`` does not read, and their kinds."""
+
+
 def format_for_writing(path: Path) -> ImageFormat:
     """Choose the output format by the suffix of ``path``.
 

@@ -13,6 +13,7 @@ from escsr.errors import (
 from escsr.images.decoding import Pixels
 from escsr.images.formats import ImageFormat, format_for_writing
 from escsr.images.stated_colour import StatedColour
+from escsr.temporary_files import link_target
 
 
 def check_output(
@@ -57,15 +58,44 @@ def check_output(
     return form
 
 
+def check_names(path: Path) -> None:
+    """Refuse a file or folder name longer than the file system allows.
+
+    Raises:
+        ImageWriteError: the message says how to get a shorter one.
+    """
+    limit = _longest_name_bytes(path)
+    for name in path.parts:
+        num_bytes = len(os.fsencode(name))
+        if num_bytes > limit:
+            raise ImageWriteError(
+                f"{path} cannot be written: the name {name[:20]}…{name[-10:]} is too long, "
+                f"{num_bytes} bytes where {limit} are allowed. Give a shorter --suffix, or another "
+                "name with --output (-o)."
+            )
+
+
+def _longest_name_bytes(path: Path) -> int:
+    folder = next((p for p in path.parents if os.path.isdir(p)), None)  # noqa: PTH112
+    try:
+        return os.pathconf(folder or ".", "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not say
+        return 255
+
+
 def _check_place(path: Path, *, overwrite: bool) -> None:
+    check_names(path)
     if path.is_dir():
         raise ImageWriteError(f"{path} is a folder; name a file in it.")
     if not overwrite and os.path.lexists(path):
         raise already_exists(path)
-    if not path.parent.is_dir():
-        raise ImageWriteError(f"The folder {path.parent} does not exist; make it first.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ImageWriteError(f"The folder {path.parent} may not be written to; choose another.")
+    if path.exists() and not path.is_file():
+        raise ImageWriteError(f"{path} is a device or a pipe; name a file.")
+    folder = link_target(path).parent if overwrite else path.parent
+    if not folder.is_dir():
+        raise ImageWriteError(f"The folder {folder} does not exist; make it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ImageWriteError(f"The folder {folder} may not be written to; choose another.")
 
 
 def check_pixels(pixels: Pixels) -> None:

@@ -54,7 +54,7 @@ class ImageWriter:
         target_size: (width, height) of the file, to which rows are resized on their way.
         source: the file that the result is made of: a new file is open to nobody to whom that one
             is not. None leaves it to the process's umask.
-        modified_ns: time of modification of the result, as in ``os.stat``; None is now.
+        keep_time: whether the result gets the time of modification of ``source``.
     Raises:
         ImageFormatError: the format cannot hold the result.
         OutputExistsError: the file exists and ``overwrite`` is false.
@@ -76,7 +76,7 @@ class ImageWriter:
         overwrite: bool = False,
         target_size: tuple[int, int] | None = None,
         source: Path | None = None,
-        modified_ns: int | None = None,
+        keep_time: bool = False,
     ) -> None:
         if quality is not None and not 1 <= quality <= 100:
             raise ImageValueError(f"quality is {quality}; it must be 1 to 100.")
@@ -99,7 +99,7 @@ class ImageWriter:
         self._rows_written = 0
         self._metadata = metadata or ImageMetadata()
         self._quality = quality
-        self._modified_ns = modified_ns
+        self._dated_after = source if keep_time else None
         self._needed_bytes = self._size[0] * self._size[1] * channels * bit_depth // 8
         self._rows = RowStream(width=width, height=height, channels=channels, bit_depth=bit_depth)
         self._file = PendingFile(path, overwrite=overwrite, permissions_of=source, buffering=0)
@@ -190,7 +190,8 @@ class ImageWriter:
         try:
             if self._format.name == "TIFF":
                 complete_tiff(self._file.stream, self._metadata, *self._size)
-            self._file.commit(modified_ns=self._modified_ns)
+            dated_after = self._dated_after
+            self._file.commit(modified_ns=dated_after.stat().st_mtime_ns if dated_after else None)
         except FileExistsError as error:
             raise already_exists(self._path) from error
         except OSError as error:

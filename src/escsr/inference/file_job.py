@@ -72,6 +72,10 @@ class FileJob:
     """1 to 100 for JPEG, WebP and AVIF."""
     max_pixels: int = DEFAULT_MAX_PIXELS
     """Larger inputs are refused."""
+    keep_time: bool = False
+    """Whether the output gets the input's time of modification."""
+    is_copy: bool = False
+    """The input is a temporary copy, whose permissions and time mean nothing."""
 
     def run(self, enlarger: Enlarger, on_progress: OnProgress | None = None) -> UpscaleReport:
         """Enlarge the file.
@@ -191,6 +195,8 @@ class LoadedFile:
             quality=self.job.quality,
             overwrite=self.job.overwrite,
             target_size=self.enlargement.target_size if self.enlargement.shrinks else None,
+            source=None if self.job.is_copy else self.job.input,
+            keep_time=self.job.keep_time,
         )
 
     def report(self, enlarger: Enlarger, plan: WorkPlan, *, seconds: float) -> UpscaleReport:

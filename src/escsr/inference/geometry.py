@@ -7,7 +7,7 @@ from itertools import accumulate, combinations_with_replacement
 from operator import mul
 from typing import TypedDict
 
-from escsr.errors import ConfigurationError, ImageSizeError
+from escsr.errors import ConfigurationError, ImageSizeError, NothingToEnlargeError
 
 MAX_FACTOR = 16.0
 """The largest enlargement per side; beyond it a network only invents."""
@@ -195,7 +195,9 @@ def _require_target(
             "Leave the size out, and resize the result, or enlarge it with another model."
         )
     if is_smaller or (factor <= 1 and not restores):
-        raise ImageSizeError(
+        is_done = width <= size[0] and height <= size[1]
+        kind = NothingToEnlargeError if is_done else ImageSizeError
+        raise kind(
             f"{sizes}: there is nothing to enlarge. Ask for a larger size, or use an image editor "
             "to shrink."
         )

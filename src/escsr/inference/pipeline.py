@@ -17,6 +17,7 @@ from escsr.images.writer import ImageWriter
 from escsr.inference.enlarger import Enlarger
 from escsr.inference.file_job import CheckedFile, FileJob, LoadedFile, UpscaleReport
 from escsr.machine import free_memory_bytes
+from escsr.temporary_files import remove_abandoned
 
 READ_AHEAD_BYTES = 2**26
 """Sources larger than this are read when their turn comes, so that memory holds only one."""
@@ -61,6 +62,8 @@ def run_files(
 ) -> None:
     """Enlarge files; what goes wrong with one is its own outcome and no other's.
 
+    What killed runs left unfinished in the output folders is removed first.
+
     Args:
         enlarger: the networks. Where its memory is limited or little is free, nothing overlaps: the
             plan of one file does not count what is held for the others.
@@ -71,6 +74,8 @@ def run_files(
         BaseException: whatever interrupts the run, such as KeyboardInterrupt, after unfinished
             outputs are removed and ``watch`` was told of those that are finished.
     """
+    for folder in {job.output.parent for job in jobs}:
+        remove_abandoned(folder)
     free_bytes = free_memory_bytes()
     is_tight = free_bytes is not None and free_bytes < LEAST_TO_OVERLAP_BYTES
     if overlap and not is_tight and enlarger.settings.memory_limit_bytes is None:

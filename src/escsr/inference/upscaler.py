@@ -34,6 +34,7 @@ from escsr.inference.planes import Pixels, shape_of_file
 from escsr.inference.progress_meter import OnProgress
 from escsr.model.attention_backends import FoldedBackend
 from escsr.model.flash_bias import RankRule
+from escsr.temporary_files import remove_abandoned
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -258,6 +259,7 @@ class Upscaler:
             quality=quality,
             max_pixels=max_pixels,
         )
+        remove_abandoned(job.output.parent)
         return job.run(self._enlarger, on_progress)
 
     def upscale_files(self, jobs: Sequence[FileJob], watch: FileWatch) -> None:
