@@ -20,7 +20,7 @@ from escsr.model.complexity import count_parameters
 from escsr.shapes import ImageBatch
 from escsr.weights import BundledModel, bundled_models, find_weights, load_model
 from escsr.weights.checkpoint import open_checkpoint
-from escsr.weights.checkpoint_file import read_checkpoint
+from escsr.weights.checkpoint_file import holds_tensors
 from escsr.weights.inspection import variant_name
 
 BICUBIC = "bicubic"
@@ -145,7 +145,7 @@ def _foreign(path: Path) -> Rival | None:
     try:
         open_checkpoint(path)
     except CheckpointError as error:
-        if _holds_tensors(path):
+        if holds_tensors(path):
             return load_rival(path)
         try:
             # spandrel reads kinds of files that we do not, such as TorchScript.
@@ -153,14 +153,6 @@ def _foreign(path: Path) -> Rival | None:
         except EscsrError:
             raise error from None
     return None
-
-
-def _holds_tensors(path: Path) -> bool:
-    try:
-        read_checkpoint(path)
-    except CheckpointError:
-        return False
-    return True
 
 
 def _of_ours(source: str, scale: int | None) -> Contender:

@@ -1,6 +1,7 @@
 """A checkpoint that was read and recognised, ready to become a network."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from escsr.errors import CheckpointError, ConfigurationError
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
-from escsr.weights.checkpoint_file import CheckpointFile, Container, read_checkpoint
+from escsr.weights.checkpoint_file import CheckpointFile, Container, read_checkpoint, reading
 from escsr.weights.fitting import Naming, build_network
 from escsr.weights.header import WeightsHeader, parse_header
 from escsr.weights.recognition import is_named_as_ours, own_names, recognise
@@ -53,7 +54,11 @@ class Checkpoint:
     left_over: list[str]
     """Names in the file that no ESC has; ``build_network`` refuses them."""
     section: str
-    """Which state dict of a PyTorch checkpoint was taken; empty where there was only one."""
+    """The way to these weights in the file, such as ``params_ema``; empty where there is none."""
+    is_averaged: bool
+    """Whether that says that they are an average of training steps (EMA, SWA)."""
+    other_sections: tuple[str, ...]
+    """Other weights of an ESC in the file, which were left aside."""
     assumed: tuple[str, ...] = ()
     """Fields of the configuration that the file does not tell: published values were taken."""
 
@@ -63,7 +68,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the tensors do not fit it; says which and how.
         """
-        try:
+        with reading(self.path), _naming(self.path):
             return build_network(
                 self.config,
                 self.state,
@@ -71,8 +76,6 @@ class Checkpoint:
                 left_over=self.left_over,
                 naming=self.naming,
             )
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: {error}") from error
 
 
 def open_checkpoint(path: Path, **overrides: Any) -> Checkpoint:
@@ -86,11 +89,19 @@ def open_checkpoint(path: Path, **overrides: Any) -> Checkpoint:
         ConfigurationError: an override is unknown, or contradicts the file.
     """
     file = read_checkpoint(path)
-    header = parse_header(path, file.metadata)
-    if header is not None:
-        check_tensors(path, file.tensors, header)
+    with reading(path):
+        header = parse_header(path, file.metadata)
+        if header is not None:
+            check_tensors(path, file.tensors, header)
+        with _naming(path):
+            return _recognise(path, file, header, overrides)
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Put the file's name before an error that does not say it."""
     try:
-        return _recognise(path, file, header, overrides)
+        yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -118,6 +129,8 @@ def _recognise(
         naming="ours" if is_named_as_ours(file.tensors) else "reference",
         left_over=left_over,
         section=file.section,
+        is_averaged=file.is_averaged,
+        other_sections=file.other_sections,
         assumed=tuple(name for name in assumed if name not in overrides),
     )
 

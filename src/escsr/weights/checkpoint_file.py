@@ -1,68 +1,95 @@
 """Read a file of tensors, safetensors or PyTorch's, without ever running code from it."""
 
-import pickle
-import re
-import warnings
-import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import stat
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from escsr.errors import CheckpointError
+from escsr.errors import CheckpointError, EscsrError
+from escsr.weights.foreign_files import BEGINNING_BYTES, ForeignFileError, foreign_kind
+from escsr.weights.pickle_contents import Call, DamagedFileError, RefusedGlobalError
+from escsr.weights.pytorch_file import StoredTensor, UnusableTensor, read_pytorch, tensor_of
+from escsr.weights.state_dicts import StateDict, find_state_dict
 
 Container = Literal["safetensors", "pytorch"]
 
-Read = TypeVar("Read")
-
-_SECTIONS = ("params_ema", "params", "state_dict")
-"""Where a checkpoint keeps a state dict, the best first: an average of the training steps beats the
-last step."""
-
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
+LARGEST_BYTES = 1 << 28
+"""Of the tensors of one network: five times ESC-XL's in float32."""
+_MAX_HEADER_BYTES = 1 << 24
+"""Of a safetensors file."""
+_OUR_FORMAT = "escsr.format"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointFile:
-    """The tensors of one file, and what stood beside them."""
+    """The tensors of one network in a file, and what stood beside them."""
 
     tensors: dict[str, Tensor]
-    """As stored: names, dtypes. They may be mapped from the file: copy what is kept."""
+    """By their names in the network, dtypes as stored. They may be mapped from the file, or share
+    storage: copy what is kept."""
     metadata: dict[str, str]
     """A safetensors file's header; empty for PyTorch's."""
     container: Container
     """Kind of file, told by its content and not by its suffix."""
     section: str
-    """Which of a PyTorch checkpoint's state dicts was taken; empty where there was only one."""
+    """The way to these tensors in the file, such as ``params_ema`` or ``state_dict.net``; empty
+    where they stand alone."""
+    is_averaged: bool = False
+    """Whether that says that they are an average of training steps (EMA, SWA)."""
+    other_sections: tuple[str, ...] = ()
+    """Other weights of an ESC in the file, such as ``params``, which were left aside."""
 
 
-def read_checkpoint(path: Path) -> CheckpointFile:
+def read_checkpoint(path: Path, *, max_bytes: int = LARGEST_BYTES) -> CheckpointFile:
     """Read the tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.ckpt`` file.
 
+    Of whatever containers and prefixes it has, the weights of an ESC are taken, an average before
+    raw weights; of a file without an ESC, the fullest state dict.
+
+    Args:
+        path: of the file.
+        max_bytes: what the tensors may need in memory.
     Raises:
-        CheckpointError: no such file, empty, truncated, not a checkpoint, or a pickle that would
-            run code.
+        CheckpointError: no such file, empty, truncated, not a checkpoint, larger than allowed, or a
+            pickle that would run code.
     """
-    beginning = _beginning(path)
-    if _is_safetensors(path, beginning):
-        tensors, metadata = _read_safetensors(path)
+    with _opened(path) as file:
+        found = _state_dict(file)
+        _require_size(found.tensors, max_bytes)
         return CheckpointFile(
-            tensors=tensors, metadata=metadata, container="safetensors", section=""
+            tensors={name: _value(name, leaf) for name, leaf in found.tensors.items()},
+            metadata=file.metadata,
+            container=file.container,
+            section=found.root,
+            is_averaged=found.is_averaged,
+            other_sections=found.others,
         )
-    if not beginning.startswith((b"PK", b"\x80")):
-        raise CheckpointError(
-            f"{path} is neither a safetensors nor a PyTorch file (it begins with "
-            f"{beginning[:8]!r}). Give a file of weights: .safetensors, .pth, .pt or .ckpt."
-        )
-    section, tensors = _choose_section(path, _load_pickle(path))
-    return CheckpointFile(
-        tensors=_without_wrapper(tensors), metadata={}, container="pytorch", section=section
-    )
+
+
+def holds_tensors(path: Path) -> bool:
+    """Whether a file holds tensors by name, of whatever network; reads none of their values."""
+    try:
+        with _opened(path) as file:
+            return bool(_state_dict(file).tensors)
+    except CheckpointError:
+        return False
+
+
+def read_values(path: Path) -> Any:
+    """Read all that ``torch.save`` wrote of plain values, containers and tensors.
+
+    Raises:
+        CheckpointError: missing, damaged (every part's checksum is verified), or with other
+            objects.
+    """
+    with _opened(path) as file:
+        return _Values(path.stat().st_size).of(file.contents)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -71,124 +98,254 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: no such file, empty, or a truncated safetensors file.
     """
-    if not _is_safetensors(path, _beginning(path)):
-        return {}
-    return _from_safetensors(path, _metadata)
+    with reading(path), path.open("rb") as stream:
+        if not _is_safetensors(path, _beginning(path, stream)):
+            return {}
+        _require_small_header(path, stream)
+        with cast("Any", safe_open(str(path), "pt", device="cpu")) as file:
+            return file.metadata() or {}
 
 
-def _beginning(path: Path) -> bytes:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Opened:
+    """A file whose values are not read yet."""
+
+    path: Path
+    container: Container
+    contents: Any
+    metadata: dict[str, str]
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[_Opened]:
+    """Open a file of weights, and turn whatever goes wrong with it into a CheckpointError."""
+    with reading(path), path.open("rb") as stream:
+        beginning = _beginning(path, stream)
+        if _is_safetensors(path, beginning):
+            _require_small_header(path, stream)
+            with cast("Any", safe_open(str(path), "pt", device="cpu")) as file:
+                yield _Opened(
+                    path=path,
+                    container="safetensors",
+                    contents=_slices(file),
+                    metadata=file.metadata() or {},
+                )
+        elif beginning.startswith((b"PK", b"\x80")):
+            contents = read_pytorch(stream)
+            yield _Opened(path=path, container="pytorch", contents=contents, metadata={})
+        else:
+            raise ForeignFileError(foreign_kind(beginning))
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """One guard around all that reads a foreign file.
+
+    Raises:
+        CheckpointError: for whatever exception; it names the file.
+    """
     try:
-        with path.open("rb") as file:
-            beginning = file.read(16)
+        _require_file(path)
+        yield
+    except EscsrError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} does not exist; give the path of a file of weights, or a model's name."
         ) from error
-    except IsADirectoryError as error:
-        raise CheckpointError(f"{path} is a folder; give one file of weights.") from error
-    except OSError as error:
+    except ForeignFileError as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror or error}); check its permissions."
+            f"{path} is neither a safetensors nor a PyTorch file of weights: {error}"
         ) from error
+    except RefusedGlobalError as error:
+        raise CheckpointError(_refusal(path, error)) from error
+    except MemoryError as error:
+        raise CheckpointError(f"{path} needs more memory to be read than there is.") from error
+    except Exception as error:  # readers of foreign files can fail in any way
+        if isinstance(error, OSError) and error.filename is not None:
+            raise CheckpointError(
+                f"{path} cannot be read ({error.strerror or error}); check its permissions."
+            ) from error
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:200] if lines else type(error).__name__
+        raise CheckpointError(
+            f"{path} is not a whole {_supposed_kind(path)} ({reason}): truncated, damaged, or of "
+            "another kind. Download or copy it again."
+        ) from error
+
+
+def _require_file(path: Path) -> None:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise CheckpointError(f"{path} is a folder; give one file of weights.")
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path} is a pipe or a device; give a file of weights.")
+
+
+def _beginning(path: Path, stream: BinaryIO) -> bytes:
+    beginning = stream.read(BEGINNING_BYTES)
     if not beginning:
         raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again.")
     return beginning
 
 
 def _is_safetensors(path: Path, beginning: bytes) -> bool:
-    return path.suffix.lower() == ".safetensors" or beginning[8:9] == b"{"
+    if beginning[8:9] == b"{":
+        return True
+    return path.suffix.lower() == ".safetensors" and len(beginning) < 9
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    def read(file: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-        names = cast("list[str]", file.keys())
-        return {name: file.get_tensor(name) for name in names}, _metadata(file)
-
-    return _from_safetensors(path, read)
-
-
-def _metadata(file: Any) -> dict[str, str]:
-    return file.metadata() or {}
-
-
-def _from_safetensors(path: Path, read: Callable[[Any], Read]) -> Read:
+def _supposed_kind(path: Path) -> str:
     try:
-        with cast("Any", safe_open(str(path), "pt", device="cpu")) as file:
-            return read(file)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} is not a whole safetensors file ({error}): truncated, changed, or of another "
-            "kind. Download or copy it again."
-        ) from error
+        with path.open("rb") as stream:
+            is_safetensors = _is_safetensors(path, stream.read(9))
+    except OSError:
+        is_safetensors = False
+    return "safetensors file" if is_safetensors else "PyTorch checkpoint"
 
 
-def _load_pickle(path: Path) -> object:
-    try:
-        with warnings.catch_warnings():
-            # torch warns of pickle protocols other than its own; the result is checked anyway.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_refusal(path, str(error))) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else "unexpected end"
-        raise CheckpointError(
-            f"{path} is not a whole PyTorch checkpoint ({reason}): truncated, damaged, or of "
-            "another kind. Download or copy it again."
-        ) from error
-
-
-def _refusal(path: Path, reason: str) -> str:
-    asked_for = re.search(r"GLOBAL ([\w.]+)", reason)
-    if asked_for is None:
-        return (
-            f"{path} is a pickle, but not one of tensors as torch.save writes it, and nothing else "
-            "is loaded, because a pickle can run code. Save the state dict with torch.save or "
-            "safetensors."
+def _require_small_header(path: Path, stream: BinaryIO) -> None:
+    stream.seek(0)
+    num_bytes = int.from_bytes(stream.read(8), "little")
+    if num_bytes > _MAX_HEADER_BYTES:
+        raise DamagedFileError(
+            f"its header would have {num_bytes:,} bytes, and {_MAX_HEADER_BYTES:,} are allowed"
         )
+
+
+def _slices(file: Any) -> dict[str, StoredTensor | UnusableTensor]:
+    """What a safetensors file holds, by name."""
+    return {name: _slice(file, name) for name in cast("list[str]", file.keys())}
+
+
+def _slice(file: Any, name: str) -> StoredTensor | UnusableTensor:
+    part = file.get_slice(name)
+    stated = str(part.get_dtype())
+    dtype = _DTYPES.get(stated)
+    if dtype is None:
+        return UnusableTensor(f"is stored as {stated}")
+    tensor = StoredTensor(
+        shape=tuple(part.get_shape()),
+        dtype=dtype,
+        storage_bytes=0,
+        storage=name,
+        read=lambda: cast("Tensor", file.get_tensor(name)),
+    )
+    return replace(tensor, storage_bytes=tensor.num_values * dtype.itemsize)
+
+
+def _state_dict(file: _Opened) -> StateDict:
+    """The weights to load. Our own files hold nothing else, whatever the names."""
+    if _OUR_FORMAT in file.metadata:
+        return StateDict(tensors=file.contents, root="")
+    found = find_state_dict(file.contents)
+    if found is None:
+        raise CheckpointError(_without_tensors(file))
+    return found
+
+
+def _without_tensors(file: _Opened) -> str:
+    contents = file.contents
+    if not isinstance(contents, Mapping):
+        leaf = tensor_of(contents)
+        kind = _kind(contents) if leaf is None else "Tensor"
+        return (
+            f"{file.path} holds a {kind} instead of a state dict (names -> tensors). Save "
+            "network.state_dict() and give that file."
+        )
+    mapping = cast("Mapping[str | int, Any]", contents)
+    keys = ", ".join(f"{key!r:.40}" for key in list(mapping)[:5]) or "nothing"
     return (
-        f"{path} was refused: it asks for {asked_for.group(1)!r} while it is read. A pickle that "
+        f"{file.path} holds no state dict: there are no tensors by name in it. It holds {keys}; "
+        "looked for were state dicts, bare or within others, such as params_ema, params, "
+        "state_dict, model or net_g. Save network.state_dict() and give that file."
+    )
+
+
+def _kind(value: Any) -> str:
+    return value.name if isinstance(value, Call) else type(value).__name__
+
+
+def _require_size(tensors: Mapping[str, StoredTensor | UnusableTensor], max_bytes: int) -> None:
+    stored = [leaf for leaf in tensors.values() if isinstance(leaf, StoredTensor)]
+    sizes = {leaf.storage: leaf.storage_bytes for leaf in stored}
+    num_bytes = sum(sizes.values())
+    if num_bytes > max_bytes:
+        raise DamagedFileError(
+            f"its {len(stored):,} tensors take {num_bytes / 1e6:,.0f} MB, and "
+            f"{max_bytes / 1e6:,.0f} MB are allowed, of which no network of ESC's family needs a "
+            "fifth"
+        )
+
+
+def _value(name: str, leaf: StoredTensor | UnusableTensor) -> Tensor:
+    if isinstance(leaf, UnusableTensor):
+        raise DamagedFileError(
+            f"its tensor {name[:100]} {leaf.reason}; only plain tensors are weights of an ESC"
+        )
+    return leaf.read()
+
+
+class _Values:
+    """Plain values of what a file holds."""
+
+    _MAX_VALUES = 1 << 21
+    _MAX_DEPTH = 32
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = self._MAX_VALUES
+        self._bytes: dict[object, int] = {}
+        self._max_bytes = max_bytes
+
+    def of(self, contents: Any, depth: int = 0) -> Any:
+        self._left -= 1
+        if depth > self._MAX_DEPTH or self._left < 0:
+            raise DamagedFileError("it is nested deeper than what is saved here")
+        leaf = tensor_of(contents)
+        if isinstance(leaf, StoredTensor):
+            self._bytes[leaf.storage] = leaf.storage_bytes
+            if sum(self._bytes.values()) > self._max_bytes:
+                raise DamagedFileError("its tensors are larger than the file")
+        if leaf is not None:
+            return _value("", leaf)
+        if isinstance(contents, dict):
+            items = cast("dict[str | int, Any]", contents).items()
+            return {key: self.of(value, depth + 1) for key, value in items}
+        if isinstance(contents, list | tuple):
+            values = [self.of(value, depth + 1) for value in cast("list[Any]", contents)]
+            return tuple(values) if isinstance(contents, tuple) else values
+        if contents is None or isinstance(contents, bool | int | float | str | bytes):
+            return contents
+        raise DamagedFileError(f"it holds a {_kind(contents)}")
+
+
+def _refusal(path: Path, error: RefusedGlobalError) -> str:
+    if error.name == "torch.storage._load_from_bytes":
+        return (
+            f"{path} holds tensors pickled by pickle.dump, which are more than plain data. Save "
+            "the state dict with torch.save or safetensors, and give that file."
+        )
+    whole = "it holds a whole pickled object, a network perhaps, and " if error.is_first else "it "
+    return (
+        f"{path} was refused: {whole}asks for {error.name!r} while it is read. A pickle that "
         "names more than tensors and plain containers can run any code on this machine, so only "
         "those are loaded. If you trust its source, save its state dict alone, with torch.save or "
         "safetensors, and give that file; else delete it."
     )
 
 
-def _choose_section(path: Path, content: object) -> tuple[str, dict[str, Tensor]]:
-    if isinstance(content, Mapping):
-        mapping = cast("Mapping[object, object]", content)
-        for section in _SECTIONS:
-            if section in mapping:
-                return section, _require_state(f"{section!r} of {path}", mapping[section])
-        return "", _require_state(str(path), mapping)
-    return "", _require_state(str(path), content)
-
-
-def _require_state(where: str, content: object) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{where} holds a {type(content).__name__} instead of a state dict (names -> tensors)."
-            " Save network.state_dict() and give that file."
-        )
-    mapping = cast("Mapping[object, object]", content)
-    state = {
-        name: value
-        for name, value in mapping.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
-    if len(state) != len(mapping) or not state:
-        keys = ", ".join(map(repr, list(mapping)[:5])) or "nothing"
-        raise CheckpointError(
-            f"{where} is no state dict: not all of it is tensors by name. It holds {keys}; looked "
-            f"for were {', '.join(_SECTIONS)} or a bare state dict."
-        )
-    return state
-
-
-def _without_wrapper(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _WRAPPER_PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}

@@ -112,10 +112,10 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> WeightsHeader | Non
                 if key.startswith(_PREFIX)
             }
         )
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except Exception as error:  # a file may state anything
         raise CheckpointError(
-            f"The header of {path} is damaged ({type(error).__name__}: {error}). Download or copy "
-            "it again."
+            f"The header of {path} is damaged ({type(error).__name__}: {str(error)[:200]}). "
+            "Download or copy it again."
         ) from error
 
 

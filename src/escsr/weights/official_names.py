@@ -186,6 +186,26 @@ def own_patterns() -> tuple[re.Pattern[str], ...]:
     return tuple(_pattern(name) for name in (*names, *_OURS_ALONE))
 
 
+_EVERY_LAYOUT = tuple(
+    Layout(family=family, large_kernel=kernel, ending=ending, is_unshuffled=unshuffled)
+    for family in ("esc", "real", "real-m", "lte", "rib")
+    for kernel in ("dense", "decomposed")
+    for ending in ("subpixels", "layers", "dysample", "narrowed dysample", "lte")
+    for unshuffled in (False, True)
+)
+
+
+@cache
+def every_name() -> frozenset[str]:
+    """Every tensor's name in the reference's networks and ours, with ``#`` for each number."""
+    modules = {name for layout in _EVERY_LAYOUT for pair in _pairs(layout) for name in pair}
+    modules |= {*_OURS_ALONE, META_UPSAMPLE}
+    names = {name + ending for name in modules for ending in ("", ".weight", ".bias")}
+    names |= {f"blocks.#{EXPANDED_BIAS}"}
+    names |= {f"{place}{INITIAL_PLACES}" for place in ("to_img", "to_img.0", "to_img.2")}
+    return frozenset(re.sub(r"\d+", "#", name) for name in names)
+
+
 def _pairs(layout: Layout) -> Pairs:
     prefix = "encoder." if layout.family == "lte" else ""
     body = (*_BODY, *_KERNELS[layout.large_kernel], *_entrance(layout))
