@@ -3,11 +3,13 @@
 import errno
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
+import escsr
 from escsr.errors import TrainingError
 from escsr.temporary_files import PendingFile
 from escsr.training.checkpoint import CheckpointFolder
@@ -82,6 +84,81 @@ def test_a_damaged_newest_state_costs_only_the_steps_since_the_one_before(
     assert f"{newest} cannot be read as a training state" in caplog.text
     assert "The one before it is used." in caplog.text
     assert [step for (step,) in log_of(stopped, "step")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    """The same but for one bit."""
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_a_flipped_bit_never_resumes_with_other_weights(recipe: Recipe, tmp_path: Path) -> None:
+    """Wherever it is: the state is refused by name, or (between the parts) it is what it was."""
+    state = state_at(recipe, 7)
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    path = folder.write(state, recipe)
+    whole = path.read_bytes()
+    positions = [8 * len(whole) * part // 150 + part % 8 for part in range(150)]
+    refused, read = 0, start_state(recipe)
+    for bit in positions:
+        path.write_bytes(flipped(whole, bit))
+        try:
+            folder.read_newest(read, recipe)
+        except TrainingError as error:
+            assert str(path) in str(error)
+            refused += 1
+            continue
+        assert read.step == 7
+        for name in ("network", "averaged_network"):
+            before, after = getattr(state, name).state_dict(), getattr(read, name).state_dict()
+            assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+    assert refused > len(positions) / 2
+
+
+def test_a_flipped_bit_in_the_newest_state_costs_only_the_steps_since_the_one_before(
+    stopped: Path, recipe: Recipe, photographs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bit of a weight: the log names the file, and the run goes on from the intact one."""
+    newest = stopped / "checkpoints" / "step-00000003.pt"
+    whole = newest.read_bytes()
+    weights = torch.load(newest, weights_only=True)["network"]["deep.bias"]
+    place = whole.index(weights.numpy().tobytes())
+    newest.write_bytes(flipped(whole, 8 * place + 20))
+    assert train(recipe, photographs, stopped, resume=True).step == 6
+    assert f"{newest} cannot be read as a training state" in caplog.text
+    assert "The one before it is used." in caplog.text
+
+
+def test_states_without_checksums_load_and_new_ones_have_them(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """Of a torch that was told to write none; ours are written with them all the same."""
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = folder.write(state_at(recipe, 7), recipe)
+        with zipfile.ZipFile(path) as archive:
+            assert all(entry.CRC for entry in archive.infolist())
+        torch.save(torch.load(path, weights_only=True), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(path) as archive:
+        assert not any(entry.CRC for entry in archive.infolist())
+    read = start_state(recipe)
+    folder.read_newest(read, recipe)
+    assert read.step == 7
+
+
+def test_a_state_given_for_weights_gives_the_average(recipe: Recipe, tmp_path: Path) -> None:
+    """Not the last step's weights."""
+    state = state_at(recipe, 7)
+    with torch.no_grad():
+        for parameter in state.averaged_network.parameters():
+            parameter.fill_(0.25)
+    path = CheckpointFolder(tmp_path / "checkpoints").write(state, recipe)
+    network = escsr.load_model(path)
+    assert all(torch.all(parameter == 0.25) for parameter in network.parameters())
 
 
 def test_if_no_state_can_be_read_the_run_ends(

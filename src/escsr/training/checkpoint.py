@@ -2,19 +2,20 @@
 
 import io
 import logging
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from escsr.errors import TrainingError
+from escsr.errors import CheckpointError, TrainingError
 from escsr.temporary_files import remove_abandoned, replace_file
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
+from escsr.weights.checkpoint_file import read_values
 
 _log = logging.getLogger("escsr")
 
@@ -26,7 +27,8 @@ class CheckpointFolder:
     """The newest states of a run, ``step-00001000.pt``; older ones are deleted.
 
     A file appears whole or not at all, and the one before it stays, so that a crash or a full disk
-    costs the steps since then and nothing else.
+    costs the steps since then and nothing else. Every part of a file has a checksum, which
+    ``torch.save`` writes and reading verifies: a flipped bit does not become other weights.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +55,8 @@ class CheckpointFolder:
             remove_abandoned(self._folder)
             # By way of memory: torch puts its own errors in place of those of the file system.
             state_file = io.BytesIO()
-            torch.save(content, state_file)
+            with _checksums():
+                torch.save(content, state_file)
             replace_file(path, state_file.getbuffer())
         except (OSError, RuntimeError) as error:
             raise TrainingError(
@@ -90,12 +93,22 @@ class CheckpointFolder:
             return
 
 
+@contextmanager
+def _checksums() -> Generator[None]:
+    """Let ``torch.save`` compute checksums, whoever told it not to."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # The unpickler meets damaged bytes with errors of many kinds.
-    except (OSError, RuntimeError, LookupError, ValueError, EOFError, UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:150]
+        content = read_values(path)
+    except CheckpointError as error:
+        reason = " ".join(str(error).removeprefix(f"{path} ").split())[:200]
         raise TrainingError(f"{path} cannot be read as a training state ({reason}).") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise TrainingError(
@@ -108,18 +121,20 @@ def _load(path: Path) -> dict[str, Any]:
 def _fill(state: TrainingState, content: dict[str, Any], path: Path, recipe: Recipe) -> None:
     try:
         state.fill(content)
-    except (RuntimeError, KeyError, ValueError) as error:
+    except Exception as error:  # of another network, or of anything
         # Of another network, torch names every tensor.
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"{path} does not fit the recipe {recipe.name}; resume with the recipe and the --set "
             f"that it was started with ({reason} …)."
         ) from error
-    _tell_of_changes(content["recipe"], recipe)
+    _tell_of_changes(content.get("recipe"), recipe)
 
 
-def _tell_of_changes(before: dict[str, Any], recipe: Recipe) -> None:
+def _tell_of_changes(before: Any, recipe: Recipe) -> None:
     """Warn of values that differ from those of the run so far: allowed, but no accident."""
+    if not isinstance(before, dict):
+        return
     with suppress(ValidationError):  # of a version that allowed what is an error now
         before = Recipe.model_validate(before).model_dump()  # with keys that came since
     for key, value in recipe.model_dump().items():
@@ -137,4 +152,7 @@ def averaged_weights(path: Path) -> tuple[int, dict[str, Tensor]] | None:
         content = _load(path)
     except TrainingError:
         return None
-    return content["recipe"]["scale"], content["averaged_network"]
+    try:
+        return int(content["recipe"]["scale"]), dict(content["averaged_network"])
+    except (KeyError, TypeError, ValueError):
+        return None
