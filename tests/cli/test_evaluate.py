@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from escsr.errors import CheckpointError
+from escsr.inference.native.library import is_built, native_obstacle
 
 from .conftest import Escsr, MakePicture
 
@@ -30,23 +31,48 @@ def test_models_and_sets_stand_in_one_table(
     assert padded.exit_code == plain.exit_code == 0, padded.output + plain.output
     words = ("ours/Small x2", "theirs/Small x2", "PSNR-Y", "SSIM-RGB", "small-x2", "bicubic")
     assert all(word in padded.stdout for word in words)
-    assert "padding window" in padded.stdout
-    assert "padding none" in plain.stdout
+    assert "Padding window" in padded.stdout
+    assert "Padding none" in plain.stdout
+
+
+def test_the_back_end_stands_beside_the_figures(
+    escsr: Escsr, weights: Path, two_sets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Asked for or chosen; bicubic has none, and alone it is not spoken of."""
+    data = ("--data", two_sets[0])
+    out = tmp_path / "out"
+    chosen = "native" if native_obstacle("cpu") is None and is_built() else "eager"
+    result = escsr("evaluate", weights, "bicubic", *data, "--out", out, "--crops", "0")
+    assert f"ESC networks with the back-end {chosen}" in " ".join(result.stdout.split())
+    assert f"back-end {chosen}" in (out / "results.md").read_text(encoding="utf-8")
+    report = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert [model["backend"] for model in report["models"]] == [chosen, None]
+    plain = escsr("evaluate", weights, *data, "--backend", "reference", "--json")
+    assert json.loads(plain.stdout)["models"][0]["backend"] == "reference"
+    assert "back-end" not in escsr("evaluate", "bicubic", "-s", "2", *data).stdout
+    # Two sums in another order, in float32, rounded to 8 bits: a few pixels are a level off.
+    figures = [entry["images"][0]["psnr_y_db"] for entry in (report, json.loads(plain.stdout))]
+    assert figures[0] == pytest.approx(figures[1], abs=0.01)
 
 
 def test_json_is_for_programs_and_failures_are_told_on_stderr(
     escsr: Escsr, weights: Path, two_sets: tuple[Path, Path]
 ) -> None:
-    """Broken models and images leave the rest of the table and exit status 1."""
+    """Broken models and images leave the rest of the table and exit status 1.
+
+    The BigTIFF's first directory is said to stand at 2**64 - 1.
+    """
     (two_sets[1] / "broken.png").write_bytes(b"no image")
+    (two_sets[1] / "offset.tif").write_bytes(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(16))
     models = ("bicubic", "esc-tny", "no_such_module:build", weights)
     result = escsr("evaluate", *models, "--data", two_sets[1], "--json")
     assert result.exit_code == 1, result.output
     report = json.loads(result.stdout)
     assert [model["name"] for model in report["models"]] == ["bicubic", "small-x2"]
     assert [entry["image"] for entry in report["images"]] == ["two", "two"]
-    assert all(word in result.stderr for word in ("esc-tny", "no_such_module", "broken.png"))
-    assert result.stderr.count("FAILED") == 3
+    named = ("esc-tny", "no_such_module", "broken", "offset")
+    assert all(word in result.stderr for word in named)
+    assert result.stderr.count("FAILED") == 4
 
 
 def test_results_are_written_with_pictures(
@@ -73,6 +99,7 @@ def test_results_are_written_with_pictures(
         (["bicubic", "-s", "0", "--data", "."], 2, "scale"),
         (["bicubic", "-s", "2", "--data", ".", "--padding", "all"], 2, "window"),
         (["bicubic", "-s", "2", "--data", ".", "--device", "toaster"], 2, "toaster"),
+        (["bicubic", "-s", "2", "--data", ".", "--backend", "magic"], 2, "eager, native"),
         (["bicubic", "-s", "2", "--data", ".", "--metric", "beauty"], 2, "niqe, lpips"),
         (["bicubic", "-s", "2", "--data", ".", "--niqe-parameters", "x"], 2, "--metric niqe"),
         (["bicubic", "-s", "2"], 2, "--data"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.metrics import Column
     from escsr.evaluation.records import Comparison, Conditions, Failure
+    from escsr.inference.backends import BackendChoice
 
 MODEL_HELP = (
     "A name in the box, a checkpoint, any file that spandrel loads, module:callable, or the word "
@@ -57,6 +58,10 @@ NiqeOption: TypeAlias = Annotated[
     typer.Option(metavar="FILE", help="What NIQE compares with, instead of our photographs."),
 ]
 DeviceOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+BackendOption: TypeAlias = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="How ESC networks run: auto, native, eager, reference."),
+]
 OutOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("-o", "--out", help="Folder for results.md, .csv, .json and pictures."),
@@ -79,6 +84,7 @@ def evaluate_command(
     metric: MetricOption = None,
     niqe_parameters: NiqeOption = None,
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     out: OutOption = None,
     crops: CropsOption = 4,
     overwrite: OverwriteOption = False,
@@ -94,15 +100,23 @@ def evaluate_command(
     from escsr.evaluation.comparison import enter
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.report_folder import prepare_report_folder
+    from escsr.inference.backends import choose_backend
     from escsr.inference.devices import choose_device
 
     chosen_device = choose_device(device)
+    chosen_backend = choose_backend(cast("BackendChoice", backend), chosen_device)
     columns, unloaded = _columns(metric or [], chosen_device, niqe_parameters)
     if out is not None:
         prepare_report_folder(out, overwrite=overwrite)
     entrants = enter(model, data, scale=scale)
     entrants = replace(entrants, failures=[*entrants.failures, *unloaded])
-    conditions = _conditions(entrants, columns, padding, self_ensemble, chosen_device)
+    conditions = replace(
+        _conditions(entrants.scale, columns),
+        padding=padding.value,
+        self_ensemble=self_ensemble,
+        device=chosen_device,
+        backend=chosen_backend,
+    )
     gallery = CropGallery(0 if out is None else crops, scale=entrants.scale)
     _tell(_compared(entrants, conditions, gallery), gallery, out=out, as_json=json)
 
@@ -132,21 +146,12 @@ def _columns(
     return columns, failures
 
 
-def _conditions(
-    entrants: "Entrants",
-    columns: "Sequence[Column]",
-    padding: Padding,
-    self_ensemble: bool,
-    device: "torch.device",
-) -> "Conditions":
+def _conditions(scale: int, columns: "Sequence[Column]") -> "Conditions":
     from escsr.evaluation.metrics import Metric, SetMetric
     from escsr.evaluation.records import Conditions
 
     return Conditions(
-        scale=entrants.scale,
-        padding=padding.value,
-        self_ensemble=self_ensemble,
-        device=device,
+        scale=scale,
         metrics=[column for column in columns if isinstance(column, Metric)],
         set_metrics=[column for column in columns if isinstance(column, SetMetric)],
     )

@@ -11,7 +11,12 @@ from escsr.cli.exit_status import printable
 from escsr.cli.step_bar import step_bar
 from escsr.evaluation.records import Comparison, Failure
 from escsr.evaluation.report import device_name
-from escsr.evaluation.table import PADDING_IN_WORDS, metric_notes, table_rows
+from escsr.evaluation.table import (
+    PADDING_IN_WORDS,
+    backend_in_words,
+    metric_notes,
+    table_rows,
+)
 from escsr.evaluation.test_sets import TestSet
 
 
@@ -39,12 +44,13 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(printable(note), style="dim", markup=False)
     conditions = comparison.conditions
     ensemble = "; self-ensemble x8" if conditions.self_ensemble else ""
-    console.print(
-        f"PSNR in dB, float32 on {device_name(conditions.device)}{ensemble}; "
-        f"{PADDING_IN_WORDS[conditions.padding]}.",
-        style="dim",
-        markup=False,
-    )
+    backend = backend_in_words(comparison)
+    padding = PADDING_IN_WORDS[conditions.padding]
+    for line in (
+        f"PSNR in dB, float32 on {device_name(conditions.device)}{backend}{ensemble}.",
+        f"{padding[0].upper()}{padding[1:]}.",
+    ):
+        console.print(line, style="dim", markup=False)
 
 
 def failure_lines(failures: Sequence[Failure]) -> list[str]:

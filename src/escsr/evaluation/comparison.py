@@ -1,6 +1,6 @@
 """Several networks on several test sets: who takes part, and the judging of all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,14 @@ from torch import nn
 from escsr.errors import ConfigurationError, EscsrError
 from escsr.evaluation.contenders import BICUBIC, Contender, distinguished, open_contender
 from escsr.evaluation.crops import CropGallery
-from escsr.evaluation.judging import ImageJudge, OnResult, SetJudge
-from escsr.evaluation.records import Comparison, Conditions, Failure, Score, SetScore
+from escsr.evaluation.judging import (
+    ImageJudge,
+    OnResult,
+    SetJudge,
+    judge_images,
+    single_threaded_workers,
+)
+from escsr.evaluation.records import Comparison, Conditions, Failure
 from escsr.evaluation.test_sets import TestSet, find_test_set, names_of_test_sets
 
 
@@ -79,41 +85,29 @@ def compare(
         gallery: is shown all results of each image.
         on_result: see ``OnResult``; ``Entrants.num_results`` says how often it is called.
     """
-    scores: list[Score] = []
-    set_scores: list[SetScore] = []
-    failures = list(entrants.failures)
-    with _true_float32():
+    judges: list[ImageJudge] = []
+    set_judges: list[SetJudge] = []
+    with _true_float32(), single_threaded_workers() as workers:
         networks = _prepared(entrants.contenders, conditions)
         for test_set in entrants.test_sets:
             with SetJudge(test_set, conditions.set_metrics) as set_judge:
-                for judge in _judged_images(test_set, networks, conditions, on_result):
+                for judge in judge_images(
+                    test_set, networks, conditions, workers=workers, on_result=on_result
+                ):
                     judge.hand_to(set_judge)
                     judge.show(gallery)
-                    scores += judge.scores
-                    failures += judge.failures
+                    judges.append(judge)
                 set_judge.run(list(networks), on_result)
-            set_scores += set_judge.scores
-            failures += set_judge.failures
+            set_judges.append(set_judge)
+    failures = [failure for judge in (*judges, *set_judges) for failure in judge.failures]
     return Comparison(
         conditions=conditions,
         contenders=entrants.contenders,
         test_sets=entrants.test_sets,
-        scores=scores,
-        set_scores=set_scores,
-        failures=failures,
+        scores=[score for judge in judges for score in judge.scores],
+        set_scores=[score for judge in set_judges for score in judge.scores],
+        failures=[*entrants.failures, *failures],
     )
-
-
-def _judged_images(
-    test_set: TestSet,
-    networks: Mapping[str, nn.Module],
-    conditions: Conditions,
-    on_result: OnResult,
-) -> Iterator[ImageJudge]:
-    for pair in test_set.pairs:
-        judge = ImageJudge(test_set, pair, conditions)
-        judge.run(networks, on_result)
-        yield judge
 
 
 def _prepared(contenders: Sequence[Contender], conditions: Conditions) -> dict[str, nn.Module]:
@@ -122,6 +116,7 @@ def _prepared(contenders: Sequence[Contender], conditions: Conditions) -> dict[s
             padding=conditions.padding,
             self_ensemble=conditions.self_ensemble,
             device=conditions.device,
+            backend=conditions.backend,
         )
         for contender in contenders
     }

@@ -3,7 +3,8 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,10 +14,13 @@ from torch import nn
 
 from escsr.errors import CheckpointError, ConfigurationError, EscsrError
 from escsr.images.resize import resize_bicubic_uint8
+from escsr.inference.backends import BackendChoice
+from escsr.inference.engine import Engine
 from escsr.inference.rivals import Rival, is_module_callable, load_rival
 from escsr.inference.self_ensemble import SelfEnsemble
 from escsr.inference.size_padding import SizePadded
 from escsr.model.complexity import count_parameters
+from escsr.model.network import ESC
 from escsr.shapes import ImageBatch
 from escsr.weights import BundledModel, bundled_models, find_weights, load_model
 from escsr.weights.checkpoint import open_checkpoint
@@ -55,21 +59,58 @@ class Contender:
     licence: str | None = None
     """Of the weights, where it is known."""
 
-    def prepared(self, *, padding: Padding, self_ensemble: bool, device: torch.device) -> nn.Module:
-        """The network as the protocol runs it, on a device.
+    @property
+    def has_backends(self) -> bool:
+        """Whether it runs with one of our back-ends; other networks run as they are."""
+        return isinstance(self.network, ESC)
+
+    def prepared(
+        self,
+        *,
+        padding: Padding,
+        self_ensemble: bool,
+        device: torch.device,
+        backend: BackendChoice = "auto",
+    ) -> nn.Module:
+        """The network as the protocol runs it, on a device, in float32.
 
         Every flip of a self-ensemble is padded by itself, as the image would be. Bicubic stays the
         baseline that it is.
+
+        Args:
+            padding: how LR images are extended.
+            self_ensemble: whether to ask for eight flips and rotations.
+            device: where to run.
+            backend: how to run an ESC.
+        Raises:
+            ConfigurationError: the back-end cannot run here.
         """
-        network = self.network.to(device)
+        if self.has_backends:
+            network = _Running(
+                Engine(self.network, scale=self.scale, device=device, backend=backend)
+            )
+        else:
+            network = self.network.to(device)
         padded = SizePadded(network, scale=self.scale, multiple=self.padding_multiple(padding))
-        if self_ensemble and not isinstance(network, MatlabBicubic):
+        if self_ensemble and not isinstance(self.network, MatlabBicubic):
             return SelfEnsemble(padded).eval()
         return padded.eval()
 
     def padding_multiple(self, padding: Padding) -> int:
         """The multiple that the LR image is extended to, in pixels; 1 means that it is not."""
         return self.window_size if padding == "window" and self.window_size else self.size_multiple
+
+
+class _Running(nn.Module):
+    """A network of ours with a back-end, in float32."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def forward(self, lr_image: ImageBatch) -> ImageBatch:
+        """(B, 3, H, W) in [0, 1] -> (B, 3, scale*H, scale*W) float32."""
+        return self._engine.run(lr_image, torch.float32)
 
 
 class MatlabBicubic(nn.Module):
@@ -85,9 +126,21 @@ class MatlabBicubic(nn.Module):
 
     def forward(self, lr_image: ImageBatch) -> ImageBatch:
         """(B, 3, H, W), every value k/255 -> (B, 3, scale*H, scale*W), every value k/255."""
-        pixels = (lr_image * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        larger = [torch.from_numpy(resize_bicubic_uint8(p, scale=self.scale)) for p in pixels]
-        return torch.stack(larger).permute(0, 3, 1, 2).to(lr_image) / 255
+        with _one_thread():
+            pixels = (lr_image * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            larger = [torch.from_numpy(resize_bicubic_uint8(p, scale=self.scale)) for p in pixels]
+            return torch.stack(larger).permute(0, 3, 1, 2).to(lr_image) / 255
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hundreds of small products are done sooner than several threads could agree on each."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def open_contender(source: str, *, scale: int | None = None) -> Contender:

@@ -1,17 +1,20 @@
-"""Judge one image by every network, and one test set by what looks at all its results at once."""
+"""Judge images by every network, and test sets by what looks at all their results at once."""
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch import nn
 
 from escsr.errors import EscsrError, ImageValueError
 from escsr.evaluation.crops import CropGallery
-from escsr.evaluation.metrics import SetMetric
+from escsr.evaluation.metrics import Metric, SetMetric
 from escsr.evaluation.protocol import read_pair, to_pixels, upscale_rounded
 from escsr.evaluation.records import Conditions, Failure, Score, SetScore
 from escsr.evaluation.test_sets import TestPair, TestSet
@@ -24,73 +27,164 @@ logger = logging.getLogger("escsr")
 OnResult = Callable[[str, str, str], None]
 """Called with contender, test set, and image or metric after each result, failed or not."""
 
+_MOST_IMAGES_WAITING = 2
+"""Images whose figures may still be computed while networks work on the next one, on a GPU."""
+
+_MOST_PIXELS_WAITING = 1 << 23
+"""An HR image of more pixels is judged to its end before the next is read, to bound memory."""
+
+
+@contextmanager
+def single_threaded_workers() -> Iterator[Executor]:
+    """Start as many threads as PyTorch has; in each of them, PyTorch has one.
+
+    Metrics are made of many small operations, which threads of their own would slow down.
+    """
+    num_threads = torch.get_num_threads()
+    workers = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield workers
+    finally:
+        workers.shutdown(cancel_futures=True)
+        # It is set for each thread, but new threads start with what was set last.
+        torch.set_num_threads(num_threads)
+
+
+def judge_images(
+    test_set: TestSet,
+    networks: Mapping[str, nn.Module],
+    conditions: Conditions,
+    *,
+    workers: Executor,
+    on_result: OnResult,
+) -> "Iterator[ImageJudge]":
+    """Run all networks on one image after the other.
+
+    Workers compute the figures of an image side by side, and read the next one. On a GPU, networks
+    go on meanwhile; on a CPU they would be in each other's way, as both take all cores.
+
+    Args:
+        test_set: the images.
+        networks: by label.
+        conditions: how to run and judge.
+        workers: from ``single_threaded_workers``.
+        on_result: see ``OnResult``.
+    Yields:
+        The judge of each image once its networks have run. All have their figures at the end.
+    """
+    judges = [ImageJudge(test_set, pair, conditions) for pair in test_set.pairs]
+    most_waiting = 0 if conditions.device.type == "cpu" else _MOST_IMAGES_WAITING
+    waiting: list[ImageJudge] = []
+    for judge, following in zip(judges, [*judges[1:], None], strict=True):
+        judge.start_reading(workers)
+        judge.run(networks, on_result)
+        judge.start_measuring(workers)
+        is_small = judge.num_pixels <= _MOST_PIXELS_WAITING
+        if following is not None and is_small:
+            following.start_reading(workers)
+        yield judge
+        waiting.append(judge)
+        while len(waiting) > (most_waiting if is_small and following is not None else 0):
+            waiting.pop(0).finish()
+
 
 class ImageJudge:
-    """Runs all networks on one image, and keeps what came of it."""
+    """Runs all networks on one image, and keeps what came of it.
+
+    Call ``start_reading``, ``run``, ``start_measuring`` and ``finish`` in this order.
+    """
 
     def __init__(self, test_set: TestSet, pair: TestPair, conditions: Conditions) -> None:
         self.scores: list[Score] = []
+        """Complete after ``finish``."""
         self.failures: list[Failure] = []
+        """Complete after ``finish``."""
         self._results: dict[str, ImageBatch] = {}
-        self._images: tuple[ImageBatch, ImageBatch] | None = None
+        self._reading: Future[tuple[ImageBatch, ImageBatch]] | None = None
+        self._measuring: dict[str, list[tuple[Metric, Future[float]]]] = {}
         self._test_set = test_set.name
         self._pair = pair
         self._conditions = conditions
 
+    def start_reading(self, workers: Executor) -> None:
+        """Let a worker read the image, unless it was told so before."""
+        if self._reading is None:
+            self._reading = workers.submit(read_pair, self._pair, scale=self._conditions.scale)
+
+    @property
+    def num_pixels(self) -> int:
+        """Of the HR image; 0 if it cannot be read."""
+        images = self._images()
+        return 0 if images is None else images[1].shape[2] * images[1].shape[3]
+
     def run(self, networks: Mapping[str, nn.Module], on_result: OnResult) -> None:
-        """Judge each network by label; an image that cannot be read fails once for all."""
-        try:
-            self._images = read_pair(self._pair, scale=self._conditions.scale)
-        except (EscsrError, OSError) as error:
-            self._fail(None, error)
+        """Run each network by label; an image that cannot be read fails once for all."""
+        images = self._images()
         for label, network in networks.items():
-            if self._images is not None:
-                self._judge(label, network, *self._images)
+            if images is not None:
+                self._run(label, network, images[0])
             on_result(label, self._test_set, self._pair.name)
+
+    def start_measuring(self, workers: Executor) -> None:
+        """Let workers compute the figures of all results."""
+        images, scale = self._images(), self._conditions.scale
+        for label, sr_image in self._results.items():
+            assert images is not None, "without an image there are no results"
+            self._measuring[label] = [
+                (metric, _measure(metric, sr_image, images[1], scale, workers))
+                for metric in self._conditions.metrics
+            ]
+
+    def finish(self) -> None:
+        """Wait for the figures, and let go of the images."""
+        for label, measured in self._measuring.items():
+            values: dict[str, float] = {}
+            for metric, future in measured:
+                try:
+                    values[metric.key] = future.result()
+                except Exception as error:  # a foreign metric can fail in any way
+                    self._fail(label, error, metric=metric.title)
+            self.scores.append(
+                Score(model=label, test_set=self._test_set, image=self._pair.name, values=values)
+            )
+        self._measuring.clear()
+        self._results.clear()
+        self._reading = None
 
     def show(self, gallery: CropGallery | None) -> None:
         """Offer all results to a gallery, if there is one."""
-        if gallery is not None and self._images is not None:
-            lr_image, hr_image = self._images
+        images = self._images()
+        if gallery is not None and images is not None:
             gallery.offer(
                 self._test_set,
                 self._pair.name,
-                lr_image=lr_image,
-                hr_image=hr_image,
+                lr_image=images[0],
+                hr_image=images[1],
                 results=self._results,
             )
 
     def hand_to(self, set_judge: "SetJudge") -> None:
         """Give the truth and all results to what looks at the whole set."""
-        if self._images is not None:
-            set_judge.store(self._images[1], self._results)
+        images = self._images()
+        if images is not None:
+            set_judge.store(images[1], self._results)
 
-    def _judge(
-        self, label: str, network: nn.Module, lr_image: ImageBatch, hr_image: ImageBatch
-    ) -> None:
+    def _images(self) -> tuple[ImageBatch, ImageBatch] | None:
+        """LR and HR, once a worker has read them; None where it failed, which is named once."""
+        assert self._reading is not None, "start_reading comes first"
+        try:
+            return self._reading.result()
+        except Exception as error:  # one bad file ends nothing
+            if not self.failures:
+                self._fail(None, error)
+            return None
+
+    def _run(self, label: str, network: nn.Module, lr_image: ImageBatch) -> None:
         scale, device = self._conditions.scale, self._conditions.device
         try:
-            sr_image = upscale_rounded(network, lr_image.to(device), scale=scale)
+            self._results[label] = upscale_rounded(network, lr_image.to(device), scale=scale)
         except Exception as error:  # a foreign network can fail in any way
             self._fail(label, error)
-            return
-        self._results[label] = sr_image
-        values = self._measure(label, sr_image, hr_image)
-        self.scores.append(
-            Score(model=label, test_set=self._test_set, image=self._pair.name, values=values)
-        )
-
-    def _measure(
-        self, label: str, sr_image: ImageBatch, hr_image: ImageBatch
-    ) -> Mapping[str, float]:
-        """Every metric that can judge the image; the others are named."""
-        values: dict[str, float] = {}
-        for metric in self._conditions.metrics:
-            try:
-                values[metric.key] = metric.measure(sr_image, hr_image, self._conditions.scale)
-            except Exception as error:  # so can a foreign metric
-                self._fail(label, error, metric=metric.title)
-        return values
 
     def _fail(self, label: str | None, error: Exception, *, metric: str | None = None) -> None:
         failure = Failure(
@@ -102,6 +196,20 @@ class ImageJudge:
         )
         logger.info("failed: %s", failure, exc_info=not isinstance(error, EscsrError))
         self.failures.append(failure)
+
+
+def _measure(
+    metric: Metric, sr_image: ImageBatch, hr_image: ImageBatch, scale: int, workers: Executor
+) -> Future[float]:
+    """Let a worker measure, or do so here and now where a metric asks for that."""
+    if metric.runs_in_thread:
+        return workers.submit(metric.measure, sr_image, hr_image, scale)
+    measured: Future[float] = Future()
+    try:
+        measured.set_result(metric.measure(sr_image, hr_image, scale))
+    except Exception as error:  # a foreign metric can fail in any way
+        measured.set_exception(error)
+    return measured
 
 
 class SetJudge:

@@ -37,6 +37,9 @@ class Metric(Column):
     """One figure per image; tables have the mean."""
 
     measure: Measure
+    runs_in_thread: bool = False
+    """Whether it may run beside others and beside the next network, in a thread of its own. Ours
+    may; what loads a network of its own takes its turn, with all threads of PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +56,7 @@ PSNR_Y = Metric(
     decimals=3,
     higher_is_better=True,
     measure=lambda sr, hr, border: float(psnr_y_db(sr, hr, border_pixels=border)),
+    runs_in_thread=True,
 )
 SSIM_Y = Metric(
     key="ssim_y",
@@ -60,6 +64,7 @@ SSIM_Y = Metric(
     decimals=4,
     higher_is_better=True,
     measure=lambda sr, hr, border: float(ssim_y(sr, hr, border_pixels=border)),
+    runs_in_thread=True,
 )
 PSNR_RGB = Metric(
     key="psnr_rgb_db",
@@ -67,6 +72,7 @@ PSNR_RGB = Metric(
     decimals=3,
     higher_is_better=True,
     measure=lambda sr, hr, border: float(psnr_db(sr, hr, border_pixels=border)),
+    runs_in_thread=True,
 )
 SSIM_RGB = Metric(
     key="ssim_rgb",
@@ -74,6 +80,7 @@ SSIM_RGB = Metric(
     decimals=4,
     higher_is_better=True,
     measure=lambda sr, hr, border: float(ssim(sr, hr, border_pixels=border)),
+    runs_in_thread=True,
 )
 
 LUMA_METRICS = (PSNR_Y, SSIM_Y)

@@ -156,6 +156,7 @@ class ImageMetric:
             higher_is_better=self.higher_is_better,
             measure=lambda sr_image, hr_image, _border_pixels: self(sr_image, hr_image),
             note=self.note,
+            runs_in_thread=self.kind.library == "escsr",
         )
 
 

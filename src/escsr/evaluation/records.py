@@ -8,6 +8,7 @@ import torch
 from escsr.evaluation.contenders import Contender, Padding
 from escsr.evaluation.metrics import FIDELITY_METRICS, Column, Metric, SetMetric
 from escsr.evaluation.test_sets import TestSet
+from escsr.inference.backends import Backend, BackendChoice, choose_backend
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +60,8 @@ class Conditions:
     padding: Padding = "window"
     self_ensemble: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    backend: BackendChoice = "auto"
+    """How networks of ours run."""
     metrics: Sequence[Metric] = FIDELITY_METRICS
     """One figure per image."""
     set_metrics: Sequence[SetMetric] = ()
@@ -80,6 +83,12 @@ class Comparison:
     scores: Sequence[Score]
     set_scores: Sequence[SetScore] = ()
     failures: Sequence[Failure]
+
+    def backend_of(self, contender: Contender) -> Backend | None:
+        """What a contender ran with; None where it is no network of ours."""
+        if not contender.has_backends:
+            return None
+        return choose_backend(self.conditions.backend, self.conditions.device)
 
     def scores_of(self, model: str, test_set: str) -> list[Score]:
         """Of one contender on one test set, by image; empty where every image failed."""

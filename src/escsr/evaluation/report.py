@@ -138,6 +138,7 @@ def _model_entry(contender: Contender, comparison: Comparison) -> dict[str, Any]
         "name": contender.label,
         "source": contender.source,
         "architecture": contender.architecture,
+        "backend": comparison.backend_of(contender),
         "parameters": contender.parameters,
         "licence": contender.licence,
         "sha256": contender.sha256,

@@ -6,7 +6,12 @@ from typing import Any
 from escsr.evaluation.contenders import Padding
 from escsr.evaluation.protocol import PROTOCOL
 from escsr.evaluation.records import Comparison
-from escsr.evaluation.table import PADDING_IN_WORDS, metric_notes, table_rows
+from escsr.evaluation.table import (
+    PADDING_IN_WORDS,
+    backend_in_words,
+    metric_notes,
+    table_rows,
+)
 from escsr.evaluation.test_sets import TestSet
 
 
@@ -21,7 +26,7 @@ def as_markdown(comparison: Comparison, report: dict[str, Any]) -> str:
         f"# Results at x{report['scale']}",
         *(_set_table(comparison, test_set) for test_set in comparison.test_sets),
         " ".join(["PSNR in dB; the best of each column is bold.", *metric_notes(comparison)]),
-        _conditions(report),
+        _conditions(report, backend_in_words(comparison)),
         _models(report),
         _test_sets(report),
     ]
@@ -44,13 +49,13 @@ def _set_table(comparison: Comparison, test_set: TestSet) -> str:
     return f"## {test_set.name}\n\n{count}.\n\n" + markdown_table(rows)
 
 
-def _conditions(report: dict[str, Any]) -> str:
+def _conditions(report: dict[str, Any], backend: str) -> str:
     ensemble = "self-ensemble x8" if report["self_ensemble"] else "no self-ensemble"
     padding: Padding = report["padding"]
     return (
         f"## How it was measured\n\n{PROTOCOL}\n\nConditions: {PADDING_IN_WORDS[padding]}; "
-        f"{ensemble}; {report['precision']} on {report['device']}. escsr {report['escsr']}, torch "
-        f"{report['torch']}, Python {report['python']}, {report['date']}."
+        f"{ensemble}; {report['precision']} on {report['device']}{backend}. escsr "
+        f"{report['escsr']}, torch {report['torch']}, Python {report['python']}, {report['date']}."
     )
 
 

@@ -56,6 +56,13 @@ def metric_notes(comparison: Comparison) -> list[str]:
     return [column.note for column in comparison.conditions.columns if column.note]
 
 
+def backend_in_words(comparison: Comparison) -> str:
+    """What follows the device: how networks of ours ran; nothing where there are none."""
+    backends = (comparison.backend_of(contender) for contender in comparison.contenders)
+    found = next((backend for backend in backends if backend is not None), None)
+    return "" if found is None else f", ESC networks with the back-end {found}"
+
+
 def _label(comparison: Comparison, contender: Contender, test_set: TestSet) -> str:
     judged, total = len(comparison.scores_of(contender.label, test_set.name)), len(test_set.pairs)
     return contender.label if judged == total else f"{contender.label} ({judged} of {total} images)"
