@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 
 from escsr.errors import ConfigurationError
-from escsr.training.data.machine import usable_cores
+from escsr.machine import usable_cores
 from escsr.training.recipe import Recipe
 
 DeviceKind = Literal["auto", "cpu", "cuda", "mps"]

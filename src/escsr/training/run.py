@@ -14,12 +14,13 @@ from torch import nn
 from escsr.errors import TrainingError
 from escsr.evaluation.test_sets import TestPair, find_test_pairs, names_of_test_sets
 from escsr.images.files import probe_image
+from escsr.machine import usable_cores
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.network import ESC
 from escsr.temporary_files import TemporaryFolder
 from escsr.training.adversarial.perceptual_network import open_perceptual
 from escsr.training.checkpoint import CheckpointFolder
-from escsr.training.data.machine import default_cache_bytes, usable_cores
+from escsr.training.data.machine import default_cache_bytes
 from escsr.training.data.pairs import PairSource
 from escsr.training.initial_weights import located, start_from
 from escsr.training.launching import launch, processes_here

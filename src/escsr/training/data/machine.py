@@ -1,27 +1,17 @@
 """What of this machine the training data may take: cores and memory."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
-
-from escsr.inference.devices import available_memory_bytes
+from escsr.machine import free_memory_bytes, usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _UNKNOWN_MEMORY_BYTES = 4 << 30
 """Taken for granted where the system does not tell."""
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager
@@ -45,5 +35,7 @@ def mapped_on_all_cores(
 
 def default_cache_bytes(processes: int = 1) -> int:
     """Half of the memory that is free now, shared among the processes of this machine."""
-    free_bytes = available_memory_bytes(torch.device("cpu")) or _UNKNOWN_MEMORY_BYTES
+    free_bytes = free_memory_bytes()
+    if free_bytes is None:
+        free_bytes = _UNKNOWN_MEMORY_BYTES
     return free_bytes // (2 * processes)
