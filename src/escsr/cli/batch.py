@@ -126,7 +126,10 @@ class _ToldInOrder:
 def _result(job: Job, outcome: FileOutcome) -> FileResult:
     error = outcome.error
     if error is None:
-        return job.result("done", seconds=outcome.seconds, report=outcome.report)
+        report = outcome.report
+        notes = [*filter(None, [job.note]), *(report.notes if report is not None else ())]
+        told = replace(job, note=printable("; ".join(notes)) if notes else None)
+        return told.result("done", seconds=outcome.seconds, report=report)
     if isinstance(error, EscsrError):
         text = error_in_words(error, job.file)
         return job.result("failed", error=text, seconds=outcome.seconds)

@@ -21,6 +21,8 @@ from escsr.images.formats import (
     FormatName,
     HeaderError,
     count_sequence_frames,
+    is_hevc,
+    name_unread,
     read_png_facts,
     recognise,
 )
@@ -138,6 +140,8 @@ def decode_upright(opened: OpenedImage) -> Pixels:
     if form == "AVIF" and pixels.dtype == np.uint16:
         # libvips shifts 10 and 12 bits up and leaves zeros below: white would not be white.
         pixels |= pixels >> np.uint16(integer_field(image, "bits-per-sample", default=16))
+    if opened.blocks.is_premultiplied and image.bands in (2, 4):
+        _make_straight(pixels)
     return _upright(pixels, orientation_of(image))
 
 
@@ -174,9 +178,16 @@ def _recognised(path: Path) -> FormatName:
         raise ImageReadError(f"{path} is empty (0 bytes); copy or export it again.")
     form = recognise(opening)
     if form is None:
+        kind = name_unread(opening)
+        what = (
+            f"a file of the kind {kind}"
+            if kind is not None
+            else f"no image that escsr knows: it begins with {opening[:8]!r}, and is named "
+            f"{path.suffix.upper() or 'without a suffix'}"
+        )
         raise ImageReadError(
-            f"{path} is not an image that escsr can read: it begins with {opening[:8]!r}. "
-            f"Readable are {', '.join(sorted(READABLE_SUFFIXES))}, by content."
+            f"{path} is {what}. Readable are {', '.join(sorted(READABLE_SUFFIXES))}, by content; "
+            "convert it to one of them, such as PNG."
         )
     return form
 
@@ -277,6 +288,20 @@ def _to_array(image: VipsImage) -> Pixels:
     return values.reshape(image.height, image.width, image.bands)
 
 
+_STRIP_PIXELS = 1 << 20
+
+
+def _make_straight(pixels: Pixels) -> None:
+    """Divide colour by the opacity in the last channel, in place."""
+    peak = np.iinfo(pixels.dtype).max
+    rows = max(1, _STRIP_PIXELS // pixels.shape[1])
+    for top in range(0, pixels.shape[0], rows):
+        strip = pixels[top : top + rows]
+        colour, alpha = strip[..., :-1].astype(np.uint32), strip[..., -1:].astype(np.uint32)
+        straight = (colour * peak + alpha // 2) // np.maximum(alpha, 1)
+        strip[..., :-1] = np.where(alpha > 0, np.minimum(straight, peak), 0)
+
+
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     match orientation:
         case 2:
@@ -339,6 +364,13 @@ def _unreadable(path: Path, form: FormatName, error: pyvips.Error) -> ImageReadE
             f"{path} could not be read, since memory ran out: {_first_line(error)}. Free memory, "
             "or raise the limit on it."
         )
+    if form == "AVIF":
+        with path.open("rb") as stream:
+            if is_hevc(stream.read(32)):
+                return ImageReadError(
+                    f"{path} is a HEIC file (HEVC-coded HEIF), which this libvips cannot decode: "
+                    f"{_first_line(error)}. Convert it to PNG, JPEG or AVIF first."
+                )
     return ImageReadError(
         f"{path} is a {form} file that is truncated, damaged or of a kind this libvips cannot "
         f"decode: {_first_line(error)}. Get the file again, or convert it."

@@ -180,12 +180,67 @@ def recognise(opening: bytes) -> FormatName | None:
     if opening[:4] == b"RIFF" and opening[8:12] == b"WEBP":
         return "WebP"
     if opening[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
+        return None if opening[8:11] == b"CR\x02" else "TIFF"
     if opening[4:8] == b"ftyp" and re.search(rb"avif|avis|mif1|msf1|hei|hev", opening[8:32]):
         return "AVIF"
     if opening[:6] in (b"GIF87a", b"GIF89a"):
         return "GIF"
     return None
+
+
+_UNREAD_OPENINGS = (
+    (rb"BM.{4}\0\0\0\0", "BMP"),
+    (rb"8BPS\0", "Photoshop (PSD)"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL (JXL)"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000 (JP2)"),
+    (rb"II\xbc\x01", "JPEG XR (JXR)"),
+    (rb"v/1\x01", "OpenEXR (EXR)"),
+    (rb"#\?R(?:ADIANCE|GBE)", "Radiance HDR"),
+    (rb"P[1-7][\s#]", "Netpbm (PPM, PGM, PBM)"),
+    (rb"P[Ff]\s", "floating-point Netpbm (PFM)"),
+    (rb"\0\0\x01\0[^\0]", "icon (ICO)"),
+    (rb"\0\0\x02\0[^\0]", "cursor (CUR)"),
+    (rb"icns", "icon (ICNS)"),
+    (rb"DDS ", "DirectDraw Surface (DDS)"),
+    (rb"\xabKTX ", "Khronos texture (KTX)"),
+    (rb"qoif", "QOI"),
+    (rb"\x0a[\0-\x05]\x01[\x01\x02\x04\x08]", "PCX"),
+    (rb"(?:\xef\xbb\xbf)?\s*<\?xml|(?:\xef\xbb\xbf)?\s*<svg", "SVG or another XML"),
+    (rb"(?i)\s*<(?:!doctype html|html)", "HTML (a web page)"),
+    (rb"%PDF-", "PDF"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
+    (rb"gimp xcf", "GIMP (XCF)"),
+    (rb"AT&TFORM", "DjVu"),
+    (rb"SIMPLE  =", "FITS"),
+    (rb"FLIF", "FLIF"),
+    (rb"BPG\xfb", "BPG"),
+    (rb"\x01\xda[\0\x01]", "SGI"),
+    (rb"\x59\xa6\x6a\x95", "Sun raster"),
+    (rb"/\* XPM", "XPM"),
+    (rb"\x8a[MJ]NG|\x8bJNG", "MNG"),
+    (rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", "Windows metafile (WMF, EMF)"),
+    (rb"FUJIFILMCCD-RAW|IIR[OS]|IIU\0|MMOR|FOVb|\0MRM|.{4}ftypcrx ", "camera raw"),
+    (rb"II\*\0.{4}CR\x02", "camera raw (CR2)"),
+    (rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI |\0\0\x01[\xb0-\xbf]", "video"),
+    (rb"PK\x03\x04|PK\x05\x06", "ZIP archive (also KRA, ORA, CBZ)"),
+    (rb"\x1f\x8b", "gzip archive"),
+    (rb"7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd", "archive"),
+    (rb"version https://git-lfs", "Git LFS pointer (fetch the file itself with 'git lfs pull')"),
+)
+"""How files begin that are not read, though people may try."""
+
+
+def name_unread(opening: bytes) -> str | None:
+    """Name the kind of a file that is not read by its first 32 bytes; None where it is unknown."""
+    for pattern, name in _UNREAD_OPENINGS:
+        if re.match(pattern, opening, re.DOTALL):
+            return name
+    return None
+
+
+def is_hevc(opening: bytes) -> bool:
+    """Tell by its first 32 bytes whether a HEIF file is coded with HEVC (HEIC)."""
+    return opening[4:8] == b"ftyp" and re.search(rb"hei[cxms]|hev[cx]", opening[8:32]) is not None
 
 
 class HeaderError(ValueError):

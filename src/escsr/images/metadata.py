@@ -80,7 +80,7 @@ class ImageMetadata:
             left.append("IPTC")
         if form in ("WebP", "AVIF") and self.density_ratio:
             left.append("the shape of pixels")
-        return [f"{what} (not in the result)" for what in left]
+        return [f"without {what}" for what in left]
 
 
 _MAX_JPEG_EXIF_BYTES = MAX_SEGMENT_BYTES - 256

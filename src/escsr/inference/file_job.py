@@ -13,6 +13,7 @@ from escsr.images.files import (
     probe_image,
     read_image,
 )
+from escsr.images.formats import format_for_writing
 from escsr.images.writer import ImageWriter, check_output
 from escsr.inference.enlarger import Enlarger, WorkPlan
 from escsr.inference.geometry import Enlargement, SizeWish
@@ -52,6 +53,8 @@ class UpscaleReport:
     """Whether the result is what the whole image gives in one piece."""
     disk_bytes: int
     """Size of the temporary files."""
+    notes: tuple[str, ...] = ()
+    """What the input holds beside its pixels and the output does not, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,6 +220,7 @@ class LoadedFile:
             peak_memory_bytes=plan.peak_memory_bytes,
             is_exact=plan.is_exact,
             disk_bytes=plan.disk_bytes,
+            notes=tuple(self.metadata.left_out(format_for_writing(self.job.output).name)),
         )
 
 
