@@ -155,9 +155,12 @@ def attach_for_tiff(image: VipsImage, metadata: ImageMetadata) -> VipsImage:
         image: the result, in its final size.
         metadata: of the source.
     """
-    x, y = metadata.pixels_per_mm or metadata.density_ratio or (1.0, 1.0)
+    (x, y), unit = metadata.pixels_per_mm or (1.0, 1.0), metadata.resolution_unit
+    if metadata.density_ratio is not None:
+        x, y = (value / 10 for value in metadata.density_ratio)
+        unit = "cm"  # complete_tiff makes it no unit, and libvips writes ten times x and y
     image = image.copy(xres=x, yres=y)
-    image.set_type(pyvips.GValue.gstr_type, "resolution-unit", metadata.resolution_unit)
+    image.set_type(pyvips.GValue.gstr_type, "resolution-unit", unit)
     blobs = {
         "icc-profile-data": profile_for(metadata, grey=image.bands < 3),
         "xmp-data": xmp_for(metadata, image.width, image.height),

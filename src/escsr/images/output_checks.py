@@ -47,8 +47,8 @@ def check_output(
     path = Path(path)
     check_kind(width, height, channels, bit_depth)
     form = format_for_writing(path)
-    _check_limits(path, form, width, height, channels, bit_depth)
     _check_colour(path, form, colour)
+    _check_limits(path, form, width, height, channels, bit_depth)
     try:
         _check_place(path, overwrite=overwrite)
     except OSError as error:

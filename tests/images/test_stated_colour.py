@@ -1,0 +1,246 @@
+"""Colour that a file states without a profile is kept, turned into a profile, or refused."""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageCms
+
+from escsr.errors import ImageFormatError
+from escsr.images.files import probe_image, read_image
+from escsr.images.output_checks import check_output
+from escsr.images.writer import write_image
+from tests.images.png_editing import Chunk, chunks_of, insert_chunks
+
+GAMMA_1 = (b"gAMA", struct.pack(">I", 100_000))
+GAMMA_22 = (b"gAMA", struct.pack(">I", 45_455))
+P3 = (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
+ADOBE = (b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000))
+SRGB = (b"sRGB", b"\0")
+ALL = [".png", ".jpg", ".webp", ".tif", ".avif"]
+WITH_PROFILES = [".jpg", ".webp", ".tif"]
+
+
+def _cicp(primaries: int, transfer: int) -> Chunk:
+    return b"cICP", bytes([primaries, transfer, 0, 1])
+
+
+@pytest.fixture
+def swatches() -> npt.NDArray[np.uint8]:
+    """Squares of 16 pixels of one colour each, which lossy formats keep within a level or two."""
+    colours = np.array([[200, 60, 40], [60, 160, 80], [40, 70, 190], [128, 128, 128]], np.uint8)
+    return np.tile(colours.repeat(16, axis=0)[None], (16, 1, 1))
+
+
+def _rewritten(path: Path, suffix: str, pixels: npt.NDArray[np.uint8], *chunks: Chunk) -> Path:
+    """Save pixels as a PNG with chunks, read it, and write it in another format."""
+    source = path / "source.png"
+    Image.fromarray(pixels).save(source)
+    insert_chunks(source, *chunks)
+    image = read_image(source)
+    write_image(path / f"result{suffix}", image.pixels, metadata=image.metadata)
+    return path / f"result{suffix}"
+
+
+def _seen(path: Path) -> npt.NDArray[np.float64]:
+    """What a colour-managed viewer shows: the result in sRGB, through its profile."""
+    with Image.open(path) as image:
+        rgb, profile = image.convert("RGB"), image.info.get("icc_profile")
+    assert profile is not None
+    target = ImageCms.createProfile("sRGB")
+    rendered = ImageCms.profileToProfile(
+        rgb, io.BytesIO(profile), target, ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
+    assert rendered is not None
+    return np.asarray(rendered).astype(float)
+
+
+def _profile_numbers(profile: bytes, tag: bytes) -> npt.NDArray[np.float64]:
+    """The numbers of a tag of an ICC profile, which are in units of 1/65536."""
+    at, size = struct.unpack_from(">II", profile, profile.index(tag, 132) + 4)
+    return np.frombuffer(profile[at + 8 : at + size], ">i4") / 65536
+
+
+def _code_points(path: Path) -> tuple[int, int]:
+    """Primaries and transfer of the one nclx box of an AVIF."""
+    data = path.read_bytes()
+    assert data.count(b"colrnclx") == 1
+    return struct.unpack_from(">HH", data, data.index(b"colrnclx") + 8)
+
+
+@pytest.mark.parametrize("suffix", WITH_PROFILES)
+def test_linear_light_is_shown_as_bright_as_it_is(swatches, tmp_path: Path, suffix: str) -> None:
+    """GAMA 1 becomes a profile, through which a viewer sees the sRGB curve of the values."""
+    seen = _seen(_rewritten(tmp_path, suffix, swatches, GAMMA_1))
+    linear = swatches / 255
+    expected = 255 * np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
+    # Lossy formats are off by up to 2 levels, which the steep start of the curve makes 3 or 4.
+    assert np.abs(seen - expected).mean() < 3
+    assert np.abs(seen - swatches).mean() > 40
+
+
+@pytest.mark.parametrize("suffix", WITH_PROFILES)
+@pytest.mark.parametrize(
+    ("chunks", "primaries"),
+    [
+        ((P3, GAMMA_22), (0.680, 0.320)),
+        ((_cicp(12, 13),), (0.680, 0.320)),
+        ((_cicp(9, 1),), (0.708, 0.292)),
+        ((ADOBE, GAMMA_22), (0.640, 0.330)),
+    ],
+    ids=["cHRM", "P3", "BT.2020", "Adobe"],
+)
+def test_other_primaries_become_a_profile_that_states_them(
+    swatches, tmp_path: Path, suffix: str, chunks: tuple[Chunk, ...], primaries: tuple[float, float]
+) -> None:
+    """The red primary of the profile, taken back from D50, is the one that the chunks state."""
+    path = _rewritten(tmp_path, suffix, swatches, *chunks)
+    with Image.open(path) as image:
+        profile = image.info["icc_profile"]
+    adaptation = _profile_numbers(profile, b"chad").reshape(3, 3)
+    adapted = np.linalg.inv(adaptation) @ _profile_numbers(profile, b"rXYZ")
+    assert tuple(adapted[:2] / adapted.sum()) == pytest.approx(primaries, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [(GAMMA_1,), (P3, GAMMA_22), (_cicp(9, 16),), (_cicp(12, 13), P3, GAMMA_22), (SRGB,)],
+)
+def test_a_png_result_states_colour_by_the_same_chunks(
+    swatches, tmp_path: Path, chunks: tuple[Chunk, ...]
+) -> None:
+    """gAMA, cHRM, cICP and sRGB of a PNG are in the PNG result, and pixels are as they were."""
+    path = _rewritten(tmp_path, ".png", swatches, *chunks)
+    assert [c for c in chunks_of(path) if c[0] not in (b"IHDR", b"IDAT", b"IEND")] == list(chunks)
+    np.testing.assert_array_equal(read_image(path).pixels, swatches)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ((), (1, 13)),
+        ((SRGB,), (1, 13)),
+        ((GAMMA_22,), (1, 13)),
+        ((GAMMA_1,), (1, 8)),
+        ((P3, GAMMA_1), (12, 8)),
+        ((_cicp(9, 16),), (9, 16)),
+        ((_cicp(9, 18), SRGB), (9, 18)),
+    ],
+)
+def test_avif_states_colour_by_code_points(
+    swatches, tmp_path: Path, chunks: tuple[Chunk, ...], expected: tuple[int, int]
+) -> None:
+    """An AVIF result has one nclx box, with the numbers of what the PNG states."""
+    path = _rewritten(tmp_path, ".avif", swatches, *chunks)
+    assert _code_points(path) == expected
+    with Image.open(path) as image:
+        shown = np.asarray(image.convert("RGB")).astype(float)
+    assert np.abs(shown - swatches).mean() < 2  # luma and chroma are made as the box says
+
+
+def test_primaries_without_a_number_become_a_profile_of_avif(swatches, tmp_path: Path) -> None:
+    """Adobe RGB has no code point: the AVIF holds a profile."""
+    path = _rewritten(tmp_path, ".avif", swatches, ADOBE, GAMMA_22)
+    with Image.open(path) as image:
+        assert image.info["icc_profile"][16:20] == b"RGB "
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (9, 18), (1, 8)], ids=str)
+def test_code_points_of_avif_arrive_in_png(
+    swatches, tmp_path: Path, primaries: int, transfer: int
+) -> None:
+    """Nclx becomes cICP; beside it stands a profile for readers that know no cICP, unless HDR."""
+    Image.fromarray(swatches).save(tmp_path / "a.avif", quality=95, subsampling="4:4:4")
+    data = bytearray((tmp_path / "a.avif").read_bytes())
+    struct.pack_into(">HH", data, data.index(b"colrnclx") + 8, primaries, transfer)
+    (tmp_path / "a.avif").write_bytes(data)
+    source = read_image(tmp_path / "a.avif")
+    write_image(tmp_path / "b.png", source.pixels, metadata=source.metadata)
+    chunks = dict(chunks_of(tmp_path / "b.png"))
+    assert chunks[b"cICP"] == bytes([primaries, transfer, 0, 1])
+    assert (b"iCCP" in chunks) == (transfer not in (16, 18))
+    write_image(tmp_path / "b.avif", source.pixels, metadata=source.metadata)
+    assert _code_points(tmp_path / "b.avif") == (primaries, transfer)
+
+
+@pytest.mark.parametrize("suffix", WITH_PROFILES)
+@pytest.mark.parametrize(("transfer", "name"), [(16, r"HDR \(PQ\)"), (18, r"HDR \(HLG\)")])
+def test_hdr_is_refused_by_name_where_it_cannot_be_stated(
+    swatches, tmp_path: Path, suffix: str, transfer: int, name: str
+) -> None:
+    """JPEG, WebP and TIFF have no place for PQ and HLG: no file is made, before or after work."""
+    with pytest.raises(ImageFormatError, match=name):
+        _rewritten(tmp_path, suffix, swatches, _cicp(9, transfer))
+    header = probe_image(tmp_path / "source.png")
+    with pytest.raises(ImageFormatError, match=name):
+        check_output(
+            tmp_path / f"a{suffix}",
+            width=8,
+            height=8,
+            channels=header.channels,
+            bit_depth=header.bit_depth,
+            colour=header.colour,
+        )
+    assert not (tmp_path / f"result{suffix}").exists()
+
+
+def test_the_most_exact_statement_counts(swatches, tmp_path: Path) -> None:
+    """CICP before iCCP before sRGB before gAMA and cHRM, as the PNG specification orders them."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = tmp_path / "a.png"
+    Image.fromarray(swatches).save(path, icc_profile=profile)
+    insert_chunks(path, GAMMA_1)
+    metadata = read_image(path).metadata
+    assert (metadata.icc_profile, metadata.colour) == (profile, None)
+    insert_chunks(path, _cicp(9, 16))
+    colour = read_image(path).metadata.colour
+    assert colour is not None
+    assert colour.code_points == (9, 16)
+    Image.fromarray(swatches).save(path)
+    insert_chunks(path, SRGB, GAMMA_1, P3)
+    colour = read_image(path).metadata.colour
+    assert colour is not None
+    assert colour.is_srgb
+
+
+@pytest.mark.parametrize("suffix", ALL)
+def test_adobe_rgb_by_exif_alone_becomes_a_profile(swatches, tmp_path: Path, suffix: str) -> None:
+    """DCF's R03 is read by few; the result holds a profile of Adobe RGB as well."""
+    exif = Image.Exif()
+    settings = exif.get_ifd(34665)
+    settings[40961] = 0xFFFF
+    settings[40965] = {1: "R03"}
+    Image.fromarray(swatches).save(tmp_path / "a.jpg", exif=exif, quality=98, subsampling=0)
+    source = read_image(tmp_path / "a.jpg")
+    write_image(tmp_path / f"b{suffix}", source.pixels, metadata=source.metadata)
+    seen = _seen(tmp_path / f"b{suffix}")
+    # (60, 160, 80) of Adobe RGB lies outside sRGB: its red would be negative.
+    green = seen[8, 24]
+    assert green[0] == 0
+    assert green[1] > 158
+    assert np.abs(seen[8, 56] - 128).max() <= 3
+
+
+def test_grey_in_linear_light_becomes_srgb_in_a_format_without_grey(tmp_path: Path) -> None:
+    """WebP stores no grey: level 100 of 255 in linear light is shown as 168."""
+    grey = np.full((16, 16), 100, np.uint8)
+    path = _rewritten(tmp_path, ".webp", grey, GAMMA_1)
+    with Image.open(path) as image:
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - 168).max() <= 2
+    path = _rewritten(tmp_path, ".jpg", grey, GAMMA_1)
+    with Image.open(path) as image:
+        assert image.mode == "L"
+        assert image.info["icc_profile"][16:20] == b"GRAY"
+
+
+def test_srgb_needs_no_profile(swatches, tmp_path: Path) -> None:
+    """Neither the sRGB chunk nor gAMA 1/2.2 alone makes a profile in a JPEG."""
+    for chunk in (SRGB, GAMMA_22):
+        with Image.open(_rewritten(tmp_path, ".jpg", swatches, chunk)) as image:
+            assert "icc_profile" not in image.info
+        (tmp_path / "result.jpg").unlink()
