@@ -18,6 +18,7 @@ from escsr.images.file_blocks import FileBlocks
 from escsr.images.forked_process import require_threads_of_libvips
 from escsr.images.formats import (
     READABLE_SUFFIXES,
+    UNREAD_SUFFIXES,
     FormatName,
     HeaderError,
     count_sequence_frames,
@@ -178,18 +179,21 @@ def _recognised(path: Path) -> FormatName:
         raise ImageReadError(f"{path} is empty (0 bytes); copy or export it again.")
     form = recognise(opening)
     if form is None:
-        kind = name_unread(opening)
-        what = (
-            f"a file of the kind {kind}"
-            if kind is not None
-            else f"no image that escsr knows: it begins with {opening[:8]!r}, and is named "
-            f"{path.suffix.upper() or 'without a suffix'}"
-        )
-        raise ImageReadError(
-            f"{path} is {what}. Readable are {', '.join(sorted(READABLE_SUFFIXES))}, by content; "
-            "convert it to one of them, such as PNG."
-        )
+        raise _not_an_image(path, opening)
     return form
+
+
+def _not_an_image(path: Path, opening: bytes) -> ImageReadError:
+    kind = name_unread(opening)
+    if kind is None:
+        suffix = path.suffix.lower()
+        by_name = UNREAD_SUFFIXES.get(suffix)
+        kind = f"{by_name} by its name ({suffix})" if by_name else "of no known kind"
+    return ImageReadError(
+        f"{path} is not an image that escsr can read; it is {kind}, and begins with "
+        f"{opening[:8]!r}. Readable are {', '.join(sorted(READABLE_SUFFIXES))}, by content; "
+        "convert it to one of them, such as PNG."
+    )
 
 
 _SPECIAL_FILES = {
