@@ -102,3 +102,125 @@ def test_a_test_set_that_is_no_folder_of_images_is_an_error(tmp_path: Path) -> N
     for name in ("missing", "file", "empty"):
         with pytest.raises(ImageReadError, match=name):
             find_test_pairs(tmp_path / name, scale=2)
+
+
+# Names that the field's collections give to HR and LR files.
+
+
+@pytest.mark.parametrize(
+    ("hr_name", "lr_name"),
+    [
+        ("HR/bird_HR.png", "LR_bicubic/X2/bird_LRBI_x2.png"),
+        ("HR/bird.png", "LR_bicubic/X2/bird_LRBI_x2.png"),
+        ("HR/bird_HR_x2.png", "LR_bicubic/X2/bird_LRBI_x2.png"),
+        ("HR/bird.PNG", "LR_bicubic/x2/bird.png"),
+        ("hr/bird.png", "lr_bicubic/x2/birdx2.PNG"),
+        ("GTmod12/bird.png", "LRbicx2/bird.png"),
+        ("GT/bird_gt.png", "LR/X2/bird_lr.png"),
+        ("HR/bird.png", "LR/Bird_x2.png"),
+        ("HR/HR_bird.png", "LR_x2/LR_bird.png"),
+        ("HR/bird.png", "X2/bird-bicubic-2x.png"),
+        ("image_SRF_2/bird_SRF_2_HR.png", "image_SRF_2/bird_SRF_2_LR.png"),
+        ("bird_HR.png", "bird_LR.png"),
+        ("bird.png", "bird_LRx2.png"),
+        ("DIV2K_valid_HR/0801.png", "DIV2K_valid_LR_bicubic/X2/0801x2.png"),
+        ("DIV2K_valid_HR/0801.png", "DIV2K_valid_LR_bicubic_X2/0801x2.png"),
+    ],
+)
+def test_lr_files_are_found_under_the_names_of_the_fields_collections(
+    tmp_path: Path, hr_name: str, lr_name: str
+) -> None:
+    """And whether the two are the same but for `x2` or not is no secret."""
+    hr_path = write_waves(tmp_path / "Set" / hr_name, 24, 24)
+    lr_path = write_waves(tmp_path / "Set" / lr_name, 12, 12)
+    test_set = find_test_set(tmp_path / "Set", scale=2)
+    (pair,) = test_set.pairs
+    assert (pair.hr_path, pair.lr_path) == (hr_path, lr_path)
+    assert (test_set.name, test_set.lr_source) == ("Set", "1 from files")
+    is_plain = lr_path.stem in (hr_path.stem, f"{hr_path.stem}x2")
+    assert bool(test_set.notes) != is_plain
+    assert is_plain or f"{hr_path.name} with {lr_path.name}" in test_set.notes[0]
+
+
+def test_a_hr_folder_with_a_prefix_leads_to_lr_of_the_same_prefix(tmp_path: Path) -> None:
+    """Of DIV2K's two parts, the one that is given; both at once are refused by name."""
+    for part in ("train", "valid"):
+        write_waves(tmp_path / f"DIV2K_{part}_HR" / "0801.png", 24, 24)
+        write_waves(tmp_path / f"DIV2K_{part}_LR_bicubic" / "X2" / "0801x2.png", 12, 12)
+        write_waves(tmp_path / f"DIV2K_{part}_LR_unknown" / "X2" / "0801x2.png", 12, 12)
+    (pair,) = find_test_pairs(tmp_path / "DIV2K_valid_HR", scale=2)
+    assert pair.lr_path == tmp_path / "DIV2K_valid_LR_bicubic" / "X2" / "0801x2.png"
+    with pytest.raises(ImageReadError, match="DIV2K_train_HR, DIV2K_valid_HR"):
+        find_test_pairs(tmp_path, scale=2)
+
+
+@pytest.mark.parametrize(
+    ("lr_name", "told"),
+    [
+        ("LR_bicubic/X2/dog.png", ["1 of 1 HR images have no LR file", "dog.png"]),
+        ("LR_bicubic/X2/birdx3.png", ["1 of 1 HR images have no LR file"]),
+        ("LR_unknown/X2/birdx2.png", ["LR_unknown/X2", "not used"]),
+        ("LRBD/birdx2.png", ["LRBD", "not used"]),
+        ("LR_unknown_4x/birdx2.png", []),
+        ("HR/more/eagle.png", ["more", "not judged"]),
+    ],
+)
+def test_files_that_are_not_used_are_told(tmp_path: Path, lr_name: str, told: list[str]) -> None:
+    """LR images are made then, and the set says so beside its figures."""
+    write_waves(tmp_path / "HR" / "bird.png", 24, 24)
+    write_waves(tmp_path / lr_name, 12, 12)
+    test_set = find_test_set(tmp_path, scale=2)
+    assert test_set.lr_source == "1 made by MATLAB's bicubic rule"
+    assert all(word in " ".join(test_set.notes) for word in told)
+
+
+def test_lr_files_of_other_scales_are_no_reason_for_a_note(tmp_path: Path) -> None:
+    """A set with X2, X3 and X4 is judged at x6 with LR images that are made."""
+    write_waves(tmp_path / "HR" / "bird.png", 24, 24)
+    for scale in (2, 3, 4):
+        write_waves(tmp_path / "LR_bicubic" / f"X{scale}" / f"birdx{scale}.png", 12, 12)
+    assert find_test_set(tmp_path, scale=6).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["HR/bird.png", "LR/birdx2.png", "LR/birdx2.webp"], "birdx2.png, birdx2.webp"),
+        (["HR/bird.png", "LR/bird_LR.png", "LR/bird_x2.png"], "bird_LR.png, bird_x2.png"),
+        (["HR/bird.png", "HR/bird_HR.png", "LR/bird_LR.png"], "bird.png, bird_HR.png"),
+    ],
+)
+def test_names_that_leave_a_choice_are_refused(tmp_path: Path, names: list[str], told: str) -> None:
+    """No figure comes of a guess."""
+    for name in names:
+        write_waves(tmp_path / name, 24, 24)
+    with pytest.raises(ImageReadError, match=told):
+        find_test_pairs(tmp_path, scale=2)
+
+
+def test_results_of_others_beside_hr_and_lr_are_not_judged(tmp_path: Path) -> None:
+    """As in the collection of SelfExSR; and a picture is no LR image by its name alone."""
+    for end in ("HR", "LR", "bicubic", "SRCNN", "nearest"):
+        write_waves(tmp_path / "image_SRF_2" / f"img_001_SRF_2_{end}.png", 24, 24)
+    test_set = find_test_set(tmp_path, scale=2)
+    assert [pair.hr_path.name for pair in test_set.pairs] == ["img_001_SRF_2_HR.png"]
+    assert "3 images" in test_set.notes[0]
+    alone = write_waves(tmp_path / "other" / "holiday-LR.png", 24, 24)
+    assert [pair.hr_path for pair in find_test_pairs(alone.parent, scale=2)] == [alone]
+
+
+def test_hr_images_in_folders_within_are_named_where_there_are_no_others(tmp_path: Path) -> None:
+    """With what to do."""
+    write_waves(tmp_path / "HR" / "sub" / "bird.png", 24, 24)
+    with pytest.raises(ImageReadError, match=r"within it \(sub\); give each as a test set"):
+        find_test_pairs(tmp_path, scale=2)
+
+
+def test_pairs_alone_come_with_their_notes_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Training asks for pairs, and hears of LR files that are not used."""
+    write_waves(tmp_path / "HR" / "bird.png", 24, 24)
+    write_waves(tmp_path / "LR_bicubic" / "X2" / "dog.png", 12, 12)
+    find_test_pairs(tmp_path, scale=2)
+    assert "no LR file" in caplog.text

@@ -97,6 +97,7 @@ def evaluate_command(
     """
     from dataclasses import replace
 
+    from escsr.cli.evaluate_view import note_lines
     from escsr.evaluation.comparison import enter
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.report_folder import prepare_report_folder
@@ -110,6 +111,8 @@ def evaluate_command(
         prepare_report_folder(out, overwrite=overwrite)
     entrants = enter(model, data, scale=scale)
     entrants = replace(entrants, failures=[*entrants.failures, *unloaded])
+    for line in note_lines(entrants.test_sets):
+        typer.echo(f"NOTE: {line}", err=True)
     conditions = replace(
         _conditions(entrants.scale, columns),
         padding=padding.value,

@@ -40,6 +40,8 @@ def print_comparison(comparison: Comparison) -> None:
         title = f"{test_set.name} x{comparison.conditions.scale}, {len(test_set.pairs)} images"
         console.print(printable(f"{title} (LR: {test_set.lr_source})"), style="bold", markup=False)
         console.print(_table(comparison, test_set))
+        for note in test_set.notes:
+            console.print(printable(f"Note: {note}"), markup=False)
     for note in metric_notes(comparison):
         console.print(printable(note), style="dim", markup=False)
     conditions = comparison.conditions
@@ -51,6 +53,11 @@ def print_comparison(comparison: Comparison) -> None:
         f"{padding[0].upper()}{padding[1:]}.",
     ):
         console.print(line, style="dim", markup=False)
+
+
+def note_lines(test_sets: Sequence[TestSet]) -> list[str]:
+    """One line per note: what must be known of LR images before figures are read."""
+    return [printable(f"{one.name} (LR): {note}") for one in test_sets for note in one.notes]
 
 
 def failure_lines(failures: Sequence[Failure]) -> list[str]:

@@ -167,6 +167,7 @@ def _test_set_entry(test_set: TestSet) -> dict[str, Any]:
         "images": len(test_set.pairs),
         "lr_from_files": len(lr_paths),
         "lr_made": len(test_set.pairs) - len(lr_paths),
+        "notes": list(test_set.notes),
         "hr_sha256": hash_files(pair.hr_path for pair in test_set.pairs),
         "lr_sha256": hash_files(lr_paths) if lr_paths else None,
     }

@@ -46,7 +46,8 @@ def _set_table(comparison: Comparison, test_set: TestSet) -> str:
         cells = [f"**{figure.text}**" if figure.is_best else figure.text for figure in row.figures]
         rows.append([row.label, *cells])
     count = f"{len(test_set.pairs)} images; LR: {test_set.lr_source}"
-    return f"## {test_set.name}\n\n{count}.\n\n" + markdown_table(rows)
+    notes = "".join(f"\n\nNote: {_one_line(note)}" for note in test_set.notes)
+    return f"## {test_set.name}\n\n{count}.{notes}\n\n" + markdown_table(rows)
 
 
 def _conditions(report: dict[str, Any], backend: str) -> str:
