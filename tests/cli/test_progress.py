@@ -1,5 +1,6 @@
 """How a run shows itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_a_name_with_control_characters_stays_in_its_line() -> None:
     line = result_line(job_named("a\nb\x1b[2J.jpg").result("planned"))
     assert line.isprintable()
     assert r"a\nb\x1b[2J.jpg" in line
+
+
+@pytest.mark.parametrize("sign", "\u061c\u200e\u200f\u202a\u202e\u2066\u2069\u2028\ufeff\x9b")
+def test_a_name_cannot_turn_the_direction_of_its_line(sign: str) -> None:
+    """photo<override>gpj.exe would be shown as photoexe.jpg; Hebrew and emoji are letters."""
+    job = job_named(f"photo{sign}gpj.exe")
+    result = replace(job.result("skipped"), note=f"the result of {sign}")
+    assert sign not in result_line(result)
+    assert sign not in result_line(job.result("failed", error=f"{sign}!"))
+    assert "א👩‍🚀.jpg" in result_line(job_named("א👩‍🚀.jpg").result("done"))
 
 
 def test_a_summary_counts_what_there_is() -> None:

@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from escsr import Upscaler
+from escsr.cli.batch import run_jobs
+from escsr.cli.collection import InputFile
+from escsr.cli.destination import Destination
+from escsr.cli.plan import plan_jobs
+from escsr.cli.progress import LineView
 from escsr.images.files import probe_image, read_image
+from escsr.inference.file_job import FileJob
+from escsr.inference.geometry import SizeWish
+from escsr.temporary_files import PendingFile
 from escsr.weights import bundled_models
 
 from .conftest import Escsr, MakePicture
+from .test_plan import rules
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -310,3 +320,154 @@ def test_colours_are_kept_unless_it_is_turned_off(
     kept = photo.with_name("out--keep-colours.png")
     assert by_default.read_bytes() == kept.read_bytes()
     assert drift["--keep-colours"] < 0.25 * drift["--no-keep-colours"]
+
+
+def test_keeping_the_time_gives_results_the_dates_of_their_inputs(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """To the nanosecond; otherwise a result is as young as it is."""
+    photo = make_picture()
+    os.utime(photo, ns=(10**18, 10**18 + 1234))
+    dated = photo.stat().st_mtime_ns  # as precise as the file system
+    for option, name in (("--keep-time", "dated.png"), ("--no-exact", "now.png")):
+        assert upscale(photo, option, "-o", tmp_path / name).exit_code == 0
+    assert (tmp_path / "dated.png").stat().st_mtime_ns == dated
+    assert (tmp_path / "now.png").stat().st_mtime_ns > dated
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_result_takes_permissions_and_links_with_it(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """Private photos give private results; a replaced result keeps its mode, a link its place."""
+    photo = make_picture()
+    photo.chmod(0o600)
+    assert upscale(photo, "-o", tmp_path / "new.png").exit_code == 0
+    assert (tmp_path / "new.png").stat().st_mode & 0o777 == 0o600
+    disk = make_picture("disk/old.png")
+    disk.chmod(0o664)
+    (tmp_path / "link.png").symlink_to(disk)
+    refused = upscale(photo, "-o", tmp_path / "link.png")
+    assert refused.exit_code == 1
+    assert size_of(disk) == (24, 16)
+    assert upscale(photo, "-o", tmp_path / "link.png", "--overwrite").exit_code == 0
+    assert (tmp_path / "link.png").is_symlink()
+    assert size_of(disk) == (48, 32)
+    assert disk.stat().st_mode & 0o777 == 0o664
+    assert names_in(tmp_path) == ["disk/old.png", "link.png", "new.png", "photo.png"]
+
+
+def test_a_name_too_long_for_the_result_is_told_before_the_work(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """By a dry run as well, with what helps; in bytes, of which é has two."""
+    photo = make_picture("é" * 124 + "a.png")
+    for options in ([], ["--dry-run"], ["-o", f"{tmp_path}/new/", "--suffix", "_large"]):
+        result = upscale(photo, *options)
+        assert result.exit_code == 1
+        assert "bytes where 255 are allowed" in result.stderr
+        assert "--suffix" in result.stderr
+    assert upscale(photo, "-o", f"{tmp_path}/new/", "--dry-run").exit_code == 0
+    assert names_in(tmp_path) == [photo.name]
+
+
+def test_patterns_leave_out_the_results_of_an_earlier_run(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output folder lies below what is searched: opened by us and by a shell."""
+    make_picture("in/a.png")
+    make_picture("in/sub/a.png")
+    monkeypatch.chdir(tmp_path)
+    everything = ["in/a.png", "in/out/a.png", "in/out/sub/a.png", "in/sub/a.png"]
+    for _ in range(2):
+        result = upscale("in/**/*.png", "-o", "in/out", "--skip-existing")
+        assert result.exit_code == 0, result.output
+        assert names_in(tmp_path) == everything
+    by_shell = upscale("in/a.png", "in/out/a.png", "-o", "in/out", "--skip-existing")
+    assert by_shell.exit_code == 0, by_shell.output
+    assert names_in(tmp_path) == everything
+
+
+def test_several_results_are_not_put_into_a_folder_called_like_an_image(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """A slip: nothing is made; a slash, or a folder that exists, says it is meant."""
+    one, two = make_picture("a.png"), make_picture("b.png")
+    for inputs in ([one, two], [tmp_path / "*.png"], [tmp_path]):
+        result = upscale(*inputs, "-o", tmp_path / "out.png")
+        assert result.exit_code == 2
+        assert "has the name of an image file" in result.stderr
+    assert names_in(tmp_path) == ["a.png", "b.png"]
+    assert upscale(one, two, "-o", f"{tmp_path}/out.png/").exit_code == 0
+    assert upscale(one, two, "-o", tmp_path / "out.png", "--overwrite").exit_code == 0
+    assert names_in(tmp_path / "out.png") == ["a.png", "b.png"]
+
+
+def test_a_pattern_with_one_match_goes_to_a_folder_as_with_two(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """How many files there are today changes no meaning."""
+    make_picture("in/a.png")
+    assert upscale(tmp_path / "in/*.png", "-o", tmp_path / "out").exit_code == 0
+    make_picture("in/b.png")
+    assert upscale(tmp_path / "in/*.png", "-o", tmp_path / "out", "--skip-existing").exit_code == 0
+    assert names_in(tmp_path / "out") == ["a.png", "b.png"]
+
+
+def test_what_is_left_out_of_a_folder_is_told(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """In lines, in JSON, and in the status, which is that of what can be read."""
+    make_picture("in/a.png")
+    (tmp_path / "in/b.tga").touch()
+    (tmp_path / "in/notes.txt").touch()
+    result = upscale(tmp_path / "in", "-o", tmp_path / "out", "--json")
+    assert result.exit_code == 0
+    assert [(Path(e["input"]).name, e["status"]) for e in json.loads(result.stdout)] == [
+        ("a.png", "done"),
+        ("b.tga", "skipped"),
+    ]
+    assert "b.tga: skipped, TGA is not read; convert it to PNG" in result.stderr
+    assert "1 file that is no image by name" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot remove what is open")
+def test_a_run_removes_what_a_killed_one_left_in_its_output_folder(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """Also below, and not in folders where it writes nothing."""
+    make_picture("in/sub/a.png")
+    for folder in ("out/sub", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+        with PendingFile(tmp_path / folder / "half.png") as file:
+            (temporary,) = (tmp_path / folder).iterdir()
+            file.discard()
+        temporary.write_bytes(b"half")
+    assert upscale(tmp_path / "in", "-r", "-o", tmp_path / "out").exit_code == 0
+    assert names_in(tmp_path / "out") == ["sub/a.png"]
+    assert len(names_in(tmp_path / "other")) == 1
+
+
+def test_a_result_that_another_run_made_meanwhile_is_skipped_or_refused(
+    weights: Path, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """It appears after the plan and before the work; whoever was first, the file stays."""
+    files = [InputFile(path=make_picture(f"in/{name}.png")) for name in "ab"]
+    upscaler = Upscaler(weights)
+    for leaves_existing, status in ((True, "skipped"), (False, "failed")):
+        out = tmp_path / status
+        planned = plan_jobs(files, rules(Destination(folder=out)))
+        out.mkdir()
+        (out / "a.png").write_bytes(b"theirs")
+        outcome = run_jobs(
+            planned,
+            lambda jobs, watch: upscaler.upscale_files(
+                [FileJob(input=j.file.path, output=j.output, wish=SizeWish()) for j in jobs], watch
+            ),
+            LineView(2, stdout_is_taken=False),
+            lambda report: None,
+            leaves_existing=leaves_existing,
+        )
+        assert [result.status for result in outcome.results] == [status, "done"]
+        assert outcome.exit_status == (not leaves_existing)
+        assert (out / "a.png").read_bytes() == b"theirs"

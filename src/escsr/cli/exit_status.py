@@ -1,11 +1,14 @@
 """What the program's exit status says, and how an error becomes one."""
 
+import errno
 import re
+import sys
 
 import typer
 from typer.core import TyperGroup
 
 from escsr.cli.interruption import interrupted_status
+from escsr.cli.streams import drop_what_is_left
 from escsr.errors import ConfigurationError, EscsrError
 from escsr.machine import is_out_of_memory, out_of_memory_text
 
@@ -33,6 +36,13 @@ class CommandGroup(TyperGroup):
         except EscsrError as error:
             typer.echo(f"Error: {printable(error)}", err=True)
             raise typer.Exit(status_of(error)) from error
+        except OSError as error:
+            # What has a file's name is a defect, and click takes care of readers that went away.
+            if error.filename is not None or error.errno in (None, errno.EPIPE):
+                raise
+            drop_what_is_left(sys.stdout)
+            typer.echo(f"Error: Standard output failed: {error.strerror}.", err=True)
+            raise typer.Exit(SOME_FAILED) from error
         except KeyboardInterrupt as interruption:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(interrupted_status(interruption)) from interruption

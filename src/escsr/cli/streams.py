@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TextIO, cast
 
 from escsr.errors import ConfigurationError, ImageReadError, ImageWriteError
 from escsr.images.formats import FORMATS, recognise
@@ -34,18 +34,28 @@ def open_missing_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
 
 
-def write_line(text: str, *, to_stderr: bool = False) -> None:
-    """Write a line; once nobody reads a stream or it cannot be stored, its lines are dropped."""
+def write_line(text: str, *, to_stderr: bool = False) -> bool:
+    """Write a line; once nobody reads a stream or it cannot be stored, its lines are dropped.
+
+    Returns:
+        Whether it was written.
+    """
     # print, since typer.echo passes by the stream that rich puts in place of stdout.
     stream = sys.stderr if to_stderr else sys.stdout
     try:
         print(text, file=stream, flush=True)
     except OSError:
-        # What is left in its buffer would end the program with an error at its exit.
-        with contextlib.suppress(OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
-            os.close(null)
+        drop_what_is_left(stream)
+        return False
+    return True
+
+
+def drop_what_is_left(stream: TextIO) -> None:
+    """Lead a stream that failed nowhere; else its buffer ends the program with an error."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def is_stream(text: str) -> bool:
@@ -109,6 +119,7 @@ def send_image(path: Path) -> None:
             shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
         sys.stdout.buffer.flush()
     except OSError as error:
+        drop_what_is_left(sys.stdout)
         raise ImageWriteError(
             f"The image could not be written to standard output: {error.strerror or error}."
         ) from error

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import typer
-
 from escsr.cli.batch import Outcome, Work, run_jobs
 from escsr.cli.collection import (
     FoundInputs,
@@ -20,7 +18,7 @@ from escsr.cli.collection import (
     is_collection,
 )
 from escsr.cli.destination import Destination, destination_of
-from escsr.cli.exit_status import printable
+from escsr.cli.exit_status import SOME_FAILED, printable
 from escsr.cli.interruption import stopping_cleanly
 from escsr.cli.options import (
     check_name_suffix,
@@ -132,8 +130,8 @@ def run_upscale(request: UpscaleRequest) -> int:
             outcome = run_jobs(planned, work, view, _log_report, leaves_existing=leaves_existing)
         if destination.to_stdout:
             _send(planned, outcome)
-    _tell(outcome, request, found.num_other_files)
-    return outcome.exit_status
+    is_told = _tell(outcome, request, found.num_other_files)
+    return outcome.exit_status if is_told else outcome.exit_status or SOME_FAILED
 
 
 def _collect(request: UpscaleRequest, stack: ExitStack) -> tuple[FoundInputs, Destination]:
@@ -317,12 +315,16 @@ def _log_report(report: UpscaleReport) -> None:
     )
 
 
-def _tell(outcome: Outcome, request: UpscaleRequest, num_other_files: int) -> None:
-    if request.as_json:
-        typer.echo(results_as_json(outcome.results))
+def _tell(outcome: Outcome, request: UpscaleRequest, num_other_files: int) -> bool:
+    """Write JSON and the summary; False where nobody got the JSON."""
+    is_told = True
+    if request.as_json and not write_line(results_as_json(outcome.results)):
+        is_told = False
+        write_line("Error: The JSON could not be written to standard output.", to_stderr=True)
     if num_other_files:
         files = "1 file that is" if num_other_files == 1 else f"{num_other_files} files that are"
         write_line(f"Left out: {files} no image by name.", to_stderr=True)
     if len(outcome.results) > 1 or outcome.interruption is not None:
         start = "Interrupted: " if outcome.interruption is not None else ""
         write_line(start + summary_line(outcome.results), to_stderr=True)
+    return is_told
