@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from escsr.cli.exit_status import SOME_FAILED
+from escsr.cli.exit_status import SOME_FAILED, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from escsr.weights import CheckpointReport
+
+
+_LONGEST = 2000
+"""Characters of one entry of a file's header that are shown; --json has them all."""
+_OTHERS_SHOWN = 5
 
 
 def inspect_command(
@@ -60,7 +65,7 @@ def _print_json(reports: "list[CheckpointReport]", failures: dict[str, str]) -> 
 
     entries = [report.to_dict() for report in reports]
     entries += [{"path": path, "error": message} for path, message in failures.items()]
-    typer.echo(dumps(entries, indent=2, ensure_ascii=False))
+    typer.echo(dumps(entries, indent=2))
 
 
 def _print_tables(reports: "list[CheckpointReport]", failures: dict[str, str]) -> None:
@@ -70,7 +75,7 @@ def _print_tables(reports: "list[CheckpointReport]", failures: dict[str, str]) -
     for report in reports:
         console.print(_table(report))
     for message in failures.values():
-        typer.echo(f"Error: {message}", err=True)
+        typer.echo(f"Error: {printable(message)}", err=True)
     num_files = len(reports) + len(failures)
     if num_files > 1:
         typer.echo(f"{len(reports)} of {num_files} files can be used.", err=True)
@@ -80,7 +85,9 @@ def _table(report: "CheckpointReport") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(str(report.path)), title_justify="left", show_header=False, box=None)
+    table = Table(
+        title=Text(printable(report.path)), title_justify="left", show_header=False, box=None
+    )
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _rows(report).items():
@@ -96,6 +103,7 @@ def _rows(report: "CheckpointReport") -> dict[str, str]:
         "MACs": f"{report.macs / 1e9:.1f} G for an output of 1280x720",
         **_architecture(report),
         "Stored": f"{report.file_format}; {report.dtype}",
+        **_state_dicts(report),
         "Sha256 of tensors": report.sha256,
     }
     if report.header is None:
@@ -104,16 +112,38 @@ def _rows(report: "CheckpointReport") -> dict[str, str]:
         )
         return rows
     provenance = report.header.provenance
-    figures = "\n".join(f"{name} {value:g}" for name, value in provenance.quality.items())
+    quality = provenance.quality.items()
+    figures = "\n".join(f"{_stated(name)} {value:g}" for name, value in quality)
     rows |= {
-        "Licence": provenance.licence,
-        "Trained on": provenance.training_data,
-        "From": provenance.source or "not stated",
-        "Recipe": provenance.recipe_name or "not stated",
-        "Date": f"{provenance.date}, written by escsr {report.header.package_version}",
+        "Licence": _stated(provenance.licence),
+        "Trained on": _stated(provenance.training_data),
+        "From": _stated(provenance.source) or "not stated",
+        "Recipe": _stated(provenance.recipe_name) or "not stated",
+        "Date": f"{provenance.date}, written by escsr {_stated(report.header.package_version)}",
         "Quality": figures or "not stated",
     }
     return rows
+
+
+def _state_dicts(report: "CheckpointReport") -> dict[str, str]:
+    """Which weights of a file were taken, where it says so or holds several."""
+    if not report.state_dict and not report.other_state_dicts:
+        return {}
+    taken = _stated(report.state_dict) or "without a prefix"
+    if report.is_averaged:
+        taken += ", an average of training steps (EMA)"
+    others = ", ".join(_stated(other) or "one without a prefix" for other in _few(report))
+    return {"Weights": f"{taken}; left aside: {others}" if others else taken}
+
+
+def _few(report: "CheckpointReport") -> tuple[str, ...]:
+    shown = report.other_state_dicts[:_OTHERS_SHOWN]
+    return shown if len(shown) == len(report.other_state_dicts) else (*shown, "…")
+
+
+def _stated(text: str) -> str:
+    """What a file says, for a terminal."""
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 
 
 def _scale(report: "CheckpointReport") -> str:

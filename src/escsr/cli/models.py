@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escsr.cli.exit_status import SOME_FAILED
+from escsr.cli.exit_status import SOME_FAILED, printable
 
 if TYPE_CHECKING:
     from escsr.weights import BundledModel
@@ -23,7 +23,7 @@ def models_command(
     try:
         models = bundled_models()
     except CheckpointError as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error: {printable(error)}", err=True)
         raise typer.Exit(SOME_FAILED) from error
     if json:
         from json import dumps
@@ -34,7 +34,7 @@ def models_command(
         }
         if all_variants:
             listing["variants"] = _variants(at_all_scales=True)
-        typer.echo(dumps(listing, indent=2, ensure_ascii=False))
+        typer.echo(dumps(listing, indent=2))
     elif all_variants:
         _print_variants()
     else:
@@ -69,6 +69,7 @@ def _loadable() -> list[str]:
 def _print_table(models: "list[BundledModel]") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     # No edge: three test sets just fit into 80 columns.
@@ -79,12 +80,12 @@ def _print_table(models: "list[BundledModel]") -> None:
         table.add_column(heading, justify="right" if heading in ("Parameters", "GMACs") else "left")
     for entry in map(_entry, models):
         table.add_row(
-            entry["name"],
+            Text(printable(entry["name"])),
             f"x{entry['scale']}",
             f"{entry['parameters']:,}",
             f"{entry['macs'] / 1e9:.1f}",
-            entry["licence"],
-            ", ".join(_figures(entry["quality"])),
+            Text(printable(entry["licence"])),
+            Text(printable(", ".join(_figures(entry["quality"])))),
         )
     if models:
         console.print(table)

@@ -12,7 +12,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from escsr.errors import CheckpointError, EscsrError
-from escsr.weights.foreign_files import BEGINNING_BYTES, ForeignFileError, foreign_kind
+from escsr.weights.foreign_files import (
+    BEGINNING_BYTES,
+    ForeignFileError,
+    UnusableFileError,
+    foreign_kind,
+)
 from escsr.weights.pickle_contents import Call, DamagedFileError, RefusedGlobalError
 from escsr.weights.pytorch_file import StoredTensor, UnusableTensor, read_pytorch, tensor_of
 from escsr.weights.state_dicts import StateDict, find_state_dict
@@ -157,6 +162,8 @@ def reading(path: Path) -> Generator[None]:
         raise CheckpointError(
             f"{path} is neither a safetensors nor a PyTorch file of weights: {error}"
         ) from error
+    except UnusableFileError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}.") from error
     except RefusedGlobalError as error:
         raise CheckpointError(_refusal(path, error)) from error
     except MemoryError as error:
@@ -271,17 +278,18 @@ def _require_size(tensors: Mapping[str, StoredTensor | UnusableTensor], max_byte
     sizes = {leaf.storage: leaf.storage_bytes for leaf in stored}
     num_bytes = sum(sizes.values())
     if num_bytes > max_bytes:
-        raise DamagedFileError(
-            f"its {len(stored):,} tensors take {num_bytes / 1e6:,.0f} MB, and "
-            f"{max_bytes / 1e6:,.0f} MB are allowed, of which no network of ESC's family needs a "
-            "fifth"
+        raise UnusableFileError(
+            f"its {len(stored):,} tensors take {num_bytes / 1e6:,.0f} MB, and at most "
+            f"{max_bytes / 1e6:,.0f} MB are read; the largest network of ESC's family has a fifth "
+            "of that"
         )
 
 
 def _value(name: str, leaf: StoredTensor | UnusableTensor) -> Tensor:
     if isinstance(leaf, UnusableTensor):
-        raise DamagedFileError(
-            f"its tensor {name[:100]} {leaf.reason}; only plain tensors are weights of an ESC"
+        raise UnusableFileError(
+            f"its tensor {name[:100]} {leaf.reason}; weights are plain tensors of floating-point "
+            "numbers"
         )
     return leaf.read()
 
@@ -300,12 +308,12 @@ class _Values:
     def of(self, contents: Any, depth: int = 0) -> Any:
         self._left -= 1
         if depth > self._MAX_DEPTH or self._left < 0:
-            raise DamagedFileError("it is nested deeper than what is saved here")
+            raise UnusableFileError("it is nested deeper, or holds more, than what is saved here")
         leaf = tensor_of(contents)
         if isinstance(leaf, StoredTensor):
             self._bytes[leaf.storage] = leaf.storage_bytes
             if sum(self._bytes.values()) > self._max_bytes:
-                raise DamagedFileError("its tensors are larger than the file")
+                raise UnusableFileError("its tensors are larger than the file")
         if leaf is not None:
             return _value("", leaf)
         if isinstance(contents, dict):
@@ -316,7 +324,7 @@ class _Values:
             return tuple(values) if isinstance(contents, tuple) else values
         if contents is None or isinstance(contents, bool | int | float | str | bytes):
             return contents
-        raise DamagedFileError(f"it holds a {_kind(contents)}")
+        raise UnusableFileError(f"it holds a {_kind(contents)}")
 
 
 def _refusal(path: Path, error: RefusedGlobalError) -> str:

@@ -7,6 +7,10 @@ class ForeignFileError(Exception):
     """A file is of another kind; the message says of which, and what to do."""
 
 
+class UnusableFileError(Exception):
+    """A whole file of weights holds what cannot be used; the message says what."""
+
+
 _AGAIN = "Download it again."
 _UNPACK = "Unpack it, and give the file within."
 _NO_WEIGHTS = "Give a file of weights: .safetensors, .pth, .pt or .ckpt."

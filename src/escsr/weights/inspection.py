@@ -33,6 +33,12 @@ class CheckpointReport:
     """For an output of 1280x720 pixels."""
     file_format: str
     """Who wrote the file, in which container, and which state dict of it was taken."""
+    state_dict: str
+    """The way to the weights in the file, such as ``params_ema`` or ``state_dict.net``."""
+    is_averaged: bool
+    """Whether that says that they are an average of training steps (EMA, SWA)."""
+    other_state_dicts: tuple[str, ...]
+    """Other weights of an ESC in the file, which were left aside."""
     dtype: str
     """Of the stored tensors; several are joined by a comma."""
     sha256: str
@@ -57,6 +63,9 @@ class CheckpointReport:
             "config": self.config.to_dict(),
             "assumed": list(self.assumed),
             "file_format": self.file_format,
+            "state_dict": self.state_dict,
+            "is_averaged": self.is_averaged,
+            "other_state_dicts": list(self.other_state_dicts),
             "dtype": self.dtype,
             "sha256": self.sha256,
             "licence": provenance.licence if provenance else None,
@@ -85,6 +94,9 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> CheckpointReport:
         parameters=count_parameters(network),
         macs=output_macs(checkpoint.config),
         file_format=_file_format(checkpoint),
+        state_dict=checkpoint.section,
+        is_averaged=checkpoint.is_averaged,
+        other_state_dicts=checkpoint.other_sections,
         dtype=", ".join(
             sorted({str(t.dtype).removeprefix("torch.") for t in checkpoint.state.values()})
         ),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
+from escsr.weights.foreign_files import UnusableFileError
 from escsr.weights.official_names import every_name
-from escsr.weights.pickle_contents import DamagedFileError
 from escsr.weights.pytorch_file import StoredTensor, UnusableTensor, tensor_of
 
 Leaf = StoredTensor | UnusableTensor
@@ -25,13 +25,13 @@ _MAX_NAME = 500
 """Longer names than any tensor has are left out."""
 
 _AVERAGED = frozenset({"ema", "swa", "avg", "average", "averaged", "shadow", "polyak"})
-_NOT_AVERAGED = frozenset({"online", "backup", "raw", "collected", "source"})
-"""Beside the average: ``ema.online_model``, ``ema.backup``."""
+_NOT_AVERAGED = frozenset({"online", "backup", "raw", "collected", "source", "current"})
+"""Beside the average: ``ema.online_model``, ``ema.backup``, ``current_model_state``."""
 _NEVER = frozenset({"optimizer", "optimizers", "optimiser", "optimisers", "optim", "grad", "grads"})
 """What an optimiser keeps has the weights' names too."""
 _OTHERS = frozenset(
     "d disc discriminator critic loss losses criterion perceptual vgg lpips dists metric metrics "
-    "optimizer optimizers optimiser scheduler schedulers teacher".split()
+    "psnr ssim niqe optimizer optimizers optimiser scheduler schedulers teacher".split()
 )
 """Networks and figures that training code keeps beside the one that is trained."""
 _COUNTERS = frozenset(
@@ -66,7 +66,7 @@ def find_state_dict(contents: Any) -> StateDict | None:
     Returns:
         The one to load; None where the file holds no tensors by name.
     Raises:
-        DamagedFileError: more entries than any checkpoint has.
+        UnusableFileError: more entries than any checkpoint has.
     """
     sections = _sections(contents)
     leaves = {way + name: leaf for way, names in sections.items() for name, leaf in names.items()}
@@ -76,12 +76,13 @@ def find_state_dict(contents: Any) -> StateDict | None:
     if not roots:
         return _of_another_network(sections)
     chosen, *others = sorted(roots, key=_rank)
-    return StateDict(
+    found = StateDict(
         tensors=_within(leaves, chosen, others),
         root=_name_of(chosen),
-        is_averaged=_is_averaged(chosen),
+        is_averaged=chosen.is_averaged,
         others=tuple(map(_name_of, others)),
     )
+    return found if found.is_averaged else _unnamed_average(sections, found) or found
 
 
 def _sections(contents: Any) -> dict[str, dict[str, Leaf]]:
@@ -101,7 +102,7 @@ def _sections(contents: Any) -> dict[str, dict[str, Leaf]]:
             elif depth < _MAX_DEPTH:
                 below.append((f"{way}{key}.", child, depth + 1))
             if entries > _MAX_ENTRIES or tensors > MAX_TENSORS:
-                raise DamagedFileError(
+                raise UnusableFileError(
                     f"it holds more than {_MAX_ENTRIES:,} entries or {MAX_TENSORS:,} tensors"
                 )
         waiting.extend(reversed(below))
@@ -125,6 +126,8 @@ class _Root:
     """Whether the dots were taken out of the names behind it, as LitEma does."""
     position: int = 0
     """In the file."""
+    is_averaged: bool = False
+    """Whether it says that it is an average of training steps."""
 
 
 _DOTTED = re.compile(r"(?P<prefix>(?:.*\.)?)(?P<tail>blocks\.\d+\..+)", re.DOTALL)
@@ -148,7 +151,7 @@ def _roots(leaves: Mapping[str, Leaf]) -> list[_Root]:
     most = max(counts.values(), default=0)
     kept = [key for key, count in counts.items() if 2 * count >= most]
     return [
-        _Root(_without_encoder(leaves, prefix), dotless, position)
+        _Root(_without_encoder(leaves, prefix), dotless, position, _is_averaged(prefix, leaves))
         for position, (prefix, dotless) in enumerate(kept)
     ]
 
@@ -162,13 +165,30 @@ def _without_encoder(leaves: Mapping[str, Leaf], prefix: str) -> str:
 
 def _rank(root: _Root) -> tuple[object, ...]:
     """The best first: an average, then what lies least deep, then what comes first."""
-    is_of_another = bool(set(_words(root.prefix)) & _OTHERS)
-    return is_of_another, not _is_averaged(root), root.prefix.count("."), root.position
-
-
-def _is_averaged(root: _Root) -> bool:
     words = set(_words(root.prefix))
-    return bool(words & _AVERAGED) and not words & _NOT_AVERAGED
+    is_beside = bool(words & _OTHERS), not root.is_averaged, bool(words & _NOT_AVERAGED)
+    return *is_beside, root.prefix.count("."), root.position
+
+
+def _is_averaged(prefix: str, leaves: Mapping[str, Leaf]) -> bool:
+    """By its name, or because ``torch.optim.swa_utils.AveragedModel`` counts beside it."""
+    words = set(_words(prefix))
+    is_counted = f"{prefix.removesuffix('module.')}n_averaged" in leaves
+    return (bool(words & _AVERAGED) or is_counted) and not words & _NOT_AVERAGED
+
+
+def _unnamed_average(
+    sections: Mapping[str, Mapping[str, Leaf]], raw: StateDict
+) -> StateDict | None:
+    """An average that is kept as a list in the order of the weights, as diffusers does it."""
+    shapes = [getattr(leaf, "shape", None) for leaf in raw.tensors.values()]
+    for way, leaves in sections.items():
+        words = set(_words(way))
+        is_average = words & _AVERAGED and not words & (_NOT_AVERAGED | _NEVER)
+        if is_average and [getattr(leaf, "shape", None) for leaf in leaves.values()] == shapes:
+            tensors = dict(zip(raw.tensors, leaves.values(), strict=True))
+            return StateDict(tensors, way.rstrip("."), True, (raw.root, *raw.others))
+    return None
 
 
 def _name_of(root: _Root) -> str:
@@ -233,13 +253,12 @@ def _of_another_network(sections: Mapping[str, Mapping[str, Leaf]]) -> StateDict
     """The tensors of one dictionary, for whoever can use them: an average, or the fullest."""
 
     def rank(way: str) -> tuple[object, ...]:
-        root = _Root(way)
         is_of_optimizer = bool(set(_words(way)) & _NEVER)
-        return is_of_optimizer, not _is_averaged(root), -len(sections[way])
+        return is_of_optimizer, not _is_averaged(way, {}), -len(sections[way])
 
-    root = _Root(min(sections, key=rank))
-    tensors = dict(sections[root.prefix])
+    way = min(sections, key=rank)
+    tensors = dict(sections[way])
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in tensors):
             tensors = {name.removeprefix(wrapper): leaf for name, leaf in tensors.items()}
-    return StateDict(tensors=tensors, root=_name_of(root), is_averaged=_is_averaged(root))
+    return StateDict(tensors=tensors, root=way.rstrip("."), is_averaged=_is_averaged(way, {}))
