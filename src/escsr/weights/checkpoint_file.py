@@ -20,12 +20,12 @@ from escsr.weights.foreign_files import (
 )
 from escsr.weights.pickle_contents import Call, DamagedFileError, RefusedGlobalError
 from escsr.weights.pytorch_file import StoredTensor, UnusableTensor, read_pytorch, tensor_of
-from escsr.weights.state_dicts import StateDict, find_state_dict
+from escsr.weights.state_dicts import MAX_TENSORS, StateDict, find_state_dict
 
 Container = Literal["safetensors", "pytorch"]
 
-LARGEST_BYTES = 1 << 28
-"""Of the tensors of one network: five times ESC-XL's in float32."""
+LARGEST_BYTES = 1 << 27
+"""Of the tensors of one network; ESC-XL, the largest, has 50 MB in float32."""
 _MAX_HEADER_BYTES = 1 << 24
 """Of a safetensors file."""
 _OUR_FORMAT = "escsr.format"
@@ -59,14 +59,15 @@ def read_checkpoint(path: Path, *, max_bytes: int = LARGEST_BYTES) -> Checkpoint
 
     Args:
         path: of the file.
-        max_bytes: what the tensors may need in memory.
+        max_bytes: what the tensors may need in memory, but for our own files.
     Raises:
         CheckpointError: no such file, empty, truncated, not a checkpoint, larger than allowed, or a
             pickle that would run code.
     """
     with _opened(path) as file:
         found = _state_dict(file)
-        _require_size(found.tensors, max_bytes)
+        if _OUR_FORMAT not in file.metadata:
+            _require_size(found.tensors, max_bytes)
         return CheckpointFile(
             tensors={name: _value(name, leaf) for name, leaf in found.tensors.items()},
             metadata=file.metadata,
@@ -222,7 +223,12 @@ def _require_small_header(path: Path, stream: BinaryIO) -> None:
 
 def _slices(file: Any) -> dict[str, StoredTensor | UnusableTensor]:
     """What a safetensors file holds, by name."""
-    return {name: _slice(file, name) for name in cast("list[str]", file.keys())}
+    names = cast("list[str]", file.keys())
+    if len(names) > MAX_TENSORS:
+        raise UnusableFileError(
+            f"it holds {len(names):,} tensors; at most {MAX_TENSORS:,} are read"
+        )
+    return {name: _slice(file, name) for name in names}
 
 
 def _slice(file: Any, name: str) -> StoredTensor | UnusableTensor:
@@ -280,8 +286,7 @@ def _require_size(tensors: Mapping[str, StoredTensor | UnusableTensor], max_byte
     if num_bytes > max_bytes:
         raise UnusableFileError(
             f"its {len(stored):,} tensors take {num_bytes / 1e6:,.0f} MB, and at most "
-            f"{max_bytes / 1e6:,.0f} MB are read; the largest network of ESC's family has a fifth "
-            "of that"
+            f"{max_bytes / 1e6:,.0f} MB are read; ESC-XL, the largest of the family, has 50 MB"
         )
 
 

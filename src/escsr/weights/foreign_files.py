@@ -81,18 +81,18 @@ def foreign_kind(beginning: bytes) -> str:
 
 
 def foreign_archive(names: list[str]) -> str | None:
-    """What a ZIP archive is that PyTorch's code did not write for weights; None if unknown."""
+    """What a ZIP archive of such names is, and what to do, as ``foreign_kind``; None if unknown."""
     files = [name.split("/", 1)[-1] for name in names]
     if any(name.startswith("code/") for name in files) and "constants.pkl" in files:
-        return "TorchScript, a program with its weights (torch.jit.save)"
+        return f"it is TorchScript, a program with its weights (torch.jit.save). {_EXPORTED}"
     if "archive_format" in files or any(name.startswith("models/") for name in files):
-        return "an exported program with its weights (torch.export.save)"
+        return f"it is an exported program with its weights (torch.export.save). {_EXPORTED}"
     if names and all(name.endswith(".npy") for name in names):
-        return "a numpy archive (.npz)"
+        return f"it is a numpy archive (.npz). {_NO_WEIGHTS}"
     if "[Content_Types].xml" in names:
-        return "an office document"
+        return f"it is an office document. {_NO_WEIGHTS}"
     if "model.weights.h5" in names:
-        return "a Keras model"
+        return f"it is a Keras model. {_NO_WEIGHTS}"
     return None
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-MAX_OPCODES = 4_000_000
-"""More than any checkpoint of an ESC has by a factor of ten; read within seconds."""
+MAX_OPCODES = 1_000_000
+"""Several times as many as a checkpoint of ESC-XL with its optimiser has; read in a second."""
 MAX_PICKLE_BYTES = 1 << 27
 _MAX_NAME = 200
 _MAX_KEY = 1 << 31

@@ -33,7 +33,7 @@ CHECKPOINT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
 
 _MAX_DIRECTORY_BYTES = 1 << 23
 """Of a ZIP archive: some 100,000 entries."""
-_MAX_INNER_BYTES = 1 << 28
+_MAX_INNER_BYTES = 1 << 26
 """Of a checkpoint within a ZIP archive, which is unpacked in memory."""
 _MAX_DIMENSIONS = 16
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -257,12 +257,10 @@ def _read_archive(stream: BinaryIO, *, is_inner: bool = False) -> Any:
     inner = [name for name in entries if PurePosixPath(name).suffix.lower() in CHECKPOINT_SUFFIXES]
     if kind is None and len(inner) == 1 and not is_inner:
         return _read_inner(archive, entries[inner[0]])
-    if kind is None and inner:
-        kind = f"a ZIP archive of {len(inner)} checkpoints ({', '.join(inner[:3])}, …)"
-    names = ", ".join(list(entries)[:3]) or "nothing"
+    names = ", ".join(inner[:3] or list(entries)[:3]) or "nothing"
+    what = f"of {len(inner)} checkpoints" if inner else "that torch.save did not write"
     raise ForeignFileError(
-        f"{kind or f'a ZIP archive, but not one that torch.save wrote (it holds {names})'}. "
-        "Unpack it, and give one file of weights."
+        kind or f"it is a ZIP archive {what} ({names}). Unpack it, and give one file of weights."
     )
 
 
@@ -270,14 +268,14 @@ def _read_inner(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
     """A checkpoint that somebody put into a ZIP archive."""
     if entry.file_size > _MAX_INNER_BYTES:
         raise ForeignFileError(
-            f"a ZIP archive around {entry.filename} of {entry.file_size / 1e6:,.0f} MB. Unpack "
-            "it, and give the file within."
+            f"it is a ZIP archive around {entry.filename} of {entry.file_size / 1e6:,.0f} MB. "
+            "Unpack it, and give the file within."
         )
     with archive.open(entry) as file:
         content = file.read(entry.file_size)
     if content[8:9] == b"{":
         raise ForeignFileError(
-            f"a ZIP archive around {entry.filename}. Unpack it, and give the file within."
+            f"it is a ZIP archive around {entry.filename}. Unpack it, and give the file within."
         )
     inner = io.BytesIO(content)
     return _read_archive(inner, is_inner=True) if content[:2] == b"PK" else _read_pickles(inner)

@@ -225,5 +225,6 @@ def _not_an_esc(state: Mapping[str, Tensor], unknown: list[str], missing: list[s
     return (
         f"Not an ESC: {len(state)} tensors were found ({', '.join(examples)}), {len(unknown)} of "
         f"them with names that no ESC has; missing are {', '.join(missing)} and "
-        "more. Give a checkpoint of ESC or of one of its relatives (escsr models --all)."
+        "more. Give a checkpoint of ESC or of one of its relatives (escsr models --all); other "
+        "networks are only run to compare with them (escsr evaluate)."
     )

@@ -18,8 +18,8 @@ from escsr.weights.pytorch_file import StoredTensor, UnusableTensor, tensor_of
 
 Leaf = StoredTensor | UnusableTensor
 
-MAX_TENSORS = 1 << 17
-_MAX_ENTRIES = 1 << 21
+MAX_TENSORS = 1 << 15
+_MAX_ENTRIES = 1 << 20
 _MAX_DEPTH = 12
 _MAX_NAME = 500
 """Longer names than any tensor has are left out."""
