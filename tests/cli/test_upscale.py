@@ -5,7 +5,10 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from escsr import Upscaler
 from escsr.cli.batch import run_jobs
@@ -18,6 +21,7 @@ from escsr.inference.file_job import FileJob
 from escsr.inference.geometry import SizeWish
 from escsr.temporary_files import PendingFile
 from escsr.weights import bundled_models
+from tests.images.png_editing import chunks_of, insert_chunks
 
 from .conftest import Escsr, MakePicture
 from .test_plan import rules
@@ -471,3 +475,39 @@ def test_a_result_that_another_run_made_meanwhile_is_skipped_or_refused(
         assert [result.status for result in outcome.results] == [status, "done"]
         assert outcome.exit_status == (not leaves_existing)
         assert (out / "a.png").read_bytes() == b"theirs"
+
+
+def _stereo_jpeg(path: Path) -> None:
+    picture = Image.fromarray(np.full((12, 16, 3), 90, np.uint8))
+    picture.save(path, format="MPO", save_all=True, append_images=[picture.copy()])
+
+
+def test_what_a_result_lacks_is_told_on_its_line_and_in_json(
+    upscale: Escsr, tmp_path: Path
+) -> None:
+    """A second picture and PNG texts that JPEG cannot hold are named; the status stays 0."""
+    _stereo_jpeg(tmp_path / "a.jpg")
+    info = PngInfo()
+    info.add_text("parameters", "a tree")
+    Image.fromarray(np.full((12, 16, 3), 90, np.uint8)).save(tmp_path / "b.png", pnginfo=info)
+    result = upscale(tmp_path / "a.jpg", "-o", tmp_path / "c.jpg")
+    assert result.exit_code == 0
+    assert "without 1 further picture (MPO)" in result.stdout
+    result = upscale(tmp_path / "b.png", "--format", "jpg", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)[0]["note"] == "without PNG texts (parameters)"
+
+
+def test_hdr_that_a_format_cannot_state_is_refused_or_becomes_png(
+    upscale: Escsr, tmp_path: Path
+) -> None:
+    """A PQ picture asked for as WebP fails by name and leaves no file; as PNG it states PQ."""
+    pixels = np.full((12, 16, 3), 90, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    insert_chunks(tmp_path / "a.png", (b"cICP", bytes([9, 16, 0, 1])))
+    result = upscale(tmp_path / "a.png", "-o", tmp_path / "b.webp")
+    assert result.exit_code == 1
+    assert "HDR (PQ)" in result.stderr
+    assert not (tmp_path / "b.webp").exists()
+    assert upscale(tmp_path / "a.png", "-o", tmp_path / "b.png").exit_code == 0
+    assert (b"cICP", bytes([9, 16, 0, 1])) in chunks_of(tmp_path / "b.png")
