@@ -1,8 +1,10 @@
 """Files of any format, damaged at random but repeatably."""
 
+import io
 import os
 import random
 import signal
+import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -38,6 +40,17 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
                 other = chance.randrange(len(changed) + 1)
                 changed[place : place + length] = changed[other : other + length]
     return bytes(changed)
+
+
+def with_damaged_pickle(content: bytes, chance: random.Random) -> bytes:
+    """An archive that is whole but for its pickle, of which no checksum tells."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(result, "w") as new:
+        for entry in old.infolist():
+            data = old.read(entry)
+            is_pickle = entry.filename.endswith("data.pkl")
+            new.writestr(entry.filename, mutated(data, chance) if is_pickle else data)
+    return result.getvalue()
 
 
 @contextmanager

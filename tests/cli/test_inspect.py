@@ -63,6 +63,48 @@ def test_json_is_for_programs(ours: Path, reference: Path, tmp_path: Path) -> No
     assert "does not exist" in entries[str(missing)]["error"]
 
 
+def test_a_header_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    """Escape sequences and signs that turn the text are shown as escapes; so is JSON's text."""
+    path = tmp_path / "red.safetensors"
+    said = "\x1b[31mRED\x1b]0;pwn\x07\x9b2J\u202egnp.exe\nLicence MIT \u00e9"
+    save_weights(
+        path,
+        ESC(ESCConfig(scale=2, dim=8, pdim=2, num_blocks=1, window_size=4, num_heads=1)),
+        provenance=Provenance(
+            licence=said,
+            training_data=said,
+            date="2025-11-20",
+            recipe_name=said,
+            source=said,
+            quality={said: 31.25},
+        ),
+    )
+    result = CliRunner().invoke(app, [str(path)], env={"COLUMNS": "300"})
+    assert result.exit_code == 0
+    shown = r"\x1b[31mRED\x1b]0;pwn\x07\x9b2J\u202egnp.exe\nLicence MIT \u00e9".replace(
+        r"\u00e9", "\u00e9"
+    )
+    assert result.output.count(shown) == 5
+    for sign in "\x1b\x07\x9b\u202e":
+        assert sign not in result.output
+    result = CliRunner().invoke(app, [str(path), "--json"])
+    assert result.output.isascii()
+    assert json.loads(result.output)[0]["licence"] == said
+
+
+def test_it_says_which_weights_of_a_file_were_taken(tmp_path: Path) -> None:
+    """An average before raw ones; and which were left aside."""
+    path = tmp_path / "both.ckpt"
+    state = read_golden("esc_tiny_x2").reference_state
+    torch.save({"params": state, "ema": {f"module.{name}": t for name, t in state.items()}}, path)
+    result = CliRunner().invoke(app, [str(path)], env={"COLUMNS": "200"})
+    assert "ema.module, an average of training steps (EMA); left aside: params" in result.output
+    result = CliRunner().invoke(app, [str(path), "--json"])
+    entry = json.loads(result.output)[0]
+    assert (entry["state_dict"], entry["is_averaged"]) == ("ema.module", True)
+    assert entry["other_state_dicts"] == ["params"]
+
+
 def test_a_bad_file_does_not_hide_the_good_ones(ours: Path, tmp_path: Path) -> None:
     """Exit status 1, the error on standard error, the rest on standard output."""
     bad = tmp_path / "bad.pth"

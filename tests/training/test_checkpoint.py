@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import sys
 import zipfile
 from pathlib import Path
@@ -15,6 +16,12 @@ from escsr.temporary_files import PendingFile
 from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
+from tests.mutation import (
+    mutated,
+    no_more_than_10_seconds,
+    number_of_cases,
+    with_damaged_pickle,
+)
 from tests.training.runs import changed, checkpoints_of, log_of, start_state, train
 
 
@@ -128,6 +135,29 @@ def test_a_flipped_bit_in_the_newest_state_costs_only_the_steps_since_the_one_be
     assert train(recipe, photographs, stopped, resume=True).step == 6
     assert f"{newest} cannot be read as a training state" in caplog.text
     assert "The one before it is used." in caplog.text
+
+
+def test_damaged_states_are_refused_by_name_or_resume_what_they_were(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """Whatever happened to the file, or to the pickle within, of which no checksum tells."""
+    state, read = state_at(recipe, 7), start_state(recipe)
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    path = folder.write(state, recipe)
+    whole = path.read_bytes()
+    cases, refused = number_of_cases(300), 0
+    for case in range(cases):
+        chance = random.Random(case)
+        damage = with_damaged_pickle if chance.random() < 0.5 else mutated
+        path.write_bytes(damage(whole, chance))
+        try:
+            with no_more_than_10_seconds(f"case {case}"):
+                folder.read_newest(read, recipe)
+        except TrainingError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert cases / 2 < refused
+    assert checkpoints_of(tmp_path) == [path.name]
 
 
 def test_states_without_checksums_load_and_new_ones_have_them(

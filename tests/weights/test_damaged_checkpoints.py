@@ -1,16 +1,14 @@
 """Some thousand damaged files of weights: each loads, or is refused by name."""
 
-import io
 import json
 import random
 import resource
-import zipfile
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from tests.mutation import mutated, no_more_than_10_seconds, number_of_cases
+from tests.mutation import mutated, no_more_than_10_seconds, number_of_cases, with_damaged_pickle
 
 from escsr.errors import CheckpointError
 from escsr.model import ESC
@@ -30,17 +28,6 @@ def whole_files(folder: Path, network: ESC, provenance: Provenance) -> dict[str,
     safetensors.torch.save_file(state, folder / "theirs.safetensors", {"format": "pt"})
     save_weights(folder / "ours.safetensors", network, provenance=provenance)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def with_damaged_pickle(content: bytes, chance: random.Random) -> bytes:
-    """An archive that is whole but for its pickle, of which no checksum tells."""
-    result = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(result, "w") as new:
-        for entry in old.infolist():
-            data = old.read(entry)
-            is_pickle = entry.filename.endswith("data.pkl")
-            new.writestr(entry.filename, mutated(data, chance) if is_pickle else data)
-    return result.getvalue()
 
 
 def with_damaged_header(content: bytes, chance: random.Random) -> bytes:

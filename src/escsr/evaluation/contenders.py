@@ -24,7 +24,7 @@ from escsr.model.network import ESC
 from escsr.shapes import ImageBatch
 from escsr.weights import BundledModel, bundled_models, find_weights, load_model
 from escsr.weights.checkpoint import open_checkpoint
-from escsr.weights.checkpoint_file import holds_tensors
+from escsr.weights.checkpoint_file import holds_tensors, is_of_another_kind
 from escsr.weights.inspection import variant_name
 
 BICUBIC = "bicubic"
@@ -200,6 +200,8 @@ def _foreign(path: Path) -> Rival | None:
     except CheckpointError as error:
         if holds_tensors(path):
             return load_rival(path)
+        if not is_of_another_kind(error):
+            raise  # a damaged file is for no reader
         try:
             # spandrel reads kinds of files that we do not, such as TorchScript.
             return load_rival(path)

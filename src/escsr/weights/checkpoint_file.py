@@ -87,6 +87,11 @@ def holds_tensors(path: Path) -> bool:
         return False
 
 
+def is_of_another_kind(error: CheckpointError) -> bool:
+    """Whether a file was refused for what it is and not for damage: other readers may know it."""
+    return isinstance(error.__cause__, ForeignFileError | RefusedGlobalError)
+
+
 def read_values(path: Path) -> Any:
     """Read all that ``torch.save`` wrote of plain values, containers and tensors.
 
