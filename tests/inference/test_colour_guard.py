@@ -186,7 +186,7 @@ def test_colour_and_alpha_keep_their_tones_at_any_depth(dtype: type) -> None:
     allowed = 1.0 if dtype is np.uint8 else 1e-4 * peak
     assert np.abs(result.astype(float) - image[0, 0]).max() <= allowed
     plain = Upscaler(network, device="cpu", keep_colours=False)(image)
-    assert np.abs(plain.astype(float) - image[0, 0]).max() > 0.01 * peak
+    assert np.abs(plain.astype(float) - image[0, 0]).max() > 0.009 * peak
 
 
 def test_a_noisy_grey_scan_gains_no_tint(cat: Tensor) -> None:

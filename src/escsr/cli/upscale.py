@@ -96,6 +96,17 @@ KeepColours = Annotated[
         help="Hold tint and brightness to the input's, whatever the model does.",
     ),
 ]
+Alpha = Annotated[
+    str,
+    typer.Option(
+        metavar="opacity|data",
+        help="What a fourth channel is; colours are kept where data is 0, as in game textures.",
+    ),
+]
+Edges = Annotated[
+    str,
+    typer.Option(metavar="auto|wrap", help="wrap: the picture repeats, as tileable textures do."),
+]
 Suffix = Annotated[
     str | None,
     typer.Option(
@@ -146,6 +157,8 @@ def upscale_command(
     memory: Memory = None,
     exact: Exact = False,
     keep_colours: KeepColours = True,
+    alpha: Alpha = "opacity",
+    edges: Edges = "auto",
     suffix: Suffix = None,
     image_format: Format = None,
     quality: Quality = None,
@@ -182,6 +195,8 @@ def upscale_command(
         memory=memory,
         exact=exact,
         keep_colours=keep_colours,
+        alpha=alpha,
+        edges=edges,
         name_suffix=suffix,
         image_format=image_format,
         quality=quality,

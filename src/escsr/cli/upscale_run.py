@@ -48,10 +48,12 @@ from escsr.cli.streams import (
 from escsr.errors import ConfigurationError, EscsrError, ImageReadError, ImageWriteError
 from escsr.images.files import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES
 from escsr.inference.backends import BackendChoice
+from escsr.inference.borders import Edges
 from escsr.inference.devices import Precision
 from escsr.inference.enlarger import WorkPlan
 from escsr.inference.file_job import FileJob, UpscaleReport
 from escsr.inference.geometry import SizeWish
+from escsr.inference.planes import AlphaMeaning
 from escsr.inference.upscaler import Upscaler
 from escsr.model.attention_backends import FoldedBackend
 from escsr.temporary_files import TemporaryFolder
@@ -79,6 +81,8 @@ class UpscaleRequest:
     memory: str | None
     exact: bool
     keep_colours: bool
+    alpha: str
+    edges: str
     name_suffix: str | None
     image_format: str | None
     quality: int | None
@@ -227,6 +231,8 @@ def _make_upscaler(request: UpscaleRequest) -> Upscaler:
         memory_limit_bytes=parse_memory(request.memory),
         exact=request.exact,
         keep_colours=request.keep_colours,
+        alpha=cast(AlphaMeaning, request.alpha),  # and these two
+        edges=cast(Edges, request.edges),
     )
     factors = ", ".join(f"x{scale}" for scale in upscaler.scales)
     logger.info(

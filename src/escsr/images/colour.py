@@ -1,4 +1,6 @@
-"""BT.601 luma, any pixels as 8-bit RGB, and colour multiplied by its opacity."""
+"""BT.601 luma, any pixels as 8-bit RGB, and colour beside opacity."""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,8 @@ from escsr.errors import ImageValueError
 
 _LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 """Weights of R, G, B in [0, 1] that give Y of BT.601 in 16..235, before the offset of 16."""
+_NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+_PIXELS_AT_ONCE = 1 << 20
 
 
 def rgb_to_luma(image: Tensor) -> Tensor:
@@ -58,6 +62,59 @@ def to_rgb_uint8(
     if colour.dtype == np.uint16:
         colour = (colour.astype(np.uint32) * 255 + 32767) // 65535
     return np.array(colour, dtype=np.uint8, order="C")
+
+
+def continue_colours(pixels: npt.NDArray[Any], *, reach_pixels: int = 12) -> npt.NDArray[Any]:
+    """Continue visible colours into the surroundings that alpha hides altogether.
+
+    So a filter that looks at colours alone sees no edge where opacity ends. Pixel by pixel
+    outwards, a hidden colour becomes the mean of its known neighbours, which equals them where they
+    are equal; colours further away, and those of pixels with any opacity, stay as they are.
+
+    Args:
+        pixels: (H, W, C) uint8, uint16 or float32, C = 2 or 4, ending in straight alpha.
+        reach_pixels: how far.
+    Returns:
+        The same shape and dtype: ``pixels`` itself where there is nothing to do, else a copy.
+    """
+    known = pixels[..., -1] > 0
+    if known.all() or not known.any():
+        return pixels
+    result = pixels.copy()
+    for _ in range(reach_pixels):
+        around = np.pad(known, 1)
+        height, width = known.shape
+        near = np.zeros_like(known)
+        for down, right in _NEIGHBOURS:
+            near |= around[1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        near &= ~known
+        if not near.any():
+            break
+        # Some rows at a time: where opacity is noise, a ring may hold half of all pixels.
+        for top in range(0, height, max(1, _PIXELS_AT_ONCE // width)):
+            rows = slice(top, top + max(1, _PIXELS_AT_ONCE // width))
+            _fill_from_neighbours(result, around, near[rows], top)
+        known |= near
+    return result
+
+
+def _fill_from_neighbours(
+    pixels: npt.NDArray[Any], known: npt.NDArray[Any], chosen: npt.NDArray[Any], top: int
+) -> None:
+    """Set chosen colours, in rows from ``top`` on, to the mean of the known ones around them."""
+    row, column = np.nonzero(chosen)
+    row += top
+    total = np.zeros((row.size, pixels.shape[2] - 1))
+    count = np.zeros((row.size, 1))
+    for down, right in _NEIGHBOURS:
+        is_known = known[row + 1 + down, column + 1 + right][:, None]
+        below = (row + down).clip(0, pixels.shape[0] - 1)
+        beside = (column + right).clip(0, pixels.shape[1] - 1)
+        total += pixels[below, beside, :-1] * is_known
+        count += is_known
+    # In float64 the mean of up to 8 equal numbers of 24 bits is that number.
+    mean = total / count
+    pixels[row, column, :-1] = mean if pixels.dtype.kind == "f" else np.rint(mean)
 
 
 def premultiply(colour: Tensor, alpha: Tensor) -> Tensor:

@@ -1,20 +1,26 @@
 """From image to image in memory: arrays and tensors."""
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
+from escsr.images.files import ExtraChannel
 from escsr.inference.door import batch_of_pixels, planes_of_tensor, require_tensor
 from escsr.inference.enlarger import Enlarger, assemble
 from escsr.inference.geometry import SizeWish
-from escsr.inference.planes import Pixels, planes_of
+from escsr.inference.planes import PixelPlanes, Pixels, planes_of
 from escsr.inference.shrinking import shrink_pixels, shrink_tensor
 
 
-def enlarge_pixels(enlarger: Enlarger, pixels: Pixels, wish: SizeWish) -> Pixels:
+def enlarge_pixels(
+    enlarger: Enlarger, pixels: Pixels, wish: SizeWish, *, extra: ExtraChannel = "alpha"
+) -> Pixels:
     """Enlarge pixels: (H, W, C) of uint8, uint16 or float32 in [0, 1]; the result is alike.
 
     Errors as for a call of the Upscaler.
     """
-    source = planes_of(pixels)
+    source = planes_of(pixels, enlarger.treatment(extra))
     enlargement = enlarger.plan_size(source.width, source.height, wish)
     plan = enlarger.plan(source.shape, enlargement, result_is_held=True)
     result = assemble(enlarger.stream(source, plan), source, enlargement.network_size)
@@ -28,15 +34,32 @@ def enlarge_tensor(enlarger: Enlarger, image: Tensor, wish: SizeWish) -> Tensor:
     Errors as for a call of the Upscaler.
     """
     require_tensor(image)
-    source = planes_of_tensor(image)
+    batch = image.detach().clamp(0, 1)
+    sources = [planes_of_tensor(single[None], enlarger.treatment()) for single in batch]
+    # Images whose borders are treated alike run together, so that each gives what it gives alone.
+    result: dict[int, Tensor] = {}
+    for margins in dict.fromkeys(source.margins for source in sources):
+        chosen = [index for index, source in enumerate(sources) if source.margins == margins]
+        alike = replace(
+            planes_of_tensor(batch[chosen]), margins=margins, holds_flat=sources[0].holds_flat
+        )
+        larger = _enlarge_alike(enlarger, batch[chosen], alike, wish)
+        result.update(zip(chosen, larger, strict=True))
+    # Made outside inference mode, so that the caller may go on computing gradients.
+    larger = torch.stack([result[index] for index in range(len(sources))])
+    return larger.to(image.device, image.dtype).clamp(0, 1)
+
+
+def _enlarge_alike(
+    enlarger: Enlarger, image: Tensor, source: PixelPlanes, wish: SizeWish
+) -> Tensor:
     enlargement = enlarger.plan_size(source.width, source.height, wish)
     plan = enlarger.plan(source.shape, enlargement, result_is_held=True)
-    larger = enlarger.run_whole(image.detach().clamp(0, 1), plan)
+    larger = enlarger.run_whole(image, plan)
     if larger is None:
         size = enlargement.network_size
         larger = batch_of_pixels(assemble(enlarger.stream(source, plan), source, size))
     if enlargement.shrinks:
         width, height = enlargement.target_size
         larger = shrink_tensor(larger, width=width, height=height)
-    # Made outside inference mode, so that the caller may go on computing gradients.
-    return larger.to(image.device, image.dtype).clamp(0, 1)
+    return larger

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from escsr.errors import ImageSizeError, ImageValueError
-from escsr.inference.planes import PixelPlanes, Pixels
+from escsr.inference.planes import PixelPlanes, Pixels, Treatment
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -142,10 +142,17 @@ def require_tensor(image: Tensor) -> None:
     _require_range(float(lowest), float(highest), bool(torch.isfinite(image).all()))
 
 
-def planes_of_tensor(image: Tensor) -> PixelPlanes:
+def planes_of_tensor(image: Tensor, treatment: Treatment | None = None) -> PixelPlanes:
     """Lay a checked batch out for tiles: its images side by side in the channels."""
     flat = image.detach().float().clamp(0, 1).flatten(0, 1)
-    return PixelPlanes(pixels=flat.permute(1, 2, 0).cpu().numpy(), layout="batch")
+    pixels = flat.permute(1, 2, 0).cpu().numpy()
+    treatment = treatment or Treatment()
+    return PixelPlanes(
+        pixels=pixels,
+        layout="batch",
+        margins=treatment.margins_of([pixels]),
+        holds_flat=treatment.holds_flat,
+    )
 
 
 def batch_of_pixels(pixels: Pixels) -> Tensor:

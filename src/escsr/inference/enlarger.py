@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from escsr.errors import DeviceMemoryError
+from escsr.images.files import ExtraChannel
+from escsr.inference.borders import NO_MARGINS, Edges, Margins, cropped
 from escsr.inference.devices import (
     FreedMemory,
     Precision,
@@ -21,14 +23,15 @@ from escsr.inference.engine import Engine
 from escsr.inference.exact.choice import choose_pass
 from escsr.inference.exact.plan import ExactPlan
 from escsr.inference.exact.run import enlarge_exactly
+from escsr.inference.flat_regions import Samples, hold_flat_regions
 from escsr.inference.geometry import Enlargement, SizeWish, plan_enlargement
 from escsr.inference.memory import Room, TileChoice, TilePlan, Workload, plan_tiles
 from escsr.inference.models import ModelShelf
 from escsr.inference.network_cost import network_cost
-from escsr.inference.planes import PixelPlanes, Pixels, SourceShape
+from escsr.inference.planes import AlphaMeaning, PixelPlanes, Pixels, SourceShape, Treatment
 from escsr.inference.progress_meter import OnProgress, ProgressMeter
 from escsr.inference.streaming import RunNetwork, enlarge_in_bands
-from escsr.inference.tiling import LEAST_OVERLAP_PIXELS, TileGrid
+from escsr.inference.tiling import LEAST_OVERLAP_PIXELS, Span, TileGrid
 from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
 
@@ -49,6 +52,10 @@ class WorkSettings:
     """Bound on the estimate of what is held at once."""
     exact: bool = False
     """Whether an image that is cut gives what it gives whole."""
+    alpha: AlphaMeaning = "opacity"
+    """What a channel beside grey or RGB is."""
+    edges: Edges = "auto"
+    """What lies beyond an image's borders."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +68,8 @@ class WorkPlan:
     """One plan per pass."""
     dtype: torch.dtype
     """Precision of the networks."""
+    margins: Margins = NO_MARGINS
+    """What each pass extends its image by."""
 
     @property
     def num_tiles(self) -> int:
@@ -105,6 +114,14 @@ class Enlarger:
         self._freed_memory = FreedMemory(shelf.device)
         self._warned_of: set[str] = set()
 
+    def treatment(self, extra: ExtraChannel = "alpha") -> Treatment:
+        """How an image is treated, whose last channel is said to be opacity or data."""
+        return Treatment(
+            alpha="data" if extra == "data" else self.settings.alpha,
+            edges=self.settings.edges,
+            holds_flat=self.shelf.keeps_colours,
+        )
+
     def plan_size(self, width: int, height: int, wish: SizeWish) -> Enlargement:
         """The passes and the final size for a source of one size; loads nothing."""
         if wish == SizeWish() and self._default_scale is not None:
@@ -135,9 +152,13 @@ class Enlarger:
         dtype = self._dtype(eight_bit=source.bytes_per_sample == 1)
         tiles: list[TilePlan | ExactPlan] = []
         for index, scale in enumerate(enlargement.passes):
-            (width, height), output_size = sizes[index], sizes[index + 1]
+            output_size = sizes[index + 1]
+            factor = max(output_size[0] / sizes[index][0], output_size[1] / sizes[index][1])
+            width, height = source.margins.extended_size(*sizes[index])
             is_last = index == len(enlargement.passes) - 1
             held = source.num_bytes if index > 0 else 0
+            if not source.margins.is_empty:
+                held += bytes_per_pixel * sizes[index][0] * sizes[index][1]
             if result_is_held or not is_last:
                 held += bytes_per_pixel * output_size[0] * output_size[1]
             engine = self.shelf.engine(scale)
@@ -150,9 +171,10 @@ class Enlarger:
                 images_at_once=engine.images_at_once(source.num_images),
                 held_bytes=held,
             )
-            factor = max(output_size[0] / width, output_size[1] / height)
             tiles.append(self._plan_pass(workload, engine, factor, dtype))
-        return WorkPlan(enlargement=enlargement, tiles=tuple(tiles), dtype=dtype)
+        return WorkPlan(
+            enlargement=enlargement, tiles=tuple(tiles), dtype=dtype, margins=source.margins
+        )
 
     def stream(
         self, source: PixelPlanes, plan: WorkPlan, on_progress: OnProgress | None = None
@@ -164,7 +186,8 @@ class Enlarger:
         """
         enlargement = plan.enlargement
         sizes = ((source.width, source.height), *enlargement.sizes[:-1])
-        meter = ProgressMeter(sum(width * height for width, height in sizes), on_progress)
+        extended = [plan.margins.extended_size(*size) for size in sizes]
+        meter = ProgressMeter(sum(width * height for width, height in extended), on_progress)
         passes = zip(enlargement.passes, enlargement.sizes, plan.tiles, strict=True)
         for index, (scale, size, tiles) in enumerate(passes):
             rows = self._enlarge(source, scale, size, tiles, plan.dtype, meter)
@@ -186,10 +209,7 @@ class Enlarger:
             return None
         try:
             for scale, size in zip(plan.enlargement.passes, plan.enlargement.sizes, strict=True):
-                lengths = zip(image.shape[-2:], reversed(size), strict=True)
-                rows, columns = (AxisView.whole(length=a, output_length=b) for a, b in lengths)
-                engine = self.shelf.engine(scale)
-                image = engine.run(image, plan.dtype, (rows, columns)).clamp(0, 1)
+                image = self._run_pass_whole(image, scale, size, plan)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -209,25 +229,58 @@ class Enlarger:
         meter: ProgressMeter,
     ) -> Iterator[Pixels]:
         """Run one pass."""
-        engine = self.shelf.engine(scale)
+        engine, margins = self.shelf.engine(scale), source.margins
+        source = source.extended()
         if isinstance(tiles, ExactPlan):
             pixels = source.width * source.height
-            return enlarge_exactly(
+            rows = enlarge_exactly(
                 source,
                 engine,
                 tiles,
                 output_size=size,
+                margins=margins,
                 dtype=dtype,
                 on_share_done=lambda share: meter.add(share * pixels),
             )
-        return enlarge_in_bands(
-            source,
-            _run_of(engine, dtype),
-            output_size=size,
-            grid=tiles.grid,
-            on_pixels_done=meter.add,
-            on_memory_error=lambda: release_cached_memory(self.shelf.device),
-        )
+        else:
+            rows = enlarge_in_bands(
+                source,
+                _run_of(engine, dtype),
+                output_size=size,
+                grid=tiles.grid,
+                margins=margins,
+                on_pixels_done=meter.add,
+                on_memory_error=lambda: release_cached_memory(self.shelf.device),
+            )
+        if margins.is_empty:
+            return rows
+        return cropped(rows, margins.scales((source.width, source.height), size))
+
+    def _run_pass_whole(
+        self, image: ImageBatch, scale: int, size: tuple[int, int], plan: WorkPlan
+    ) -> ImageBatch:
+        """One pass over a batch in one piece: (B, 3, H, W) -> (B, 3, H', W') in [0, 1]."""
+        margins, engine = plan.margins, self.shelf.engine(scale)
+        image = margins.extend_tensor(image).to(engine.device, torch.float32)
+        height, width = image.shape[-2:]
+        scales = margins.scales((width, height), size)
+        whole = (Span(start=0, stop=axis.total_length) for axis in scales)
+        views = tuple(axis.view(span) for axis, span in zip(scales, whole, strict=True))
+        result = engine.run(image, plan.dtype, views)
+        if self.shelf.keeps_colours:
+            rows, columns = (
+                Samples.at(
+                    axis.samples(0, axis.total_output),
+                    length=axis.total_length,
+                    device=image.device,
+                )
+                for axis in scales
+            )
+            with torch.inference_mode():
+                result = hold_flat_regions(result, image, rows, columns)
+        down, across = scales
+        result = result.narrow(2, down.output_before, down.output_length)
+        return result.narrow(3, across.output_before, across.output_length).clamp(0, 1)
 
     def _plan_pass(
         self, workload: Workload, engine: Engine, factor: float, dtype: torch.dtype

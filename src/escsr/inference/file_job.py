@@ -17,7 +17,7 @@ from escsr.images.formats import format_for_writing
 from escsr.images.writer import ImageWriter, check_output
 from escsr.inference.enlarger import Enlarger, WorkPlan
 from escsr.inference.geometry import Enlargement, SizeWish
-from escsr.inference.planes import PixelPlanes, planes_of, shape_of_file
+from escsr.inference.planes import PixelPlanes, Treatment, planes_of, shape_of_file
 from escsr.inference.progress_meter import OnProgress
 
 
@@ -122,7 +122,12 @@ class FileJob:
             colour=header.colour,
             overwrite=self.overwrite,
         )
-        return CheckedFile(job=self, header=header, enlargement=enlargement)
+        return CheckedFile(
+            job=self,
+            header=header,
+            enlargement=enlargement,
+            treatment=enlarger.treatment(header.extra),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +140,8 @@ class CheckedFile:
     """What reading will give."""
     enlargement: Enlargement
     """Passes and sizes."""
+    treatment: Treatment
+    """Of its channels and borders."""
 
     @property
     def num_bytes(self) -> int:
@@ -153,7 +160,7 @@ class CheckedFile:
             enlargement=self.enlargement,
             bit_depth=image.bit_depth,
             metadata=image.metadata,
-            planes=planes_of(image.pixels),
+            planes=planes_of(image.pixels, self.treatment),
         )
 
 

@@ -94,6 +94,11 @@ class ModelShelf:
         self.backend = choose_backend(self._choice, self.device)
 
     @property
+    def keeps_colours(self) -> bool:
+        """Whether results are held to the colours of their source."""
+        return self._keep_colours
+
+    @property
     def default_scale(self) -> int:
         """x4 where there is one, else the largest."""
         return DEFAULT_SCALE if DEFAULT_SCALE in self.scales else max(self.scales)

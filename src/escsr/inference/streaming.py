@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from escsr.errors import DeviceMemoryError
+from escsr.inference.borders import NO_MARGINS, Margins
 from escsr.inference.devices import is_out_of_memory
 from escsr.inference.planes import PixelPlanes, Pixels
 from escsr.inference.tiling import AxisScale, Span, TileGrid, blend_over
@@ -31,6 +32,7 @@ def enlarge_in_bands(
     *,
     output_size: tuple[int, int],
     grid: TileGrid,
+    margins: Margins = NO_MARGINS,
     on_pixels_done: OnPixelsDone | None = None,
     on_memory_error: Callable[[], None] | None = None,
 ) -> Iterator[Pixels]:
@@ -43,8 +45,9 @@ def enlarge_in_bands(
     Args:
         source: the image.
         run: the network.
-        output_size: (width, height) of the result.
+        output_size: (width, height) of the result; of its margins, what is beyond.
         grid: how to cut the image into tiles.
+        margins: of the image, which it has already, and which the result then has too.
         on_pixels_done: told after each tile how many LR pixels became final; a band that is
             started again reports its pixels again.
         on_memory_error: called before a smaller tile is tried.
@@ -54,10 +57,7 @@ def enlarge_in_bands(
         DeviceMemoryError: the least tile does not fit.
     """
     top, ground = 0, None
-    scales = (
-        AxisScale(length=source.height, output_length=output_size[1]),
-        AxisScale(length=source.width, output_length=output_size[0]),
-    )
+    scales = margins.scales((source.width, source.height), output_size)
     while top < source.height:
         failure = None
         columns = grid.cut(source.width)
@@ -113,7 +113,7 @@ def _enlarge_band(
     down, across = scales
     num_final = down.at(next_top) - down.at(rows.start)
     num_rows = down.at(rows.stop) - down.at(rows.start)
-    width = across.output_length
+    width = across.total_output
     band = np.empty((num_final, width, source.channels), source.pixels.dtype)
     below = torch.empty(source.num_planes, num_rows - num_final, width)
     beside: Tensor | None = None
@@ -129,8 +129,10 @@ def _enlarge_band(
         if ground is not None:
             # A band that was made smaller may be shorter than what lies below it.
             blend_over(tile, ground[:, :num_rows, place], dim=1)
-        band[:, place] = source.finish(tile[:, :num_final])
         below[..., place] = tile[:, num_final:]
+        final = Span(start=down.at(rows.start), stop=down.at(next_top))
+        seen = Span(start=place.start, stop=place.stop)
+        band[:, place] = source.finish(source.hold_flat(tile[:, :num_final], final, seen, scales))
         if report is not None:
             report((next_left - left) * (next_top - rows.start))
     return band, below

@@ -38,16 +38,44 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AxisScale:
-    """How one axis of the image grows; the factor need not be whole."""
+    """How one axis of the image grows; the factor need not be whole.
+
+    An image may have been extended at its borders. Positions are then those of the extended image
+    and of the result that it gives, as whole pixels of which the result proper is a part.
+    """
 
     length: int
-    """Of the image, in pixels."""
+    """Of the image proper, in pixels."""
     output_length: int
-    """Of the result, in pixels."""
+    """Of its result, in pixels."""
+    before: int = 0
+    """Pixels that the image was extended by in front."""
+    after: int = 0
+    """Likewise behind."""
+
+    @property
+    def total_length(self) -> int:
+        """Of the extended image, in pixels."""
+        return self.before + self.length + self.after
+
+    @property
+    def total_output(self) -> int:
+        """Of the result of the extended image, in pixels."""
+        return self.at(self.total_length)
+
+    @property
+    def output_before(self) -> int:
+        """Pixels of that result in front of the result proper."""
+        return -self._edge_at(-self.before)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the factor is a whole number."""
+        return self.output_length % self.length == 0
 
     def at(self, position: int) -> int:
         """The edge between pixels of the result that is nearest to one of the image."""
-        return (2 * position * self.output_length + self.length) // (2 * self.length)
+        return self._edge_at(position - self.before) + self.output_before
 
     def view(self, span: Span) -> AxisView:
         """What a tile of the image makes of the result."""
@@ -58,10 +86,31 @@ class AxisScale:
         return AxisView(
             length=self.length,
             output_length=self.output_length,
-            start=start,
-            first=self.at(span.start),
-            stop=self.at(span.stop),
+            start=start - self.before,
+            first=self._edge_at(span.start - self.before),
+            stop=self._edge_at(span.stop - self.before),
         )
+
+    def touched(self, first: int, stop: int) -> tuple[int, int]:
+        """The pixels of the result that overlap those from ``first`` to ``stop`` of the image."""
+        start = (first - self.before) * self.output_length // self.length + self.output_before
+        end = -((self.before - stop) * self.output_length // self.length) + self.output_before
+        return max(0, start), min(end, self.total_output)
+
+    def complete(self, known: int) -> int:
+        """How many pixels of the image overlap none but the first ``known`` of the result."""
+        return (known - self.output_before) * self.length // self.output_length + self.before
+
+    def samples(self, first: int, stop: int) -> Tensor:
+        """Centres of some pixels of the result in those of the image: (n,) float64 on the CPU.
+
+        The centre of the image's first pixel is 0.
+        """
+        place = torch.arange(first, stop, dtype=torch.float64, device="cpu") - self.output_before
+        return (place + 0.5) * (self.length / self.output_length) - 0.5 + self.before
+
+    def _edge_at(self, position: int) -> int:
+        return (2 * position * self.output_length + self.length) // (2 * self.length)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from escsr.errors import ImageValueError
 from escsr.images.files import DEFAULT_MAX_PIXELS, probe_image, read_image
 from escsr.inference.array_job import enlarge_pixels, enlarge_tensor
 from escsr.inference.backends import Backend, BackendChoice
+from escsr.inference.borders import Edges, require_edges
 from escsr.inference.devices import Precision, choose_device, require_precision
 from escsr.inference.door import (
     array_like,
@@ -30,7 +31,7 @@ from escsr.inference.geometry import SizeOptions, SizeWish, require_factor, requ
 from escsr.inference.memory import TileChoice, require_tiling
 from escsr.inference.models import ModelShelf, ModelSource
 from escsr.inference.pipeline import FileWatch, run_files
-from escsr.inference.planes import Pixels, shape_of_file
+from escsr.inference.planes import AlphaMeaning, Pixels, require_alpha, shape_of_file
 from escsr.inference.progress_meter import OnProgress
 from escsr.model.attention_backends import FoldedBackend
 from escsr.model.flash_bias import RankRule
@@ -83,7 +84,11 @@ class Upscaler:
             "flashbias", which is not; None is the network's own.
         flash_bias: the rank of "flashbias", or a bound on its error.
         keep_colours: give the result the low frequencies of the source, so that a network's own
-            tint or change of brightness does not show.
+            tint or change of brightness does not show, and flat regions their very value.
+        alpha: "opacity", or "data" for a second or fourth channel of another meaning: it and the
+            colours are then enlarged each by itself, and colours kept where it is 0. A TIFF
+            channel that is declared as no alpha is data always.
+        edges: what lies beyond the borders: "auto", or "wrap" for a texture that repeats.
         padding: "window" extends the image by reflection to whole attention windows and crops the
             result, as the reference's tester does.
     Raises:
@@ -106,6 +111,8 @@ class Upscaler:
         attention_backend: FoldedBackend | None = "auto",
         flash_bias: RankRule | None = None,
         keep_colours: bool = True,
+        alpha: AlphaMeaning = "opacity",
+        edges: Edges = "auto",
         padding: ImagePadding = "none",
     ) -> None:
         if scale is not None:
@@ -113,6 +120,8 @@ class Upscaler:
         require_precision(precision)
         require_tiling(tile, overlap_pixels, memory_limit_bytes)
         require_exact(exact)
+        require_alpha(alpha)
+        require_edges(edges)
         shelf = ModelShelf(
             model,
             device=choose_device(device),
@@ -130,6 +139,8 @@ class Upscaler:
             overlap_pixels=overlap_pixels,
             memory_limit_bytes=memory_limit_bytes,
             exact=exact,
+            alpha=alpha,
+            edges=edges,
         )
         self._enlarger = Enlarger(shelf, settings, default_scale=scale)
 
@@ -199,7 +210,8 @@ class Upscaler:
         """
         wish = SizeWish(scale=scale, width=width, height=height, longest=longest)
         if isinstance(image, (str, os.PathLike)):
-            return enlarge_pixels(self._enlarger, read_image(Path(image)).pixels, wish)
+            source = read_image(Path(image))
+            return enlarge_pixels(self._enlarger, source.pixels, wish, extra=source.extra)
         if isinstance(image, np.ndarray):
             return array_like(enlarge_pixels(self._enlarger, pixels_of_array(image), wish), image)
         if isinstance(image, Tensor):
@@ -288,4 +300,5 @@ class Upscaler:
         """
         header = probe_image(Path(input), max_pixels=max_pixels)
         enlargement = self._enlarger.plan_size(header.width, header.height, SizeWish(**size))
-        return self._enlarger.plan(shape_of_file(header), enlargement, result_is_held=False)
+        shape = shape_of_file(header, self._enlarger.treatment(header.extra))
+        return self._enlarger.plan(shape, enlargement, result_is_held=False)

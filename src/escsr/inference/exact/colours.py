@@ -58,11 +58,11 @@ class _Guard:
         self._sr_rows = waiting
         known = self._sr_top + waiting.shape[2]
         down = self._down
-        is_end = known == down.output_length
+        is_end = known == down.total_output
         # An LR row is known with the last of the rows that it touches.
-        complete = down.length if is_end else known * down.length // down.output_length
+        complete = down.total_length if is_end else down.complete(known)
         self._extend_drift(complete)
-        final = down.length if is_end else max(self._final, complete - _REACH)
+        final = down.total_length if is_end else max(self._final, complete - _REACH)
         if final == self._final:
             return None
         result = self._finish(final, complete)
@@ -83,7 +83,7 @@ class _Guard:
     def _finish(self, final: int, complete: int) -> ImageBatch:
         """Rows of the result that LR rows from ``self._final`` to ``final`` make."""
         assert self._sr_rows is not None and self._drift is not None
-        top, size = self._drift_top, (self._down.length, self._across.length)
+        top, size = self._drift_top, (self._down.total_length, self._across.total_length)
         place = Rectangle(top=top, bottom=complete, left=0, right=size[1])
         smooth = Patch(features=self._drift, place=place, size=size).apply(
             blur, radius=REACH_PIXELS
@@ -98,7 +98,7 @@ class _Guard:
         self._final = final
         first = self._down.at(final)
         # A row of the LR image that is not known yet may touch rows before its own.
-        first = min(first, final * self._down.output_length // self._down.length)
+        first = min(first, self._down.touched(final, final)[0])
         self._sr_rows = self._sr_rows[:, :, first - self._sr_top :].clone()
         self._sr_top = first
         top = max(0, final - _REACH)
@@ -110,24 +110,20 @@ def _mean_per_pixel(
     sr_rows: ImageBatch, sr_top: int, lr_rows: tuple[int, int], down: AxisScale, across: AxisScale
 ) -> ImageBatch:
     """The mean over each pixel of some LR rows, of all pixels that it touches."""
-    (height, rows), (width, columns) = (
-        (axis.output_length, axis.length) for axis in (down, across)
-    )
-    if height % rows == 0 and width % columns == 0:
-        factor = height // rows
-        first, last = (factor * row - sr_top for row in lr_rows)
-        return F.avg_pool2d(sr_rows[:, :, first:last], (factor, width // columns))
+    if down.is_whole and across.is_whole:
+        factors = tuple(axis.output_length // axis.length for axis in (down, across))
+        first, last = (factors[0] * row - sr_top for row in lr_rows)
+        return F.avg_pool2d(sr_rows[:, :, first:last], factors)
     by_rows = _mean_of_stretches(sr_rows, 2, down, lr_rows, sr_top)
-    return _mean_of_stretches(by_rows, 3, across, (0, columns), 0).float()
+    return _mean_of_stretches(by_rows, 3, across, (0, across.total_length), 0).float()
 
 
 def _mean_of_stretches(
     values: Tensor, dim: int, axis: AxisScale, chosen: tuple[int, int], first: int
 ) -> Tensor:
     """Means by differences of running sums; in float64, which keeps them."""
-    pixel = torch.arange(*chosen, device="cpu")
-    start = pixel * axis.output_length // axis.length - first
-    stop = -(-(pixel + 1) * axis.output_length // axis.length) - first
+    edges = [axis.touched(pixel, pixel + 1) for pixel in range(*chosen)]
+    start, stop = (torch.tensor(edges, device="cpu") - first).unbind(dim=1)
     sums = values.double().cumsum(dim)
     sums = torch.cat((torch.zeros_like(sums.narrow(dim, 0, 1)), sums), dim=dim)
     shape = [-1 if index == dim else 1 for index in range(values.dim())]
@@ -138,12 +134,11 @@ def _mean_of_stretches(
 def _enlarge(smooth: Patch, wanted: Span, down: AxisScale, across: AxisScale) -> ImageBatch:
     """Bilinearly, as ``interpolate`` does with the whole map: the rows that ``wanted`` makes."""
     factors = [axis.output_length // axis.length for axis in (down, across)]
-    sizes = (down, across)
-    if any(f * axis.length != axis.output_length for f, axis in zip(factors, sizes, strict=True)):
+    if not (down.is_whole and across.is_whole):
         return _enlarge_by_any_factor(smooth, wanted, down, across)
-    place = Rectangle(top=wanted.start, bottom=wanted.stop, left=0, right=across.length)
+    place = Rectangle(top=wanted.start, bottom=wanted.stop, left=0, right=across.total_length)
     around = smooth.crop(place.grown(1, smooth.size))
-    size = (around.place.height * factors[0], across.output_length)
+    size = (around.place.height * factors[0], across.total_output)
     larger = F.interpolate(around.features, size=size, mode="bilinear", align_corners=False)
     top = (wanted.start - around.place.top) * factors[0]
     return larger[:, :, top : top + wanted.length * factors[0]]
@@ -154,7 +149,7 @@ def _enlarge_by_any_factor(
 ) -> ImageBatch:
     height, width = smooth.features.shape[-2:]
     rows = down.view_from(smooth.place.top, wanted).neighbours(height, torch.float32)
-    columns = across.view(Span(start=0, stop=across.length)).neighbours(width, torch.float32)
+    columns = across.view(Span(start=0, stop=across.total_length)).neighbours(width, torch.float32)
     images = [
         interpolate(image.permute(1, 2, 0).reshape(-1, image.shape[0]), width, 0, axes)
         for image in smooth.features

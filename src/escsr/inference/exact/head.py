@@ -76,7 +76,7 @@ class ExactHead:
         size = (deep.place.height * scale, deep.place.width * scale)
         result = reconstruction(deep.features, image, size)
         top, left = (core.top - deep.place.top) * scale, (core.left - deep.place.left) * scale
-        down, across = (axis.output_length for axis in self.scales)
+        down, across = (axis.total_output for axis in self.scales)
         height = min(core.bottom * scale, down) - core.top * scale
         width = min(core.right * scale, across) - core.left * scale
         return result[:, :, top : top + height, left : left + width]
@@ -99,10 +99,10 @@ class ExactHead:
         down, across = self.scales
         views = (
             down.view_from(
-                deep.place.top, Span(start=core.top, stop=min(core.bottom, down.length))
+                deep.place.top, Span(start=core.top, stop=min(core.bottom, down.total_length))
             ),
             across.view_from(
-                deep.place.left, Span(start=core.left, stop=min(core.right, across.length))
+                deep.place.left, Span(start=core.left, stop=min(core.right, across.total_length))
             ),
         )
         return head.enlarge_part(deep.features, image, *views)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from escsr.errors import CheckpointError, ConfigurationError, DeviceMemoryError
+from escsr.inference.borders import NO_MARGINS, Margins
 from escsr.inference.devices import FreedMemory, is_out_of_memory
 from escsr.inference.engine import Engine
 from escsr.inference.exact.body import ExactBody, num_stages
@@ -37,6 +38,7 @@ def enlarge_exactly(
     plan: ExactPlan,
     *,
     output_size: tuple[int, int],
+    margins: Margins = NO_MARGINS,
     dtype: torch.dtype,
     on_share_done: OnShareDone,
 ) -> Iterator[Pixels]:
@@ -46,7 +48,8 @@ def enlarge_exactly(
         source: the image.
         engine: one whose network can be run layer by layer.
         plan: how to cut the image, and where its features lie.
-        output_size: (width, height) of the result.
+        output_size: (width, height) of the result; of its margins, what is beyond.
+        margins: of the image, which it has already, and which the result then has too.
         dtype: precision to work in; where numbers overflow, the work begins again in float32.
         on_share_done: told about the work as it is done; the shares add up to 1.
     Yields:
@@ -58,10 +61,21 @@ def enlarge_exactly(
         ConfigurationError: NaN or Inf in half precision, after rows were yielded.
     """
     try:
+        scales = margins.scales((source.width, source.height), output_size)
+        columns = Span(start=0, stop=scales[1].total_output)
+        top = 0
         for band in exact_bands(
-            source, engine, plan, output_size=output_size, dtype=dtype, on_share_done=on_share_done
+            source,
+            engine,
+            plan,
+            output_size=output_size,
+            margins=margins,
+            dtype=dtype,
+            on_share_done=on_share_done,
         ):
-            yield source.finish(source.collapse(band))
+            rows = Span(start=top, stop=top + band.shape[2])
+            top = rows.stop
+            yield source.finish(source.hold_flat(source.collapse(band), rows, columns, scales))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -80,6 +94,7 @@ def exact_bands(
     plan: ExactPlan,
     *,
     output_size: tuple[int, int],
+    margins: Margins = NO_MARGINS,
     dtype: torch.dtype,
     on_share_done: OnShareDone,
 ) -> Iterator[ImageBatch]:
@@ -90,7 +105,8 @@ def exact_bands(
     Yields:
         (num_images, 3, rows, W') float32 on the CPU, not clamped.
     """
-    job = _ExactJob(source, engine, plan, output_size, on_share_done)
+    scales = margins.scales((source.width, source.height), output_size)
+    job = _ExactJob(source, engine, plan, scales, on_share_done)
     with FeatureStore(plan.place, dtype) as store:
         try:
             with without_autocast(engine.device):
@@ -108,6 +124,7 @@ def exact_bands(
         engine,
         plan,
         output_size=output_size,
+        margins=margins,
         dtype=torch.float32,
         on_share_done=lambda share: None,
     )
@@ -119,14 +136,11 @@ class _ExactJob:
         source: PixelPlanes,
         engine: Engine,
         plan: ExactPlan,
-        output_size: tuple[int, int],
+        scales: tuple[AxisScale, AxisScale],
         on_share_done: OnShareDone,
     ) -> None:
         self._source, self._engine, self._plan = source, engine, plan
-        self._scales = (
-            AxisScale(length=source.height, output_length=output_size[1]),
-            AxisScale(length=source.width, output_length=output_size[0]),
-        )
+        self._scales = scales
         self._on_share_done = on_share_done
 
     def run_bodies(self, store: FeatureStore, dtype: torch.dtype) -> list[ExactHead]:
@@ -191,7 +205,7 @@ class _ExactJob:
 
     def _bands(self, heads: list[ExactHead]) -> Iterator[ImageBatch]:
         unshuffle = heads[0].network.config.unshuffle
-        height, width = (-(-axis.length // unshuffle) for axis in self._scales)
+        height, width = (-(-axis.total_length // unshuffle) for axis in self._scales)
         rows, columns = (
             stretches(side, most)
             for side, most in zip((height, width), self._plan.head_core_size, strict=True)
