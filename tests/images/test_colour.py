@@ -1,13 +1,11 @@
-"""Luma, 8-bit RGB and premultiplied colour, by hand."""
+"""Luma, 8-bit RGB and colour beside opacity, by hand."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from escsr.errors import ImageValueError
-from escsr.images.colour import premultiply, rgb_to_luma, to_rgb_uint8, unpremultiply
+from escsr.images.colour import continue_colours, rgb_to_luma, to_rgb_uint8
 
 
 def test_luma_of_black_white_and_red_is_bt601() -> None:
@@ -25,19 +23,27 @@ def test_luma_refuses_what_is_not_rgb() -> None:
         rgb_to_luma(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
 
 
-@given(colour=st.floats(0, 1), alpha=st.floats(1 / 65535, 1))
-def test_unpremultiplying_undoes_premultiplying(colour: float, alpha: float) -> None:
-    """Wherever something is visible, the straight colour comes back."""
-    colours = torch.full((1, 3, 1, 1), colour, dtype=torch.float64)
-    alphas = torch.full((1, 1, 1, 1), alpha, dtype=torch.float64)
-    back = unpremultiply(premultiply(colours, alphas), alphas)
-    assert torch.allclose(back, colours, atol=1e-12, rtol=0)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_visible_colour_goes_on_into_what_is_hidden_as_far_as_asked(dtype: type) -> None:
+    """Exactly, in every depth; further away hidden colours stay, and visible ones everywhere."""
+    peak = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    colour = np.array([0.1, 0.7, 0.3]) * peak
+    pixels = np.zeros((9, 60, 4), dtype)
+    pixels[..., :3] = (np.array([0.9, 0.5, 0.2]) * peak).astype(dtype)
+    pixels[:, :20, :3], pixels[:, :20, 3] = colour.astype(dtype), peak
+    result = continue_colours(pixels, reach_pixels=12)
+    assert (result[:, :32, :3] == pixels[0, 0, :3]).all()
+    assert np.array_equal(result[:, 32:], pixels[:, 32:])
+    assert np.array_equal(result[..., 3], pixels[..., 3])
 
 
-def test_invisible_pixels_become_black_and_not_nan() -> None:
-    """Where alpha is 0, the result is 0."""
-    result = unpremultiply(torch.ones(1, 3, 2, 2), torch.zeros(1, 1, 2, 2))
-    assert torch.equal(result, torch.zeros(1, 3, 2, 2))
+def test_a_hidden_colour_becomes_the_mean_of_its_visible_neighbours() -> None:
+    """Of all eight; where nothing or everything is visible, nothing changes."""
+    pixels = np.array([[[10, 255], [99, 0], [20, 1]]], np.uint8)
+    assert continue_colours(pixels).tolist() == [[[10, 255], [15, 0], [20, 1]]]
+    for alpha in (0, 1):
+        alike = np.stack((pixels[..., 0], np.full((1, 3), alpha, np.uint8)), axis=-1)
+        assert continue_colours(alike) is alike
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -60,3 +60,16 @@ def test_shrinking_is_antialiased() -> None:
     board = np.indices((64, 64)).sum(axis=0)[..., None] % 2 * np.uint8(255)
     shrunk = resize_pixels(board.astype(np.uint8), width=16, height=16)
     assert np.abs(shrunk[2:-2, 2:-2].astype(int) - 127).max() < 8
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_even_value_stays_exactly_what_it_is(dtype: type) -> None:
+    """White above all, which integers of 16 bits would lose; hidden colours where none weighs."""
+    peak = np.iinfo(dtype).max
+    for value in (0, 77, peak - 1, peak):
+        even = np.full((30, 30, 3), value, dtype)
+        assert (resize_pixels(even, width=27, height=20) == value).all()
+    hidden = np.full((30, 30, 4), peak, dtype)
+    hidden[..., 3] = 0
+    shrunk = resize_pixels(hidden, width=27, height=20, weighs_opacity=False)
+    assert np.array_equal(shrunk, hidden[:20, :27])

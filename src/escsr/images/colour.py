@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from escsr.errors import ImageValueError
@@ -115,29 +114,3 @@ def _fill_from_neighbours(
     # In float64 the mean of up to 8 equal numbers of 24 bits is that number.
     mean = total / count
     pixels[row, column, :-1] = mean if pixels.dtype.kind == "f" else np.rint(mean)
-
-
-def premultiply(colour: Tensor, alpha: Tensor) -> Tensor:
-    """Weigh colour by its opacity, so that hidden colours cannot bleed into visible ones.
-
-    Args:
-        colour: (B, C, H, W), straight (not premultiplied), floating point.
-        alpha: (B, 1, H, W) in [0, 1].
-    Returns:
-        (B, C, H, W), premultiplied.
-    """
-    return colour * alpha
-
-
-def unpremultiply(colour: Tensor, alpha: Tensor) -> Tensor:
-    """Divide colour by its opacity again.
-
-    Args:
-        colour: (B, C, H, W), premultiplied, floating point.
-        alpha: (B, 1, H, W) in [0, 1].
-    Returns:
-        (B, C, H, W), straight and in [0, 1]; 0 where alpha is 0, since nothing is to be seen there.
-    """
-    visible = alpha > 0
-    straight = colour / torch.where(visible, alpha, torch.ones_like(alpha))
-    return torch.where(visible, straight, torch.zeros_like(straight)).clamp(0.0, 1.0)

@@ -9,13 +9,17 @@ from escsr.images.metadata import VipsImage
 from escsr.images.output_checks import check_kind, check_pixels
 
 
-def resize_pixels(pixels: Pixels, *, width: int, height: int) -> Pixels:
-    """Resize with a Lanczos kernel, antialiased; colour is weighed by its opacity.
+def resize_pixels(
+    pixels: Pixels, *, width: int, height: int, weighs_opacity: bool = True
+) -> Pixels:
+    """Resize with a Lanczos kernel, antialiased.
 
     Args:
         pixels: (H, W, C) uint8 or uint16.
         width: of the result, in pixels.
         height: of the result, in pixels.
+        weighs_opacity: whether colour is weighed by the alpha beside it, which leaves none where
+            that is 0; else each channel is resized by itself.
     Returns:
         (height, width, C), same dtype.
     Raises:
@@ -30,28 +34,34 @@ def resize_pixels(pixels: Pixels, *, width: int, height: int) -> Pixels:
     form = "uchar" if pixels.dtype == np.uint8 else "ushort"
     data = np.ascontiguousarray(pixels)
     image = pyvips.Image.new_from_memory(data.data, columns, rows, channels, form)
-    result = resized(image, width, height).write_to_memory()
+    result = resized(image, width, height, weighs_opacity=weighs_opacity).write_to_memory()
     return np.frombuffer(result, dtype=pixels.dtype).reshape(height, width, channels)
 
 
-def resized(image: VipsImage, width: int, height: int) -> VipsImage:
-    """Resize with a Lanczos kernel, antialiased, alpha premultiplied meanwhile.
+def resized(image: VipsImage, width: int, height: int, *, weighs_opacity: bool = True) -> VipsImage:
+    """Resize with a Lanczos kernel, antialiased.
 
     Args:
         image: 8 or 16-bit, 1 to 4 channels, the even ones ending in straight alpha.
         width: of the result, in pixels.
         height: of the result, in pixels.
+        weighs_opacity: whether colour is premultiplied by alpha meanwhile.
     """
     if (image.width, image.height) == (width, height):
         return image
     form, encoding = image.format, image.interpretation
     peak = 255.0 if form == "uchar" else 65535.0
-    has_alpha = image.bands in (2, 4)
+    has_alpha = weighs_opacity and image.bands in (2, 4)
     if has_alpha:
         image = image.premultiply(max_alpha=peak)
+    elif form == "ushort":
+        # In integers of 16 bits libvips makes 65471 of an even 65535.
+        image = image.cast("float")
     image = image.resize(width / image.width, vscale=height / image.height, kernel="lanczos3")
     if has_alpha:
-        image = image.unpremultiply(max_alpha=peak).rint().cast(form)
+        image = image.unpremultiply(max_alpha=peak)
+    if image.format != form:
+        image = image.rint().cast(form)
     # Rounding of the factor may leave a pixel more or less than asked for.
     if (image.width, image.height) != (width, height):
         image = image.embed(0, 0, width, height, extend="copy")

@@ -52,6 +52,7 @@ class ImageWriter:
         overwrite: whether an existing file may be replaced, whose permissions the result then
             takes; a link is followed.
         target_size: (width, height) of the file, to which rows are resized on their way.
+        weighs_opacity: whether colour is weighed by its opacity when rows are resized.
         source: the file that the result is made of: a new file is open to nobody to whom that one
             is not. None leaves it to the process's umask.
         keep_time: whether the result gets the time of modification of ``source``.
@@ -75,6 +76,7 @@ class ImageWriter:
         quality: int | None = None,
         overwrite: bool = False,
         target_size: tuple[int, int] | None = None,
+        weighs_opacity: bool = True,
         source: Path | None = None,
         keep_time: bool = False,
     ) -> None:
@@ -96,6 +98,7 @@ class ImageWriter:
         self._row_shape = (width, channels)
         self._dtype = np.dtype("<u1" if bit_depth == 8 else "<u2")
         self._height = height
+        self._weighs_opacity = weighs_opacity
         self._rows_written = 0
         self._metadata = metadata or ImageMetadata()
         self._quality = quality
@@ -220,7 +223,7 @@ class ImageWriter:
             image = pyvips.Image.tiffload_source(
                 source, access="sequential", fail_on="error", unlimited=True
             )
-            image = resized(image, *self._size)
+            image = resized(image, *self._size, weighs_opacity=self._weighs_opacity)
             encode(
                 image, self._target, self._format, metadata=self._metadata, quality=self._quality
             )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from escsr.inference.flat_regions import Samples
+from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
 
 BLUR_SIGMA_PIXELS = 4.0
@@ -23,6 +25,7 @@ def keep_colours(
     lr_image: ImageBatch,
     *,
     sigma_pixels: float = BLUR_SIGMA_PIXELS,
+    views: tuple[AxisView, ...] | None = None,
 ) -> ImageBatch:
     """Give a result the low frequencies of its source; its high frequencies stay as they are.
 
@@ -34,10 +37,14 @@ def keep_colours(
         sr_image: S, (B, 3, H', W') float32, not clamped, H' >= H and W' >= W.
         lr_image: L, (B, 3, H, W) float32 in [0, 1], on the same device.
         sigma_pixels: of the Gaussian, in LR pixels.
+        views: which rows and columns of a whole result S is, where the factor is not whole and L
+            a part of the image; else S covers L from border to border.
     Returns:
         (B, 3, H', W'), not clamped; NaN and Inf stay where they were and spread no
         further than the Gaussian reaches.
     """
+    if views is not None and any(view.output_length % view.length for view in views):
+        return _keep_colours_of_part(sr_image, lr_image, sigma_pixels, views)
     seen = _mean_per_pixel(sr_image.clamp(0, 1), lr_image)
     drift = blur(lr_image - seen, sigma_pixels)
     if sr_image.is_contiguous(memory_format=torch.channels_last):
@@ -45,6 +52,38 @@ def keep_colours(
         drift = drift.contiguous(memory_format=torch.channels_last)
     size = sr_image.shape[-2:]
     return F.interpolate(drift, size=size, mode="bilinear", align_corners=False).add_(sr_image)
+
+
+def _keep_colours_of_part(
+    sr_image: ImageBatch, lr_image: ImageBatch, sigma_pixels: float, views: tuple[AxisView, ...]
+) -> ImageBatch:
+    """The same where edges of pixels of both images lie as the whole image says."""
+    seen = sr_image.clamp(0, 1)
+    for dim, view in zip((2, 3), views, strict=True):
+        seen = _mean_of_stretches(seen, dim, view, lr_image.shape[dim])
+    drift = blur(lr_image - seen, sigma_pixels)
+    for dim, view in zip((2, 3), views, strict=True):
+        place = torch.arange(view.first, view.stop, dtype=torch.float64, device="cpu")
+        position = (place + 0.5) * (view.length / view.output_length) - 0.5 - view.start
+        samples = Samples.at(position, length=lr_image.shape[dim], device=drift.device)
+        drift = samples.interpolated(drift, dim)
+    return drift + sr_image
+
+
+def _mean_of_stretches(values: Tensor, dim: int, view: AxisView, length: int) -> Tensor:
+    """Means over the pixels of a part of an image, by differences of running sums."""
+    pixel = torch.arange(view.start, view.start + length, device="cpu")
+    start = pixel * view.output_length // view.length - view.first
+    stop = -(-(pixel + 1) * view.output_length // view.length) - view.first
+    # At the borders of a part, rounding may leave a pixel less than its own.
+    stop = stop.clamp(1, view.num_pixels)
+    start = torch.minimum(start.clamp(min=0), stop - 1)
+    # Apple's devices have no float64.
+    sums = (values if values.device.type == "mps" else values.double()).cumsum(dim)
+    sums = torch.cat((torch.zeros_like(sums.narrow(dim, 0, 1)), sums), dim=dim)
+    count = (stop - start).reshape([-1 if axis == dim else 1 for axis in range(values.dim())])
+    start, stop, count = (index.to(values.device) for index in (start, stop, count))
+    return ((sums.index_select(dim, stop) - sums.index_select(dim, start)) / count).float()
 
 
 def _mean_per_pixel(sr_image: ImageBatch, lr_image: ImageBatch) -> ImageBatch:

@@ -204,7 +204,7 @@ class Engine:
             height, width = (self.scale * side for side in lr_image.shape[-2:])
             result = network(padded)[..., :height, :width]
         result = result.float()
-        return keep_colours(result, lr_image) if self._keep_colours else result
+        return keep_colours(result, lr_image, views=views) if self._keep_colours else result
 
     def _network(self, dtype: torch.dtype) -> nn.Module:
         with self._lock:

@@ -207,6 +207,8 @@ class LoadedFile:
             target_size=self.enlargement.target_size if self.enlargement.shrinks else None,
             source=None if self.job.is_copy else self.job.input,
             keep_time=self.job.keep_time,
+            # Colours go on where opacity ends, so they need no weights, and hidden ones stay.
+            weighs_opacity=False,
         )
 
     def report(self, enlarger: Enlarger, plan: WorkPlan, *, seconds: float) -> UpscaleReport:

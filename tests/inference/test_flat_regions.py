@@ -1,0 +1,205 @@
+"""Flat regions and borders of results: they keep their value, and photographs lose nothing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from escsr import Upscaler, load_model
+from escsr.errors import ConfigurationError
+from escsr.images.files import read_image
+from tests.family import family_network
+from tests.inference.networks import NearestEnlarger, smallest
+from tests.inference.test_colour_guard import CAT, Drifting
+from tests.inference.test_cutouts import UPSCALERS
+
+MAGENTA, GREEN, SKIN, WHITE = (255, 0, 255), (0, 255, 0), (224, 172, 105), (255, 255, 255)
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> Upscaler:
+    """The shipped network, which sees zeros beyond the border."""
+    return Upscaler("esc-tiny", device="cpu")
+
+
+def errors(result: np.ndarray, value: Any) -> np.ndarray:
+    """The largest difference of a pixel's channels, in levels of 8 bits."""
+    unit = np.iinfo(result.dtype).max / 255
+    return np.abs(result.astype(float) - np.asarray(value, float) * unit).max(axis=-1) / unit
+
+
+@pytest.mark.parametrize("scale", [2, 2.7, 3, 4])
+@pytest.mark.parametrize("colour", [MAGENTA, GREEN, SKIN, WHITE])
+def test_a_picture_of_one_colour_stays_of_that_colour(
+    upscaler: Upscaler, colour: tuple[int, int, int], scale: float
+) -> None:
+    """Exactly, up to the border; the network alone is off by up to 25 levels there."""
+    result = upscaler(np.full((40, 23, 3), colour, np.uint8), scale=scale)
+    assert (errors(result, colour) == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 50), (50, 3), (17, 16)])
+def test_size_makes_no_difference(upscaler: Upscaler, shape: tuple[int, int]) -> None:
+    """Of one pixel or a stripe, at 16 bits."""
+    result = upscaler(np.full((*shape, 3), (65535, 0, 65535), np.uint16), scale=2)
+    assert (errors(result, MAGENTA) == 0).all()
+
+
+@pytest.mark.parametrize("how", UPSCALERS)
+@pytest.mark.parametrize(
+    ("ground", "ink"), [(MAGENTA, (40, 90, 30)), (WHITE, (0, 0, 0))], ids=["key", "paper"]
+)
+def test_the_ground_of_a_drawing_is_exact_6_pixels_off_its_edges(
+    how: str, ground: tuple[int, int, int], ink: tuple[int, int, int]
+) -> None:
+    """In one piece, in tiles and layer by layer."""
+    drawing = np.full((64, 64, 3), ground, np.uint8)
+    drawing[24:40, 20:44] = ink
+    drawing[28:36, 24:40:4] = ground
+    result = Upscaler("esc-tiny", device="cpu", **UPSCALERS[how])(drawing, scale=2)
+    far = np.ones((128, 128), bool)
+    far[2 * (24 - 6) : 2 * (40 + 6), 2 * (20 - 6) : 2 * (44 + 6)] = False
+    assert (errors(result, ground)[far] == 0).all()
+
+
+def stripes() -> np.ndarray:
+    """Bands of saturated colours that end at all borders, 12 pixels wide."""
+    colours = np.array([MAGENTA, GREEN, (0, 0, 255), (255, 255, 0)], np.uint8)
+    place = np.arange(60) // 12
+    return colours[(place[:, None] + place) % 4]
+
+
+@pytest.mark.parametrize("model", ["esc-tiny", "esc-tiny-real"])
+def test_edges_that_meet_the_border_are_as_they_are_inside(model: str) -> None:
+    """What does not change towards the border comes out there as it does 5 pixels inside."""
+    flag = np.repeat(stripes()[:1], 48, axis=0)
+    result = Upscaler(model, device="cpu")(flag, scale=4)
+    assert errors(result[:4], result[4 * 5 : 4 * 6].astype(float)).max() <= 1
+    bare = Upscaler(model, device="cpu", keep_colours=False)(flag, scale=4)
+    assert errors(bare[:4], bare[4 * 5 : 4 * 6].astype(float)).max() > 15
+
+
+def test_a_flat_border_3_pixels_wide_is_flat_too(upscaler: Upscaler) -> None:
+    """Beside a drawn frame there is no room for flat surroundings, and yet no zeros show."""
+    framed = np.full((48, 48, 3), MAGENTA, np.uint8)
+    framed[3:-3, 3:-3] = 255
+    middle = slice(4 * 12, -4 * 12)
+    bare = Upscaler("esc-tiny", device="cpu", keep_colours=False)(framed, scale=4)
+    result = upscaler(framed, scale=4)
+    # The frame itself ripples, 2 pixels off.
+    assert errors(result[:4, middle], MAGENTA).max() <= 3
+    assert errors(result[middle, :4], MAGENTA).max() <= 3
+    assert errors(bare[:4, middle], MAGENTA).max() > 10
+
+
+def test_a_photograph_is_what_the_network_makes_of_it(upscaler: Upscaler) -> None:
+    """To the last bit: it has no flat borders and no flat regions."""
+    photo = read_image(CAT).pixels[60:124, 100:180]
+    network = load_model("esc-tiny", scale=2)
+    plain = Upscaler(network, device="cpu", edges="auto")(photo)
+    from escsr.inference.engine import Engine
+
+    engine = Engine(network, scale=2, device=torch.device("cpu"), keep_colours=True)
+    image = torch.as_tensor(photo).permute(2, 0, 1)[None] / 255
+    expected = (engine.run(image, torch.float32).clamp(0, 1)[0] * 255).round().byte()
+    assert np.array_equal(plain, expected.permute(1, 2, 0).numpy())
+
+
+def test_tones_that_are_to_change_may_change() -> None:
+    """Without ``keep_colours`` a flat picture is what the network says."""
+    network = Drifting(NearestEnlarger(2), 2)
+    flat = np.full((9, 9, 3), (100, 90, 80), np.uint8)
+    drifted = Upscaler(network, device="cpu", keep_colours=False)(flat)
+    assert (drifted == (103, 88, 78)).all()
+    assert (Upscaler(network, device="cpu")(flat) == flat[0, 0]).all()
+
+
+@pytest.mark.parametrize("scale", [2, 2.7, 4])
+def test_tensors_are_treated_as_arrays_are(scale: float) -> None:
+    """A batch of a flat and a busy image gives what each gives alone, and what the array gives."""
+    upscaler = Upscaler(smallest(2), device="cpu")
+    busy = np.random.default_rng(0).random((20, 24, 3), dtype=np.float32)
+    flat = stripes()[:20, :24].astype(np.float32) / 255
+    batch = torch.as_tensor(np.stack((busy, flat))).permute(0, 3, 1, 2)
+    results = upscaler(batch, scale=scale)
+    for image, single, result in zip((busy, flat), batch, results, strict=True):
+        assert torch.equal(upscaler(single[None], scale=scale)[0], result)
+        # 1e-5: an array goes by another way at the end, in float32 all the same.
+        assert np.abs(upscaler(image, scale=scale) - result.permute(1, 2, 0).numpy()).max() < 1e-5
+
+
+def test_tiles_of_a_tensor_hold_flat_regions_too() -> None:
+    """It goes by another way in tiles than in one piece."""
+    image = torch.tensor(MAGENTA).div(255).view(1, 3, 1, 1).expand(2, 3, 48, 40)
+    result = Upscaler("esc-tiny", device="cpu", tile=32)(image, scale=2)
+    assert torch.equal(result, image.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("scale", [2.7, 2])
+def test_a_network_for_any_size_places_pixels_by_the_image_without_its_margins(
+    scale: float,
+) -> None:
+    """A wrapped texture is the middle of nine copies, and layer by layer it is the same."""
+    network = family_network("esc-lte-x4")
+    texture = stripes()[:44, :50].astype(np.float32) / 255
+    results = {
+        how: Upscaler(network, device="cpu", edges="wrap", **options)(texture, scale=scale)
+        for how, options in UPSCALERS.items()
+    }
+    height, width = results["whole"].shape[:2]
+    copies = np.tile(texture, (3, 3, 1))
+    large = Upscaler(network, device="cpu", tile="whole")(
+        copies, width=3 * width, height=3 * height
+    )
+    # 1e-6: the rounding of float32, summed in another order. The windows of attention lie elsewhere
+    # in nine copies, and a tile's statistics are its own: half a level and one level. A pixel too
+    # far to the side would be 6 levels off in the mean.
+    assert np.abs(results["exact"] - results["whole"]).max() < 1e-6
+    middle = large[height : 2 * height, width : 2 * width]
+    assert np.abs(results["whole"] - middle).max() < 0.5 / 255
+    assert np.abs(results["tiles"] - middle).max() < 1 / 255
+
+
+def seam(image: np.ndarray) -> float:
+    """How much more neighbours differ across the seams of a repeated image than inside it."""
+    values = image.astype(float)
+    ratios: list[float] = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(values, axis=axis)).mean()
+        across = np.abs(np.take(values, 0, axis) - np.take(values, -1, axis)).mean()
+        ratios.append(across / steps)
+    return max(ratios)
+
+
+def texture() -> np.ndarray:
+    """A texture that repeats after 48 x 40 pixels."""
+    y, x = np.mgrid[:40, :48]
+    waves = [np.sin(2 * np.pi * (a * y / 40 + b * x / 48)) for a, b in ((1, 2), (3, 1), (5, 7))]
+    return np.clip(np.stack(waves, axis=-1) * 90 + 128, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("how", UPSCALERS)
+def test_a_texture_that_repeats_has_no_seam(how: str) -> None:
+    """Across its ends neighbours differ no more than inside; without wrapping they do."""
+    options: dict[str, Any] = UPSCALERS[how]
+    image = texture()
+    wrapped = Upscaler("esc-tiny", device="cpu", edges="wrap", **options)(image, scale=2)
+    plain = Upscaler("esc-tiny", device="cpu", **options)(image, scale=2)
+    assert wrapped.shape == plain.shape
+    assert seam(wrapped) < 1.1 * seam(image.repeat(1, axis=0))
+    assert seam(plain) > seam(wrapped)
+
+
+def test_wrapping_gives_the_middle_of_many_copies() -> None:
+    """To the rounding of a network that sees the same from there; also of images below a margin."""
+    network = NearestEnlarger(2)
+    image = texture()[:7, :5]
+    result = Upscaler(network, device="cpu", edges="wrap")(image)
+    assert np.array_equal(result, image.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_other_edges_are_refused() -> None:
+    """With those there are."""
+    with pytest.raises(ConfigurationError, match="'mirror'; allowed are auto, wrap"):
+        Upscaler(NearestEnlarger(2), device="cpu", edges="mirror")  # pyright: ignore[reportArgumentType]
