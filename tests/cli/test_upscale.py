@@ -17,6 +17,7 @@ from escsr.cli.destination import Destination
 from escsr.cli.plan import plan_jobs
 from escsr.cli.progress import LineView
 from escsr.images.files import probe_image, read_image
+from escsr.images.writer import write_image
 from escsr.inference.file_job import FileJob
 from escsr.inference.geometry import SizeWish
 from escsr.temporary_files import PendingFile
@@ -511,3 +512,34 @@ def test_hdr_that_a_format_cannot_state_is_refused_or_becomes_png(
     assert not (tmp_path / "b.webp").exists()
     assert upscale(tmp_path / "a.png", "-o", tmp_path / "b.png").exit_code == 0
     assert (b"cICP", bytes([9, 16, 0, 1])) in chunks_of(tmp_path / "b.png")
+
+
+def test_a_fourth_channel_may_be_data_and_a_texture_may_repeat(
+    upscale: Escsr, weights: Path, tmp_path: Path
+) -> None:
+    """The options reach the result: that of an Upscaler with the same ones."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 4), dtype=np.uint8)
+    pixels[:, 12:, 3] = 0
+    write_image(tmp_path / "in.png", pixels)
+    small = str(weights)
+    for name, upscaler, arguments in (
+        ("data", Upscaler(small, device="cpu", alpha="data"), ["--alpha", "data"]),
+        ("wrap", Upscaler(small, device="cpu", edges="wrap"), ["--edges", "wrap"]),
+        ("plain", Upscaler(small, device="cpu"), []),
+    ):
+        output = tmp_path / f"{name}.png"
+        result = upscale(tmp_path / "in.png", "-o", output, "--device", "cpu", *arguments)
+        assert result.exit_code == 0, result.output
+        assert np.array_equal(read_image(output).pixels, upscaler(pixels))
+    files = [(tmp_path / f"{name}.png").read_bytes() for name in ("data", "wrap", "plain")]
+    assert len(set(files)) == 3
+
+
+@pytest.mark.parametrize("arguments", [["--alpha", "mask"], ["--edges", "mirror"]])
+def test_an_unknown_meaning_of_alpha_or_edges_is_wrong_usage(
+    upscale: Escsr, make_picture: MakePicture, arguments: list[str]
+) -> None:
+    """With the allowed values, and nothing is done."""
+    result = upscale(make_picture(), *arguments)
+    assert result.exit_code == 2
+    assert "allowed are" in result.stderr

@@ -104,30 +104,23 @@ class Margins:
 
 NO_MARGINS = Margins()
 
+WRAP_MARGINS = Margins(
+    top=WRAP_PIXELS, bottom=WRAP_PIXELS, left=WRAP_PIXELS, right=WRAP_PIXELS, wraps=True
+)
+"""Of a texture that repeats."""
 
-def margins_of(groups: list[np.ndarray], edges: Edges) -> Margins:
-    """Choose the margins of an image.
+
+def mirror_margins(groups: list[np.ndarray]) -> Margins:
+    """Choose which sides of an image are extended: those that are flat.
 
     Args:
         groups: (H, W, C) each, uint8, uint16 or float32: the colours, and what lies beside them.
-        edges: what lies beyond the borders.
     """
-    if edges == "wrap":
-        margin = WRAP_PIXELS
-        return Margins(top=margin, bottom=margin, left=margin, right=margin, wraps=True)
     top, bottom, left, right = (
         MIRROR_PIXELS * any(_is_flat(line) for line in lines)
         for lines in zip(*map(_border_lines, groups), strict=True)
     )
     return Margins(top=top, bottom=bottom, left=left, right=right)
-
-
-def largest_margins(edges: Edges) -> Margins:
-    """What no image's margins exceed."""
-    if edges == "wrap":
-        return margins_of([], edges)
-    margin = MIRROR_PIXELS
-    return Margins(top=margin, bottom=margin, left=margin, right=margin)
 
 
 def cropped(

@@ -18,7 +18,7 @@ from torch import Tensor
 from escsr.errors import ConfigurationError
 from escsr.images.colour import continue_colours
 from escsr.images.files import ImageHeader
-from escsr.inference.borders import NO_MARGINS, Edges, Margins, largest_margins, margins_of
+from escsr.inference.borders import NO_MARGINS, WRAP_MARGINS, Edges, Margins, mirror_margins
 from escsr.inference.flat_regions import (
     COLOUR_STEPS,
     OPACITY_STEPS,
@@ -227,18 +227,11 @@ class Treatment:
     holds_flat: bool = False
     """Whether flat regions keep their value, up to the border."""
 
-    @property
-    def largest_margins(self) -> Margins:
-        """What no image's margins exceed."""
-        return largest_margins(self.edges) if self._has_margins else NO_MARGINS
-
     def margins_of(self, groups: list[Pixels]) -> Margins:
         """The margins of an image whose channels are flat in groups, (H, W, C) each."""
-        return margins_of(groups, self.edges) if self._has_margins else NO_MARGINS
-
-    @property
-    def _has_margins(self) -> bool:
-        return self.holds_flat or self.edges == "wrap"
+        if self.edges == "wrap":
+            return WRAP_MARGINS
+        return mirror_margins(groups) if self.holds_flat else NO_MARGINS
 
 
 def planes_of(pixels: Pixels, treatment: Treatment | None = None) -> PixelPlanes:
@@ -276,7 +269,7 @@ def planes_of(pixels: Pixels, treatment: Treatment | None = None) -> PixelPlanes
 def shape_of_file(header: ImageHeader, treatment: Treatment | None = None) -> SourceShape:
     """What is known of an image file before it is decoded.
 
-    Alpha is taken to say something, and borders to need their margins.
+    Alpha is taken to say something, and borders not to be flat.
     """
     treatment = treatment or Treatment()
     return SourceShape(
@@ -285,7 +278,7 @@ def shape_of_file(header: ImageHeader, treatment: Treatment | None = None) -> So
         channels=header.channels,
         bytes_per_sample=header.bit_depth // 8,
         num_images=2 if _LAYOUT_BY_CHANNELS[header.channels] in _WITHOUT_EXTRA else 1,
-        margins=treatment.largest_margins,
+        margins=WRAP_MARGINS if treatment.edges == "wrap" else NO_MARGINS,
     )
 
 

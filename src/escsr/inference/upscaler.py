@@ -296,6 +296,8 @@ class Upscaler:
     ) -> WorkPlan:
         """Tiles and memory that ``upscale_file`` would plan with; reads no more than the header.
 
+        A picture whose borders turn out flat is extended, and takes a little more.
+
         Size and errors as for ``upscale_file``.
         """
         header = probe_image(Path(input), max_pixels=max_pixels)
