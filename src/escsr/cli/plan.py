@@ -197,6 +197,7 @@ def _check_format(path: Path, header: ImageHeader, size: Size) -> None:
             channels=header.channels,
             bit_depth=header.bit_depth,
             colour=header.colour,
+            extra=header.extra,
             overwrite=True,
         )
     except ImageWriteError:

@@ -3,7 +3,7 @@
 import logging
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +141,9 @@ def decode_upright(opened: OpenedImage) -> Pixels:
     if form == "AVIF" and pixels.dtype == np.uint16:
         # libvips shifts 10 and 12 bits up and leaves zeros below: white would not be white.
         pixels |= pixels >> np.uint16(integer_field(image, "bits-per-sample", default=16))
-    if opened.blocks.is_premultiplied and image.bands in (2, 4):
+    if opened.extra_sample == "premultiplied" and image.bands in (2, 4):
+        if form == "TIFF":
+            _multiply_again(pixels)
         _make_straight(pixels)
     return _upright(pixels, orientation_of(image))
 
@@ -220,7 +222,7 @@ def _check_frames(path: Path, form: FormatName, max_pixels: int) -> TiffFacts | 
     try:
         with path.open("rb") as stream:
             if form == "TIFF":
-                return _checked_tiff(path, read_tiff_facts(stream))
+                return _checked_tiff(path, read_tiff_facts(stream), max_pixels)
             facts = read_png_facts(stream) if form == "PNG" else None
             frames = count_sequence_frames(stream) if form == "AVIF" else 1
     except (HeaderError, TagFormatError) as error:
@@ -236,7 +238,9 @@ def _check_frames(path: Path, form: FormatName, max_pixels: int) -> TiffFacts | 
     return None
 
 
-def _checked_tiff(path: Path, facts: TiffFacts) -> TiffFacts:
+def _checked_tiff(path: Path, facts: TiffFacts, max_pixels: int) -> TiffFacts:
+    if facts.unread_kind is not None:
+        raise _unread(path, facts.unread_kind)
     if facts.is_reduced:
         raise ImageReadError(
             f"The first page of {path} is a smaller copy or a mask of the picture, as in raw "
@@ -244,7 +248,18 @@ def _checked_tiff(path: Path, facts: TiffFacts) -> TiffFacts:
         )
     if facts.pictures > 1:
         raise _several(path, "TIFF", facts.pictures)
+    if facts.tile_pixels > max_pixels:
+        raise ImageReadError(
+            f"{path} claims tiles of {facts.tile_pixels / 1e6:,.0f} megapixels; it is damaged, or "
+            "made to fill the memory."
+        )
     return facts
+
+
+def _unread(path: Path, kind: str) -> ImageReadError:
+    return ImageReadError(
+        f"{path} is encoded as {kind}; escsr reads grey, RGB and CMYK. Convert it to RGB first."
+    )
 
 
 def _load(path: Path, form: FormatName, *, fail_on: str) -> VipsImage:
@@ -295,15 +310,32 @@ def _to_array(image: VipsImage) -> Pixels:
 _STRIP_PIXELS = 1 << 20
 
 
+def _strips(pixels: Pixels) -> Iterator[Pixels]:
+    rows = max(1, _STRIP_PIXELS // pixels.shape[1])
+    for top in range(0, pixels.shape[0], rows):
+        yield pixels[top : top + rows]
+
+
 def _make_straight(pixels: Pixels) -> None:
     """Divide colour by the opacity in the last channel, in place."""
     peak = np.iinfo(pixels.dtype).max
-    rows = max(1, _STRIP_PIXELS // pixels.shape[1])
-    for top in range(0, pixels.shape[0], rows):
-        strip = pixels[top : top + rows]
+    for strip in _strips(pixels):
         colour, alpha = strip[..., :-1].astype(np.uint32), strip[..., -1:].astype(np.uint32)
         straight = (colour * peak + alpha // 2) // np.maximum(alpha, 1)
         strip[..., :-1] = np.where(alpha > 0, np.minimum(straight, peak), 0)
+
+
+def _multiply_again(pixels: Pixels) -> None:
+    """Undo libvips' division of a TIFF's colour by its opacity, in place.
+
+    libvips cuts quotients off to whole levels. Each leads back to one product, which can be divided
+    again and rounded. It divides in single precision, so that a quotient can be a little too large;
+    that matters where alpha is small.
+    """
+    peak = np.iinfo(pixels.dtype).max
+    for strip in _strips(pixels):
+        colour, alpha = strip[..., :-1].astype(np.float64), strip[..., -1:].astype(np.float64)
+        strip[..., :-1] = np.ceil(colour * alpha / peak - 0.005 * (alpha < peak / 2))
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -343,10 +375,7 @@ def _check_kind(path: Path, image: VipsImage) -> None:
             "integers. Tone-map or convert it to 16 bits first."
         )
     if image.interpretation not in _KINDS:
-        raise ImageReadError(
-            f"{path} is encoded as {image.interpretation}; escsr reads grey, RGB and CMYK. "
-            "Convert it to RGB first."
-        )
+        raise _unread(path, str(image.interpretation))
     allowed = (4, 5) if image.interpretation == "cmyk" else (1, 2, 3, 4)
     if image.bands not in allowed:
         raise ImageReadError(

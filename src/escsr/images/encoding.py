@@ -18,6 +18,7 @@ from escsr.images.exif import finish_tiff
 from escsr.images.file_blocks import HeadRewriter
 from escsr.images.formats import ImageFormat
 from escsr.images.metadata import ImageMetadata, VipsImage, blob_field
+from escsr.images.tiff_tags import Directory, Tag
 
 _BIG_TIFF_BYTES = 3_900_000_000
 """Uncompressed size from which TIFF is written with 64-bit offsets; 32 bits end at 4.29e9."""
@@ -137,6 +138,8 @@ def encode(
     if image.bands < 3 and not form.holds_grey and profile is not None:
         image, metadata = _grey_to_srgb(image, metadata, profile)
     if form.name == "TIFF":
+        if image.bands in (2, 4) and metadata.extra_sample == "premultiplied":
+            image = _premultiplied(image)
         image = attach_for_tiff(image, metadata)
         _save(image, target, form, metadata=metadata, quality=quality)
         return
@@ -210,11 +213,21 @@ def _grey_to_srgb(
     return image, replace(metadata, icc_profile=profile_made, colour=None)
 
 
+def _premultiplied(image: VipsImage) -> VipsImage:
+    colour = image.extract_band(0, n=image.bands - 1)
+    alpha = image.extract_band(image.bands - 1)
+    peak = 255 if image.format == "uchar" else 65535
+    stored = (colour.cast("double") * alpha / peak).rint().cast(image.format)
+    return stored.bandjoin(alpha).copy(interpretation=image.interpretation)
+
+
 def _bytes_per_channel(image: VipsImage) -> int:
     return 1 if image.format == "uchar" else 2
 
 
-def complete_tiff(stream: BinaryIO, metadata: ImageMetadata, width: int, height: int) -> None:
+def complete_tiff(
+    stream: BinaryIO, metadata: ImageMetadata, *, width: int, height: int, channels: int
+) -> None:
     """Add to a finished TIFF what libvips does not write.
 
     Args:
@@ -222,9 +235,20 @@ def complete_tiff(stream: BinaryIO, metadata: ImageMetadata, width: int, height:
         metadata: of the source.
         width: of the image in the file, in pixels.
         height: likewise.
+        channels: of the image; a second or fourth one is labelled as in the source.
     """
     density = "known" if metadata.pixels_per_mm else "unknown"
     if metadata.density_ratio:
         density = "ratio"
     exif = exif_for(metadata, width, height, states_density=False)
-    finish_tiff(stream, exif, width=width, height=height, density=density)
+    tags = metadata.sized_tags.fitted(width, height) if metadata.sized_tags else Directory()
+    if channels in (2, 4) and metadata.extra_sample != "straight":
+        tags[_EXTRA_SAMPLES] = _short(1 if metadata.extra_sample == "premultiplied" else 0)
+    finish_tiff(stream, exif, width=width, height=height, density=density, tags=tags)
+
+
+_EXTRA_SAMPLES = 338
+
+
+def _short(value: int) -> Tag:
+    return Tag(kind=3, count=1, payload=value.to_bytes(2, "little"))

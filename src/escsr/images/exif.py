@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Literal
 
 from escsr.images.file_blocks import Density, FileBlocks
+from escsr.images.sized_tags import TAGS_TO_READ, plain_description
 from escsr.images.tiff_tags import (
     Directory,
     Tag,
@@ -26,7 +27,7 @@ from escsr.images.tiff_tags import (
 _PREFIX = b"Exif\0\0"
 _LITTLE = TagLayout(order="<", big=False, first_at=4)
 
-_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+_WIDTH, _HEIGHT, _DESCRIPTION, _ORIENTATION = 256, 257, 270, 274
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _THUMBNAIL_AT, _THUMBNAIL_BYTES = 513, 514
 _SETTINGS, _PLACE, _INTEROPERABILITY = 34665, 34853, 40965
@@ -181,7 +182,8 @@ def read_tiff_blocks(stream: BinaryIO) -> FileBlocks:
         main, _ = read_directory(stream, layout, offset)
     except TagFormatError:
         return FileBlocks()
-    blocks = FileBlocks(exif=exif_of_tiff(stream))
+    sized = {number: tag for number, tag in main.items() if number in TAGS_TO_READ}
+    blocks = FileBlocks(exif=exif_of_tiff(stream), sized_tags=sized)
     if (density := density_of_tags(main)) is not None:
         return replace(blocks, density=density)
     if main.keys() >= {_X_RESOLUTION, _Y_RESOLUTION}:
@@ -204,7 +206,11 @@ def exif_of_tiff(stream: BinaryIO) -> bytes | None:
         tree = _read_tree(stream, layout, read_offset(stream, layout, layout.first_at))
     except TagFormatError:
         return None
-    described = _TagTree(tags=_without_structure(tree.tags), children=tree.children)
+    tags = _without_structure(tree.tags)
+    if _DESCRIPTION in tags:
+        description = plain_description(tags.pop(_DESCRIPTION))
+        tags |= {_DESCRIPTION: description} if description is not None else {}
+    described = _TagTree(tags=tags, children=tree.children)
     if not (described.tags or described.children):
         return None
     data, main_at = _serialise_tree(described, _LITTLE, 8)
@@ -218,6 +224,7 @@ def finish_tiff(
     width: int,
     height: int,
     density: Literal["known", "ratio", "unknown"] = "known",
+    tags: Directory | None = None,
 ) -> None:
     """Complete a one-page TIFF file that libvips has written: EXIF, and no invented density.
 
@@ -227,12 +234,13 @@ def finish_tiff(
         width: of the image in the file, in pixels.
         height: likewise.
         density: whether the file's resolution is one, means only a ratio, or nothing at all.
+        tags: others, which go before those of the block and of the file.
     """
     try:
         tree = _parse(exif) if exif is not None else _TagTree()
     except TagFormatError:
         tree = _TagTree()
-    if exif is None and density == "known":
+    if exif is None and density == "known" and not tags:
         return
     if tree.children.get(_SETTINGS) is not None:
         settings = tree.children[_SETTINGS].tags
@@ -245,7 +253,8 @@ def finish_tiff(
     elif density == "unknown":
         for number in (_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT):
             main.pop(number, None)
-    whole = _TagTree(tags=_without_structure(tree.tags) | main, children=tree.children)
+    own = _without_structure(tree.tags) | main | (tags or {})
+    whole = _TagTree(tags=own, children=tree.children)
     end = stream.seek(0, io.SEEK_END)
     start = end + -end % 8
     data, offset = _serialise_tree(whole, layout, start)

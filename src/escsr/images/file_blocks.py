@@ -1,10 +1,11 @@
 """What an image file holds beside its pixels, in the words of no single format."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from escsr.images.stated_colour import StatedColour
+from escsr.images.tiff_tags import Directory, Tag
 
 HeadRewriter: TypeAlias = Callable[[bytes], tuple[bytes, int] | None]
 """Takes the first bytes that an encoder wrote; returns what takes the place of how many of them,
@@ -51,6 +52,8 @@ class FileBlocks:
     """Comments without a name."""
     chunks: tuple[Chunk, ...] = ()
     """PNG chunks that belong into a PNG result: texts, time, offsets and the like."""
+    sized_tags: Directory = field(default_factory=dict[int, Tag])
+    """Tags of a TIFF for a TIFF result: places on earth and the like."""
     is_premultiplied: bool = False
     """Whether colour is stored multiplied by opacity."""
     is_lossless: bool = False

@@ -16,6 +16,7 @@ from escsr.images.formats import FormatName, gif_comments
 from escsr.images.heif_boxes import read_heif_blocks
 from escsr.images.jpeg_segments import MAX_SEGMENT_BYTES, read_jpeg_blocks
 from escsr.images.png_chunks import COLOUR_CHUNKS, keywords_of, read_png_blocks
+from escsr.images.sized_tags import GEO_TIFF, SizedTags, settled_tags
 from escsr.images.stated_colour import ADOBE_RGB, StatedColour
 from escsr.images.tiff_tags import ExtraSample
 from escsr.images.webp_chunks import read_webp_blocks
@@ -52,12 +53,19 @@ class ImageMetadata:
     """Horizontal and vertical resolution where the file states only their ratio."""
     extra_sample: ExtraSample = "straight"
     """How a fourth or second channel is labelled: opacity (how stored), or data."""
+    sized_tags: SizedTags | None = None
+    """Tags of a TIFF for a TIFF result: places on earth and the like."""
     source_size: tuple[int, int] | None = None
     """Width and height of the upright source in pixels, to which offsets refer."""
     is_lossless: bool = False
     """Whether the source was coded without loss in a format that could also lose (WebP)."""
     notes: tuple[str, ...] = ()
     """What the source holds and no result can, in words."""
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether a fourth or second channel is no opacity."""
+        return self.extra_sample == "data"
 
     @property
     def chunks_state_colour(self) -> bool:
@@ -74,6 +82,8 @@ class ImageMetadata:
                 left.append(f"EXIF of {len(self.exif)} bytes")
         if form != "PNG" and texts:
             left.append(f"PNG texts ({', '.join(texts)})")
+        if form != "TIFF" and self.sized_tags is not None:
+            left += self.sized_tags.only_in_tiff
         if form not in ("PNG", "JPEG") and self.comments:
             left.append("the comment")
         if form in ("WebP", "AVIF") and self.photoshop:
@@ -129,7 +139,10 @@ def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> 
     density = blocks.density or (density_of_exif(exif) if exif else None) or Density()
     profile = blob_field(image, "icc-profile-data") or blocks.icc_profile
     photoshop = blocks.photoshop or _read_photoshop(image)
-    width, height = image.width, image.height
+    size = (image.height, image.width) if is_turned else (image.width, image.height)
+    sized = settled_tags(blocks.sized_tags, size, orientation=orientation)
+    if sized.lost_places:
+        notes.append(f"{GEO_TIFF}, since the picture was turned")
     return ImageMetadata(
         icc_profile=profile,
         colour=blocks.colour or (None if profile else _colour_by_exif(exif)),
@@ -141,7 +154,8 @@ def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> 
         pixels_per_mm=_turned(density.pixels_per_mm, is_turned),
         resolution_unit=density.unit,
         density_ratio=_turned(density.ratio, is_turned),
-        source_size=(height, width) if is_turned else (width, height),
+        source_size=size,
+        sized_tags=sized if sized.tags else None,
         is_lossless=blocks.is_lossless,
         notes=tuple(dict.fromkeys(notes)),
     )

@@ -10,7 +10,7 @@ from escsr.errors import (
     ImageWriteError,
     OutputExistsError,
 )
-from escsr.images.decoding import Pixels
+from escsr.images.decoding import ExtraChannel, Pixels
 from escsr.images.formats import ImageFormat, format_for_writing
 from escsr.images.stated_colour import StatedColour
 from escsr.temporary_files import link_target
@@ -24,6 +24,7 @@ def check_output(
     channels: int,
     bit_depth: int,
     colour: StatedColour | None = None,
+    extra: ExtraChannel | None = None,
     overwrite: bool = False,
 ) -> ImageFormat:
     """Find out before the work whether its result could be stored.
@@ -35,6 +36,7 @@ def check_output(
         channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
         bit_depth: 8 or 16.
         colour: of the pixels, where the source states it otherwise than by a profile.
+        extra: what the second or fourth channel is; None is opacity.
         overwrite: whether an existing file may be replaced.
     Returns:
         The format that the suffix chooses.
@@ -47,6 +49,12 @@ def check_output(
     path = Path(path)
     check_kind(width, height, channels, bit_depth)
     form = format_for_writing(path)
+    if extra == "data" and form.name != "TIFF":
+        raise ImageFormatError(
+            f"{path}: {form.name} would take the channel beside the colours for transparency, and "
+            "the image says that it is other data (ExtraSamples). Write TIFF, or remove the "
+            "channel first."
+        )
     _check_colour(path, form, colour)
     _check_limits(path, form, width, height, channels, bit_depth)
     try:

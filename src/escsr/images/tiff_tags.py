@@ -6,8 +6,8 @@ previews of the first; both are answered here.
 
 import io
 import struct
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -28,14 +28,16 @@ _VALUE_BYTES = np.array(
 
 _NEW_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 255, 330
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277
-_NUMBER_OF_INKS, _EXTRA_SAMPLES = 334, 338
+_NUMBER_OF_INKS, _EXTRA_SAMPLES, _INK_SET = 334, 338, 332
+_COMPRESSION, _TILE_WIDTH, _TILE_LENGTH = 259, 322, 323
 _NO_PICTURE = 1 | 4
 """Bits of NewSubfileType: a reduced copy of another page, and a transparency mask."""
 
 PAGE_TAGS = frozenset(
     {
         *(_NEW_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES),
-        *(_PHOTOMETRIC, _SAMPLES_PER_PIXEL, _NUMBER_OF_INKS, _EXTRA_SAMPLES),
+        *(_PHOTOMETRIC, _SAMPLES_PER_PIXEL, _NUMBER_OF_INKS, _EXTRA_SAMPLES, _INK_SET),
+        *(_COMPRESSION, _TILE_WIDTH, _TILE_LENGTH),
     }
 )
 """Tags that say what a page is."""
@@ -69,6 +71,16 @@ class Tag:
     """Number of values."""
     payload: bytes
     """The values in little-endian order."""
+    more: "tuple[Tag, ...]" = ()
+    """Further entries of the same number, as some programs write a second description."""
+
+    def alone(self) -> "Tag":
+        """Return the entry without those that follow it."""
+        return replace(self, more=())
+
+    def followed_by(self, more: "Sequence[Tag]") -> "Tag":
+        """Return the entry with others of the same number behind it."""
+        return replace(self, more=tuple(more))
 
     def first_integer(self) -> int:
         """Return the first value of an integer field."""
@@ -226,7 +238,10 @@ def read_directory(
         if entry.length <= _MAX_PAYLOAD_BYTES:
             stream.seek(entry.start)
             payload = _swapped(stream.read(entry.length), entry.kind, layout.order)
-            directory[entry.number] = Tag(kind=entry.kind, count=entry.num_values, payload=payload)
+            tag = Tag(kind=entry.kind, count=entry.num_values, payload=payload)
+            first = directory.setdefault(entry.number, tag)
+            if first is not tag:
+                directory[entry.number] = first.followed_by((*first.more, tag))
     return directory, next_at
 
 
@@ -268,6 +283,10 @@ class TiffFacts:
     """The first page is a smaller copy or a mask of a picture that stands elsewhere in the file."""
     extra_sample: ExtraSample | None
     """The first channel beyond those of the colour space; None where there is none."""
+    unread_kind: str | None
+    """The colour space, where it is none that escsr reads and libvips might take for another."""
+    tile_pixels: int
+    """Of one tile; 0 where there are none."""
 
 
 def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
@@ -285,6 +304,8 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
         pictures=1 + sum(not _is_beside(page) for page in pages[1:]),
         is_reduced=_is_beside(pages[0]) and (len(pages) > 1 or _SUB_DIRECTORIES in pages[0]),
         extra_sample=_first_extra_sample(pages[0]),
+        unread_kind=_unread_kind(pages[0]),
+        tile_pixels=_integer(pages[0], _TILE_WIDTH, 0) * _integer(pages[0], _TILE_LENGTH, 0),
     )
 
 
@@ -297,12 +318,36 @@ def _is_beside(page: Directory) -> bool:
 def _first_extra_sample(page: Directory) -> ExtraSample | None:
     """Name the first extra sample; one that ExtraSamples does not describe is data."""
     samples = _integer(page, _SAMPLES_PER_PIXEL, 1)
-    inks = _integer(page, _NUMBER_OF_INKS, 4)
-    by_photometric = {2: 3, 5: inks, 6: 3, 8: 3, 9: 3, 10: 3}
+    by_photometric = {2: 3, _SEPARATED: 4, _YCBCR: 3}
     if samples <= by_photometric.get(_integer(page, _PHOTOMETRIC, 1), 1):
         return None
     named: dict[int, ExtraSample] = {1: "premultiplied", 2: "straight"}
     return named.get(_integer(page, _EXTRA_SAMPLES, 0), "data")
+
+
+_UNREAD_KINDS = {
+    4: "a transparency mask",
+    8: "CIELAB",
+    9: "ICC Lab",
+    10: "ITU Lab (fax)",
+    32803: "a colour filter array (raw)",
+    32844: "LogL (HDR)",
+    32845: "LogLuv (HDR)",
+    34892: "linear raw",
+    51177: "a depth map",
+}
+_YCBCR, _SEPARATED, _JPEG, _WEBP = 6, 5, 7, 50001
+
+
+def _unread_kind(page: Directory) -> str | None:
+    photometric = _integer(page, _PHOTOMETRIC, 1)
+    if photometric == _YCBCR and _integer(page, _COMPRESSION, 1) not in (_JPEG, _WEBP):
+        return "YCbCr that is not compressed as JPEG"
+    if photometric == _SEPARATED:
+        inks, is_other = _integer(page, _NUMBER_OF_INKS, 4), _integer(page, _INK_SET, 1) != 1
+        return "inks other than CMYK" if inks != 4 or is_other else None
+    known = _UNREAD_KINDS.get(photometric)
+    return known or (f"photometric {photometric}" if photometric > _YCBCR else None)
 
 
 def _integer(directory: Directory, number: int, default: int) -> int:
@@ -322,9 +367,10 @@ def serialise(
     """
     width = layout.offset_bytes
     head = struct.calcsize(layout.entry_count)
-    values_at = offset + head + len(directory) * (4 + 2 * width) + width
-    entries, values = bytearray(struct.pack(layout.entry_count, len(directory))), bytearray()
-    for number, tag in sorted(directory.items()):
+    tags = [(number, tag) for number in sorted(directory) for tag in _in_a_row(directory[number])]
+    values_at = offset + head + len(tags) * (4 + 2 * width) + width
+    entries, values = bytearray(struct.pack(layout.entry_count, len(tags))), bytearray()
+    for number, tag in tags:
         payload = _swapped(tag.payload, tag.kind, layout.order)
         field = payload.ljust(width, b"\0")
         if len(payload) > width:
@@ -333,6 +379,10 @@ def serialise(
         entries += struct.pack(layout.order + "HH", number, tag.kind)
         entries += struct.pack(layout.offset, tag.count) + field
     return bytes(entries + struct.pack(layout.offset, next_offset) + values)
+
+
+def _in_a_row(tag: Tag) -> tuple[Tag, ...]:
+    return (tag, *tag.more)
 
 
 def _swapped(payload: bytes, kind: int, order: str) -> bytes:

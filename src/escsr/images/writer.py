@@ -93,6 +93,7 @@ class ImageWriter:
             channels=channels,
             bit_depth=bit_depth,
             colour=metadata.colour if metadata else None,
+            extra="data" if metadata and metadata.holds_data and channels in (2, 4) else None,
             overwrite=overwrite,
         )
         self._row_shape = (width, channels)
@@ -192,7 +193,14 @@ class ImageWriter:
         self._raise_failure()
         try:
             if self._format.name == "TIFF":
-                complete_tiff(self._file.stream, self._metadata, *self._size)
+                width, height = self._size
+                complete_tiff(
+                    self._file.stream,
+                    self._metadata,
+                    width=width,
+                    height=height,
+                    channels=self._row_shape[1],
+                )
             dated_after = self._dated_after
             self._file.commit(modified_ns=dated_after.stat().st_mtime_ns if dated_after else None)
         except FileExistsError as error:

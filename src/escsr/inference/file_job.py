@@ -120,6 +120,7 @@ class FileJob:
             channels=header.channels,
             bit_depth=header.bit_depth,
             colour=header.colour,
+            extra=header.extra,
             overwrite=self.overwrite,
         )
         return CheckedFile(
