@@ -83,6 +83,25 @@ def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
     assert names_found(tmp_path / "photo.dat") == ["photo.dat"]
 
 
+def test_links_that_lead_upwards_are_not_followed(tmp_path: Path) -> None:
+    """Two of them would give 2**40 ways to one file; both are told of, by folder and by pattern."""
+    make_files(tmp_path, "in/a.jpg", "in/x/b.jpg")
+    for name in ("one", "two"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in", target_is_directory=True)
+    for text in (f"{tmp_path}/in", f"{tmp_path}/in/**/*.jpg", f"{tmp_path}/in/**"):
+        found = collect_inputs([text], suffixes=SUFFIXES, recursive=True)
+        assert [file.path.name for file in found.files] == ["a.jpg", "b.jpg"]
+        assert [entry.path.name for entry in found.left_out] == ["one", "two"]
+
+
+def test_a_pattern_below_a_folder_with_brackets(tmp_path: Path) -> None:
+    """The folder is taken by its very name, hidden files and folders are not taken."""
+    make_files(tmp_path, "[2024] trip/a.jpg", "[2024] trip/.b.jpg", "[2024] trip/.c/d.jpg")
+    for pattern in ("*.jpg", "**/*.jpg", "**/**/*.jpg", "**", "?.jpg", "[a-z].jpg"):
+        found = collect_inputs([f"{tmp_path}/[2024] trip/{pattern}"], suffixes=SUFFIXES)
+        assert [(f.path.name, str(f.subfolder)) for f in found.files] == [("a.jpg", ".")], pattern
+
+
 def test_unicode_names_are_found_by_name_folder_and_glob(tmp_path: Path) -> None:
     """Names in any script are names like any other."""
     make_files(tmp_path, "写真 é😀.jpg")

@@ -57,6 +57,9 @@ def test_equal_stems_keep_their_suffixes_where_the_format_changes(
     files = [InputFile(path=make_picture(f"in/a.{suffix}")) for suffix in ("jpg", "png", "webp")]
     planned = plan_jobs(files, rules(Destination(folder=tmp_path, image_suffix=".webp")))
     assert outputs_of(planned, tmp_path) == ["a.jpg.webp", "a.png.webp", "a.webp"]
+    cases = [InputFile(path=make_picture(f"in/b.{suffix}")) for suffix in ("jpg", "JPG")]
+    planned = plan_jobs(cases, rules(Destination(folder=tmp_path, image_suffix=".jpg")))
+    assert outputs_of(planned, tmp_path) == ["b.jpg", "b.JPG.jpg"]
     planned = plan_jobs(files, rules(Destination(image_suffix=".tif")))
     assert outputs_of(planned, tmp_path / "in") == [f"a.{s}_x2.tif" for s in ("jpg", "png", "webp")]
 

@@ -1,10 +1,11 @@
 """From what the user typed to the list of image files: files, folders, patterns and pipes."""
 
+import fnmatch
 import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -191,14 +192,32 @@ class _Search:
         return "There is no such file or folder."
 
     def _match(self, pattern: str) -> None:
-        opened = str(home_opened(pattern))
-        root = _fixed_part(opened)
-        matches = glob.glob(opened, recursive=True) if _is_pattern(pattern) else []  # noqa: PTH207
-        for path in map(Path, sorted(matches)):
+        if not _is_pattern(pattern):
+            return
+        root, parts = _fixed_part(home_opened(pattern))
+        for path in sorted(set(self._below(root, parts))):
             if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises below closed folders
                 continue
             if not self._is_result(path, root):
                 self._take(path, path.parent.relative_to(root))
+
+    def _below(self, folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+        """What matches the parts of a pattern, as ``glob.glob`` has it, but for links below ``**``.
+
+        They are not followed, as two of them that lead upwards would never come to an end.
+        """
+        part, rest = parts[0], parts[1:]
+        if part == "**":
+            for parent, subfolders, _ in os.walk(folder, onerror=self._note_closed):
+                kept = sorted(name for name in subfolders if not name.startswith("."))
+                subfolders[:] = [name for name in kept if not self._is_link(Path(parent, name))]
+                yield from self._below(Path(parent), rest or ("*",))
+            return
+        for name in _matching_names(folder, part):
+            if not rest:
+                yield folder / name
+            elif os.path.isdir(folder / name):  # noqa: PTH112
+                yield from self._below(folder / name, rest)
 
     def _is_result(self, path: Path, root: Path) -> bool:
         """Whether it lies in the output folder, and that below what is searched."""
@@ -206,14 +225,17 @@ class _Search:
             return False
         return _is_within(path_identity(path.parent), self._excluded)
 
+    def _note_closed(self, error: OSError) -> None:
+        reason = f"this folder cannot be read: {error.strerror}; check its permissions"
+        path = Path(error.filename)
+        self.left_out.append(LeftOut(path=path, reason=reason, is_failure=True))
+
     def _walk(self, folder: Path) -> None:
         def refused(error: OSError) -> None:
             if error.filename == str(folder):
                 self._error = error
-                return
-            reason = f"this folder cannot be read: {error.strerror}; check its permissions"
-            entry = LeftOut(path=Path(error.filename), reason=reason, is_failure=True)
-            self.left_out.append(entry)
+            else:
+                self._note_closed(error)
 
         for parent, subfolders, names in os.walk(folder, onerror=refused):
             kept = sorted(name for name in subfolders if not name.startswith("."))
@@ -225,10 +247,15 @@ class _Search:
     def _descends(self, folder: Path) -> bool:
         if not self._recursive or path_identity(folder) == self._excluded:
             return False
-        if folder.is_symlink():
+        return not self._is_link(folder)
+
+    def _is_link(self, folder: Path) -> bool:
+        """Whether it is a link; then it has a word."""
+        if not folder.is_symlink():
+            return False
+        if path_identity(folder) != self._excluded:
             reason = "a link to a folder, which is not followed; name it as an input"
             self.left_out.append(LeftOut(path=folder, reason=reason))
-            return False
         return True
 
     def _take(self, path: Path, subfolder: Path) -> None:
@@ -269,11 +296,28 @@ def _is_pattern(text: str) -> bool:
     return glob.has_magic(text) and existing_path(text) is None and not is_stream(text)
 
 
-def _fixed_part(pattern: str) -> Path:
-    """The folder above the first part with a sign of a pattern."""
-    parts = Path(pattern).parts
-    num_fixed = next((n for n, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-    return Path(*parts[:num_fixed])
+def _fixed_part(pattern: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder that a pattern is searched in, and the parts from the first with a sign on."""
+    parts = pattern.parts
+    for number, part in enumerate(parts):
+        folder = Path(*parts[:number])
+        if glob.has_magic(part) and not os.path.lexists(folder / part):
+            rest = [part, *parts[number + 1 :]]
+            doubled = zip(rest, [None, *rest], strict=False)
+            return folder, tuple(p for p, before in doubled if p != "**" or before != "**")
+    return pattern.parent, (pattern.name,)
+
+
+def _matching_names(folder: Path, part: str) -> list[str]:
+    """Names in a folder that a part of a pattern means; one of that very name wins."""
+    if not glob.has_magic(part) or os.path.lexists(folder / part):
+        return [part] if os.path.lexists(folder / part) else []
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names, not paths
+    except OSError:
+        return []
+    shown = names if part.startswith(".") else [n for n in names if not n.startswith(".")]
+    return fnmatch.filter(shown, part)
 
 
 def home_opened(text: str) -> Path:

@@ -260,7 +260,7 @@ def _apart_by_folder(jobs: list[Job], destination: Destination) -> list[Job]:
 def _apart_by_suffix(jobs: list[Job], destination: Destination) -> list[Job]:
     return [
         _renamed(job, destination, keeps_suffix=True)
-        if job.file.path.suffix.lower() != job.output.suffix.lower()
+        if job.file.path.suffix != job.output.suffix
         else job
         for job in jobs
     ]
