@@ -110,6 +110,23 @@ def test_flaws_of_jpegs_that_cost_no_pixel_are_read(picture, tmp_path: Path, cap
         caplog.clear()
 
 
+def test_a_progressive_jpeg_without_end_marker_is_read_if_all_scans_are_there(
+    picture, tmp_path: Path
+) -> None:
+    """Without its last two bytes it gives the same pixels; cut anywhere before, it is refused."""
+    data = _jpeg(picture(60, 80, noise=40), progressive=1)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    expected = read_image(path).pixels
+    path.write_bytes(data[:-2])
+    np.testing.assert_array_equal(read_image(path).pixels, expected)
+    last_scan = data.rindex(b"\xff\xda")
+    for end in (last_scan, last_scan + 6, (last_scan + len(data)) // 2, len(data) // 3):
+        path.write_bytes(data[:end])
+        with pytest.raises(ImageReadError):
+            read_image(path)
+
+
 def _damaged_jpegs(picture) -> dict[str, bytes]:
     pixels = picture(120, 160, noise=40)
     data = _jpeg(pixels)
