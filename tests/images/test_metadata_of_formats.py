@@ -95,9 +95,11 @@ def test_what_a_format_cannot_hold_is_named(picture, tmp_path: Path) -> None:
         assert metadata.left_out(form) == ["without PNG texts (parameters)"]
     Image.fromarray(picture()).save(tmp_path / "b.jpg", comment=b"hello")
     _insert_segments(tmp_path / "b.jpg", (0xED, b"Photoshop 3.0\0" + _resource(0x0404, b"\x1c")))
+    _insert_segments(tmp_path / "b.jpg", (0xEC, b"Ducky\0"), (0xE3, b"thermal\0\1\2"))
     metadata = read_image(tmp_path / "b.jpg").metadata
-    assert metadata.left_out("JPEG") == metadata.left_out("PNG") == []
-    assert metadata.left_out("WebP") == ["without the comment", "without IPTC"]
+    thermal = "without application data (APP3 thermal)"
+    assert metadata.left_out("JPEG") == metadata.left_out("PNG") == [thermal]
+    assert metadata.left_out("WebP") == [thermal, "without the comment", "without IPTC"]
 
 
 # PNG's other chunks
@@ -306,6 +308,23 @@ def test_extended_xmp_is_whole_in_every_format(picture, tmp_path: Path, suffix: 
     else:
         assert b"HasExtendedXMP" not in data
         assert value in data
+
+
+def test_xmp_too_large_for_one_segment_is_split_in_a_jpeg(picture, tmp_path: Path) -> None:
+    """A PNG's packet of 150 kB: what fits stays in the first part, and both make up the whole."""
+    value = b"0123456789abcdef" * 10_000
+    xmp = RDF % (DC, b"<dc:rights>me</dc:rights>")
+    large = b'<rdf:Description rdf:about="" %b><dc:source>%b</dc:source></rdf:Description>'
+    xmp = xmp.replace(b"</rdf:RDF>", large % (DC, value) + b"</rdf:RDF>")
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    insert_chunks(tmp_path / "a.png", (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
+    path = _doubled(tmp_path / "a.png", tmp_path / "b.jpg")
+    with Image.open(path) as image:
+        assert b"<dc:rights>me</dc:rights>" in image.info["xmp"]
+    joined = read_image(path).metadata.xmp
+    assert joined is not None
+    assert joined.count(value) == joined.count(b"<dc:rights>me</dc:rights>") == 1
+    assert read_image(tmp_path / "a.png").metadata.left_out("JPEG") == []
 
 
 ULTRA_HDR = RDF % (

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
+from PIL.TiffImagePlugin import IFDRational
 
 from escsr.errors import ImageFormatError
 from escsr.images.files import probe_image, read_image
@@ -244,3 +245,32 @@ def test_srgb_needs_no_profile(swatches, tmp_path: Path) -> None:
         with Image.open(_rewritten(tmp_path, ".jpg", swatches, chunk)) as image:
             assert "icc_profile" not in image.info
         (tmp_path / "result.jpg").unlink()
+
+
+def test_tags_of_tiff_that_state_colour_become_a_profile(swatches, tmp_path: Path) -> None:
+    """WhitePoint, PrimaryChromaticities and a linear TransferFunction: the profile is linear P3."""
+    rational = [(n, 10_000) for n in (3127, 3290, 6800, 3200, 2650, 6900, 1500, 600)]
+    tags = {318: rational[:2], 319: rational[2:], 301: [257 * level for level in range(256)] * 3}
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for number, values in tags.items():
+        info.tagtype[number] = 3 if number == 301 else 5
+        info[number] = tuple(IFDRational(*v) if isinstance(v, tuple) else v for v in values)
+    Image.fromarray(swatches).save(tmp_path / "a.tif", tiffinfo=info)
+    source = read_image(tmp_path / "a.tif")
+    for suffix in (".tif", ".png"):
+        write_image(tmp_path / f"b{suffix}", source.pixels, metadata=source.metadata)
+        assert _seen(tmp_path / f"b{suffix}")[8, 56] == pytest.approx(188, abs=1)  # 128, linear
+    assert dict(chunks_of(tmp_path / "b.png"))[b"cICP"] == bytes([12, 8, 0, 1])
+
+
+def test_the_profile_of_a_gif_arrives(swatches, tmp_path: Path) -> None:
+    """It stands in an application extension, which libvips does not read."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    profile = profile[:16] + b"RGB " + profile[20:]
+    Image.fromarray(swatches[..., 0]).convert("RGB").quantize(8).save(tmp_path / "a.gif")
+    data = (tmp_path / "a.gif").read_bytes()
+    blocks = [profile[at : at + 255] for at in range(0, len(profile), 255)]
+    extension = b"!\xff\x0bICCRGBG1012" + b"".join(bytes([len(b)]) + b for b in blocks) + b"\0"
+    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    (tmp_path / "a.gif").write_bytes(b"GIF89a" + data[6:at] + extension + data[at:])
+    assert read_image(tmp_path / "a.gif").metadata.icc_profile == profile

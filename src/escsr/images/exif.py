@@ -11,8 +11,11 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Literal
 
+import numpy as np
+
 from escsr.images.file_blocks import Density, FileBlocks
 from escsr.images.sized_tags import TAGS_TO_READ, plain_description
+from escsr.images.stated_colour import StatedColour
 from escsr.images.tiff_tags import (
     Directory,
     Tag,
@@ -29,6 +32,11 @@ _LITTLE = TagLayout(order="<", big=False, first_at=4)
 
 _WIDTH, _HEIGHT, _DESCRIPTION, _ORIENTATION = 256, 257, 270, 274
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PROFILE = 258, 262, 34675
+_GREY_AND_RGB = (0, 1, 2, 3)
+_SRGB_MIDDLE = ((0.5 + 0.055) / 1.055) ** 2.4
+"""Light of half the highest value in sRGB."""
+_TRANSFER_FUNCTION, _WHITE_POINT, _PRIMARIES = 301, 318, 319
 _THUMBNAIL_AT, _THUMBNAIL_BYTES = 513, 514
 _SETTINGS, _PLACE, _INTEROPERABILITY = 34665, 34853, 40965
 _PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 40962, 40963
@@ -162,6 +170,46 @@ def density_of_tags(main: Directory) -> Density | None:
     return Density(pixels_per_mm=(x / per_mm, y / per_mm), unit=name)
 
 
+def _colour_of_tags(main: Directory) -> StatedColour | None:
+    """Read the colour that WhitePoint, PrimaryChromaticities and TransferFunction state."""
+    if _integer_of(main, _PHOTOMETRIC) not in _GREY_AND_RGB:
+        return None
+    values = [v for n in (_WHITE_POINT, _PRIMARIES) if n in main for v in _ratios(main[n])]
+    chromaticities = None
+    if len(values) == 8 and all(0 < y <= 1 for y in values[1::2]):
+        chromaticities = tuple(values)
+    gamma = _gamma_of(main)
+    if chromaticities is None and gamma is None:
+        return None
+    return StatedColour(
+        chromaticities=chromaticities,  # pyright: ignore[reportArgumentType]
+        gamma=gamma,
+    )
+
+
+def _gamma_of(main: Directory) -> float | None:
+    """Return the power that comes nearest to TransferFunction in the middle; None for sRGB's."""
+    if _TRANSFER_FUNCTION not in main or main[_TRANSFER_FUNCTION].kind != 3:
+        return None
+    curve = np.frombuffer(main[_TRANSFER_FUNCTION].payload, "<u2")
+    curve = curve[: 1 << min(_integer_of(main, _BITS_PER_SAMPLE) or 8, 16)]
+    middle = float(curve[len(curve) // 2]) / 65535
+    if len(curve) not in (256, 65536) or not 0 < middle < 1 or abs(middle - _SRGB_MIDDLE) < 0.005:
+        return None
+    return float(np.log(middle) / np.log(0.5))
+
+
+def _integer_of(main: Directory, number: int) -> int | None:
+    return main[number].first_integer() if number in main else None
+
+
+def _ratios(tag: Tag) -> tuple[float, ...]:
+    if tag.kind != 5:
+        return ()
+    pairs = struct.iter_unpack("<II", tag.payload)
+    return tuple(numerator / max(denominator, 1) for numerator, denominator in pairs)
+
+
 def _ratio(tag: Tag) -> float:
     """Return the first value of a rational tag; 0 where it is none."""
     if tag.kind != 5:
@@ -171,7 +219,7 @@ def _ratio(tag: Tag) -> float:
 
 
 def read_tiff_blocks(stream: BinaryIO) -> FileBlocks:
-    """Read what libvips does not tell of a TIFF: its EXIF, and the density as it is stated.
+    """Read what libvips does not tell of a TIFF: EXIF, and density and colour as stated by tags.
 
     Args:
         stream: the file.
@@ -183,7 +231,8 @@ def read_tiff_blocks(stream: BinaryIO) -> FileBlocks:
     except TagFormatError:
         return FileBlocks()
     sized = {number: tag for number, tag in main.items() if number in TAGS_TO_READ}
-    blocks = FileBlocks(exif=exif_of_tiff(stream), sized_tags=sized)
+    colour = _colour_of_tags(main) if _PROFILE not in main else None
+    blocks = FileBlocks(exif=exif_of_tiff(stream), sized_tags=sized, colour=colour)
     if (density := density_of_tags(main)) is not None:
         return replace(blocks, density=density)
     if main.keys() >= {_X_RESOLUTION, _Y_RESOLUTION}:

@@ -378,25 +378,3 @@ def _find_box(stream: BinaryIO, wanted: bytes) -> bytes | None:
             return None
         stream.seek(end)
     return None
-
-
-def gif_comments(stream: BinaryIO) -> tuple[bytes, ...]:
-    """Read the comments of a GIF, up to its first frame.
-
-    Args:
-        stream: the file.
-    """
-    stream.seek(0)
-    head = stream.read(13)
-    if len(head) < 13:
-        return ()
-    if head[10] & 0x80:
-        stream.seek(3 << (head[10] & 7) + 1, 1)
-    comments: list[bytes] = []
-    while stream.read(1) == b"!":
-        label, parts = stream.read(1), list[bytes]()
-        while (size := stream.read(1)) not in (b"", b"\0"):
-            parts.append(stream.read(size[0]))
-        if label == b"\xfe":
-            comments.append(b"".join(parts))
-    return tuple(comments)

@@ -5,6 +5,7 @@ Sources: JFIF 1.02, Exif 2.32 (section 4.7), XMP part 3, ICC.1:2022 (annex B.4),
 
 import hashlib
 import io
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -14,7 +15,7 @@ from escsr.images.tiff_tags import TagFormatError, read_directory, read_layout, 
 from escsr.images.xmp import joined_xmp, split_xmp, with_extension_named
 
 _SOI, _EOI, _SOS, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
-_APP0, _APP1, _APP2, _APP11, _APP13 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED
+_APP0, _APP1, _APP2, _APP11, _APP12, _APP13 = 0xE0, 0xE1, 0xE2, 0xEB, 0xEC, 0xED
 _ADOBE = 0xEE
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 
@@ -131,6 +132,27 @@ def _notes(segments: Sequence[Segment]) -> Iterator[str]:
         yield f"{further} further picture{'s' * (further > 1)} (MPO)"
     if any(marker == _APP11 for marker, _ in segments):
         yield "content credentials (JUMBF)"
+    others = [_name(marker, data) for marker, data in segments if not _is_known(marker, data)]
+    if others:
+        yield f"application data ({', '.join(dict.fromkeys(others))})"
+
+
+_KNOWN = (
+    *((_APP0, _JFIF), (_APP0, b"JFXX\0"), (_APP1, _EXIF), (_APP1, _XMP), (_APP1, _XMP_EXTENSION)),
+    *((_APP2, _ICC), (_APP2, _MPF), (_APP2, _ISO_GAIN_MAP), (_APP11, b""), (_APP13, _PHOTOSHOP)),
+    *((_APP12, b"Ducky"), (_ADOBE, b"Adobe")),
+)
+"""Segments that are read, named otherwise, or about the coding and the thumbnail of the source."""
+
+
+def _is_known(marker: int, data: bytes) -> bool:
+    return any(marker == known and data.startswith(prefix) for known, prefix in _KNOWN)
+
+
+def _name(marker: int, data: bytes) -> str:
+    """Name an application's segment by its number, and by what it calls itself."""
+    own = re.match(rb"[A-Za-z][\w .:-]{2,15}", data)
+    return f"APP{marker - _APP0}" + (f" {own[0].decode('ascii')}" if own else "")
 
 
 _IMAGE_ENTRIES = 0xB002

@@ -12,9 +12,10 @@ from escsr.images.exif import (
     states_adobe_rgb,
 )
 from escsr.images.file_blocks import Chunk, Density, FileBlocks
-from escsr.images.formats import FormatName, gif_comments
+from escsr.images.formats import FormatName
+from escsr.images.gif_extensions import read_gif_blocks
 from escsr.images.heif_boxes import read_heif_blocks
-from escsr.images.jpeg_segments import MAX_SEGMENT_BYTES, read_jpeg_blocks
+from escsr.images.jpeg_segments import MAX_SEGMENT_BYTES, read_jpeg_blocks, xmp_segments
 from escsr.images.png_chunks import COLOUR_CHUNKS, keywords_of, read_png_blocks
 from escsr.images.sized_tags import GEO_TIFF, SizedTags, settled_tags
 from escsr.images.stated_colour import ADOBE_RGB, StatedColour
@@ -80,6 +81,8 @@ class ImageMetadata:
             texts = [keyword for keyword in texts if keyword != "Comment"]
             if self.exif and len(self.exif) > _MAX_JPEG_EXIF_BYTES:
                 left.append(f"EXIF of {len(self.exif)} bytes")
+            if self.xmp and not xmp_segments(self.xmp):
+                left.append(f"XMP of {len(self.xmp)} bytes")
         if form != "PNG" and texts:
             left.append(f"PNG texts ({', '.join(texts)})")
         if form != "TIFF" and self.sized_tags is not None:
@@ -116,7 +119,7 @@ def read_blocks(stream: BinaryIO, form: FormatName) -> FileBlocks:
         case "TIFF":
             return read_tiff_blocks(stream)
         case "GIF":
-            return FileBlocks(comments=gif_comments(stream))
+            return read_gif_blocks(stream)
 
 
 def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> ImageMetadata:

@@ -18,6 +18,10 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 COLOUR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_PROFILE = b"Raw profile type "
+_READ_PROFILES = frozenset(
+    b"raw profile type " + name
+    for name in (b"exif", b"app1", b"iptc", b"8bim", b"xmp", b"icc", b"icm")
+)
 _MAX_KEPT_BYTES = 1 << 26
 """All chunks of a file that are kept, together; the same holds for one that is inflated."""
 
@@ -199,7 +203,7 @@ def _sorted_out(chunks: Sequence[Chunk], header: bytes) -> tuple[tuple[Chunk, ..
         keyword = payload.partition(b"\0")[0]
         if kind in _REWRITTEN or kind in _MEANINGLESS:
             continue
-        if kind in _TEXTS and (keyword == _XMP_KEYWORD or keyword.startswith(_RAW_PROFILE)):
+        if kind in _TEXTS and (keyword == _XMP_KEYWORD or keyword.lower() in _READ_PROFILES):
             continue
         if kind in (b"bKGD", b"sBIT"):
             kept += _for_true_colour(kind, payload, header, _payload(chunks, b"PLTE"))
