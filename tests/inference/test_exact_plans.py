@@ -1,9 +1,7 @@
 """When a result is exact, and what that is planned to take."""
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from escsr.inference.geometry import SizeWish
 from escsr.inference.planes import planes_of
 from escsr.model import ESC
 from tests.inference.exact_runs import random_pixels
+from tests.inference.measured_memory import EXACT
 from tests.inference.networks import NearestEnlarger, smallest
 
 
@@ -95,55 +94,12 @@ def test_memory_that_runs_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         upscaler(random_pixels(20, 20))
 
 
-_MEASURE = """
-    import sys, torch, numpy as np
-    torch.set_num_threads(1)
-    from escsr.inference import Upscaler
-    from escsr.inference.geometry import SizeWish
-    from escsr.inference.planes import planes_of
-    from escsr.model import ESC, variant
-
-    def status(name):
-        for line in open("/proc/self/status"):
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-
-    name, (scale, height, width, limit) = sys.argv[1], map(int, sys.argv[2:])
-    network = ESC(variant(name, scale=scale, num_blocks=1, num_conv_layers=1))
-    upscaler = Upscaler(network, device="cpu", exact=True, memory_limit_bytes=limit)
-    enlarger = upscaler._enlarger
-    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    source = planes_of(pixels)
-    wish = enlarger.plan_size(width, height, SizeWish())
-    plan = enlarger.plan(source.shape, wish, result_is_held=False)
-    Upscaler(network, device="cpu", tile=32, exact=True)(pixels[:70, :70])
-    before = status("VmRSS") - pixels.nbytes
-    open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here on
-    for band in enlarger.stream(source, plan):
-        pass
-    print(status("VmHWM") - before, plan.peak_memory_bytes, plan.disk_bytes, plan.is_whole)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="measures a process as Linux does")
-@pytest.mark.parametrize(
-    ("name", "scale", "height", "width", "limit_mib"),
-    [("esc-tiny", 2, 500, 900, 200), ("esc-real", 4, 130, 300, 300)],
-)
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: "-".join(map(str, case)))
 def test_the_estimate_covers_what_a_process_really_takes(
-    name: str, scale: int, height: int, width: int, limit_mib: int
+    case: tuple[str, int, int, int, int], taken_memory: dict[str, list[dict[str, Any]]]
 ) -> None:
     """With features on disk, whose pages are not the process's own."""
-    arguments = map(str, (name, scale, height, width, limit_mib * 2**20))
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(_MEASURE), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    measured, estimate, disk, is_whole = done.stdout.split()
-    assert is_whole == "False"
-    assert int(disk) > 0
-    assert int(measured) <= int(estimate) <= limit_mib * 2**20
+    taken = taken_memory["exact"][EXACT.index(case)]
+    assert not taken["is_whole"]
+    assert taken["disk"] > 0
+    assert taken["measured"] <= taken["planned"] <= case[-1] * 2**20

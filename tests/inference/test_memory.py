@@ -1,9 +1,6 @@
 """The plan is made before the first tile, and keeps what it promises."""
 
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from escsr.inference.memory import TileChoice, Workload, plan_tiles
 from escsr.inference.network_cost import network_cost
 from escsr.model import ESC, variant
 from escsr.model.attention_backends import FoldedBackend
+from tests.inference.measured_memory import WHOLE
 from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
 
 TINY_X4 = network_cost(variant("esc-tiny", scale=4), scale=4)
@@ -243,58 +241,16 @@ def test_stored_scores_are_counted_whoever_chose_them(
     assert peaks[0].peak_memory_bytes > 2 * peaks[1].peak_memory_bytes
 
 
-_MEASURE = """
-    import sys, torch
-    torch.set_num_threads(1)
-    from dataclasses import replace
-    from escsr.inference.engine import Engine
-    from escsr.model import ESC, variant
-
-    def status(name):
-        for line in open("/proc/self/status"):
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-
-    name, (scale, height, width) = sys.argv[1], map(int, sys.argv[2:])
-    config = replace(variant(name, scale=scale), num_blocks=1, num_conv_layers=1)
-    options = {"scale": scale, "device": torch.device("cpu"), "backend": "eager"}
-    engine = Engine(ESC(config), **options, keep_colours=True)
-    engine.run(torch.rand(1, 3, 48, 48), torch.float32)
-    before = status("VmRSS")
-    open("/proc/self/clear_refs", "w").write("5")  # the peak is counted from here on
-    engine.run(torch.rand(1, 3, height, width), torch.float32)
-    print(status("VmHWM") - before)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="measures a process as Linux does")
-@pytest.mark.parametrize(
-    ("name", "scale", "height", "width"),
-    [
-        ("esc-tiny", 2, 384, 400),
-        ("esc-tiny", 4, 384, 400),
-        ("esc-real", 4, 160, 192),
-        ("esc-real-m-dysample", 2, 320, 384),
-        ("esc-real-m-pixelshuffle", 3, 160, 192),
-        ("esc-lte", 2, 160, 192),
-    ],
-)
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: "-".join(map(str, case)))
 def test_the_estimate_covers_what_a_process_really_takes(
-    name: str, scale: int, height: int, width: int
+    case: tuple[str, int, int, int], taken_memory: dict[str, list[dict[str, Any]]]
 ) -> None:
     """And is no more than three times as much, which would waste tiles; native kernels need less.
 
     With one block, since blocks run one after another.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(_MEASURE), *map(str, (name, scale, height, width))],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    measured = int(done.stdout)
+    name, scale, height, width = case
+    measured = taken_memory["whole"][WHOLE.index(case)]["measured"]
     cost = network_cost(variant(name, scale=scale), scale=scale)
     estimate = cost.fixed_bytes + height * width * cost.bytes_per_pixel
     assert measured <= estimate <= 3 * measured

@@ -1,0 +1,110 @@
+"""What enlarging takes of a process, as JSON: a program, for a test to start.
+
+Each case has a process of its own, forked from one that has PyTorch loaded, so that nothing that
+another one left behind is reused.
+
+    python -m tests.inference.measured_memory
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from escsr.inference import Upscaler
+from escsr.inference.engine import Engine
+from escsr.inference.geometry import SizeWish
+from escsr.inference.planes import planes_of
+from escsr.model import ESC, variant
+
+WHOLE = (
+    ("esc-tiny", 2, 256, 272),
+    ("esc-tiny", 4, 224, 240),
+    ("esc-real", 4, 128, 144),
+    ("esc-real-m-dysample", 2, 192, 256),
+    ("esc-real-m-pixelshuffle", 3, 160, 192),
+    ("esc-lte", 2, 128, 144),
+)
+"""Network, factor, height and width: one of each kind of upsampler, and of both widest points."""
+EXACT = (("esc-tiny", 2, 350, 600, 150), ("esc-real", 4, 100, 240, 150))
+"""The same, and the memory limit in MiB."""
+
+
+def status_bytes(name: str) -> int:
+    """A figure of this process, as Linux tells it."""
+    with Path("/proc/self/status").open(encoding="ascii") as file:
+        [line] = (line for line in file if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def count_the_peak_from_here() -> None:
+    """Forget the largest size so far."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def taken_whole(name: str, scale: int, height: int, width: int) -> dict[str, int]:
+    """By an engine, of an image in one piece; native kernels need less."""
+    config = replace(variant(name, scale=scale), num_blocks=1, num_conv_layers=1)
+    engine = Engine(
+        ESC(config), scale=scale, device=torch.device("cpu"), backend="eager", keep_colours=True
+    )
+    engine.run(torch.rand(1, 3, 48, 48), torch.float32)
+    before = status_bytes("VmRSS")
+    count_the_peak_from_here()
+    engine.run(torch.rand(1, 3, height, width), torch.float32)
+    return {"measured": status_bytes("VmHWM") - before}
+
+
+def taken_exactly(name: str, scale: int, height: int, width: int, limit_mib: int) -> dict[str, int]:
+    """By an image that is enlarged layer by layer, and what the plan says of it."""
+    network = ESC(variant(name, scale=scale, num_blocks=1, num_conv_layers=1))
+    limit_bytes = limit_mib * 2**20
+    upscaler = Upscaler(network, device="cpu", exact=True, memory_limit_bytes=limit_bytes)
+    enlarger = upscaler._enlarger
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    source = planes_of(pixels)
+    wish = enlarger.plan_size(width, height, SizeWish())
+    plan = enlarger.plan(source.shape, wish, result_is_held=False)
+    Upscaler(network, device="cpu", tile=32, exact=True)(pixels[:70, :70])
+    before = status_bytes("VmRSS") - pixels.nbytes
+    count_the_peak_from_here()
+    for _ in enlarger.stream(source, plan):
+        pass
+    return {
+        "measured": status_bytes("VmHWM") - before,
+        "planned": plan.peak_memory_bytes,
+        "disk": plan.disk_bytes,
+        "is_whole": plan.is_whole,
+    }
+
+
+def in_its_own_process(take: Callable[..., dict[str, int]], *case: object) -> dict[str, int]:
+    """What a function returns in a fork of this process."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, json.dumps(take(*case)).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        text = answer.read()
+    os.wait()
+    return json.loads(text)
+
+
+def main() -> None:
+    """Print the figures of all cases."""
+    torch.set_num_threads(1)
+    figures = {
+        "whole": [in_its_own_process(taken_whole, *case) for case in WHOLE],
+        "exact": [in_its_own_process(taken_exactly, *case) for case in EXACT],
+    }
+    json.dump(figures, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
