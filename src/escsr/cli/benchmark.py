@@ -173,7 +173,7 @@ def _measured(
     from escsr.cli.interruption import interrupted_status, stopping_cleanly
     from escsr.evaluation.benchmark import BenchmarkRun
 
-    run = BenchmarkRun(subjects, conditions, baseline=baseline, preparation_limit_s=limit_s)
+    run = BenchmarkRun(subjects, conditions, baseline=baseline, limit_s=limit_s)
     with stopping_cleanly(), run:
         try:
             with progress_shown(run.num_steps) as on_step:

@@ -26,7 +26,7 @@ OUT_HELP = "A .json file, or a folder for benchmark.json; Markdown and a picture
 TEST_SET_HELP = "Whose PSNR the picture shows. Default: that of most networks."
 COMPARE_HELP = "Compare two results instead: --compare OLD.json NEW.json."
 TOLERANCE_HELP = "Of --compare: how much slower or larger is still alike, in percent."
-TIME_HELP = "Seconds that one network may take to load, compile and warm up."
+TIME_HELP = "Seconds that one network may take to load, compile and warm up, and for each round."
 
 
 class BenchmarkPrecision(StrEnum):

@@ -35,7 +35,8 @@ class BenchmarkRun:
         subjects: told apart by their labels; never two at a time are at work.
         conditions: the same for all.
         baseline: label of the subject that ratios refer to; the first one unless given.
-        preparation_limit_s: seconds that a subject may take to load, compile and warm up.
+        limit_s: seconds that a subject may take to load, compile and warm up, and for each round;
+            then it is ended with all that it started, and left out.
     Raises:
         ConfigurationError: no subjects, or no such baseline.
     """
@@ -46,7 +47,7 @@ class BenchmarkRun:
         conditions: Conditions,
         *,
         baseline: str | None = None,
-        preparation_limit_s: float | None = None,
+        limit_s: float | None = None,
     ) -> None:
         runnable = [subject.label for subject in subjects if subject.kind != "floor"]
         if not runnable:
@@ -57,7 +58,7 @@ class BenchmarkRun:
             )
         self.conditions = conditions
         self.baseline = baseline or runnable[0]
-        self._limit_s = preparation_limit_s
+        self._limit_s = limit_s
         self._environment = describe_environment(conditions)
         self._results = {subject.label: SubjectResult(subject=subject) for subject in subjects}
         self._processes: dict[str, WorkerProcess] = {}
@@ -121,7 +122,7 @@ class BenchmarkRun:
         if process is None:
             return
         with self._watching(label):
-            measured = process.run_round()
+            measured = process.run_round(limit_s=self._limit_s)
             result = self._results[label]
             if result.subject.kind == "floor":
                 rounds = (*result.floor_rounds, FloorRound(**measured))

@@ -68,15 +68,18 @@ class WorkerProcess:
         Raises:
             SubjectFailed: it cannot, or takes longer.
         """
-        return self._ask({"do": "prepare", **self._message}, limit_s)["portrait"]
+        message = {"do": "prepare", **self._message}
+        return self._ask(message, limit_s, late="it was not ready")["portrait"]
 
-    def run_round(self) -> Mapping[str, Any]:
+    def run_round(self, *, limit_s: float | None = None) -> Mapping[str, Any]:
         """Run one round and return what was measured.
 
+        Args:
+            limit_s: seconds it may take.
         Raises:
-            SubjectFailed: it broke.
+            SubjectFailed: it broke, or takes longer.
         """
-        return self._ask({"do": "round"}, None)
+        return self._ask({"do": "round"}, limit_s, late="a round was not done")
 
     def close(self) -> None:
         """End the process and all that it started, such as compilers, whatever they do."""
@@ -92,7 +95,9 @@ class WorkerProcess:
                 if stream is not None:
                     stream.close()
 
-    def _ask(self, message: Mapping[str, Any], limit_s: float | None) -> dict[str, Any]:
+    def _ask(
+        self, message: Mapping[str, Any], limit_s: float | None, *, late: str
+    ) -> dict[str, Any]:
         try:
             self._questions.write(json.dumps(message) + "\n")
             self._questions.flush()
@@ -102,7 +107,7 @@ class WorkerProcess:
             line = self._answers.get(timeout=limit_s)
         except queue.Empty as error:
             raise SubjectFailed(
-                f"it was not ready after {limit_s:g} s; allow more with --time-limit"
+                f"{late} after {limit_s:g} s; allow more with --time-limit"
             ) from error
         if not line:
             raise SubjectFailed(self._how_it_ended())
@@ -112,7 +117,10 @@ class WorkerProcess:
         return answer
 
     def _how_it_ended(self) -> str:
-        status = self._process.wait()
+        try:
+            status = self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            return "its process runs on, but has closed the pipe on which it answers"
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         last = f" ({lines[-1].strip()[:200]})" if lines else ""
