@@ -1,15 +1,19 @@
 """From image to image in memory: arrays and tensors."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from escsr.images.files import ExtraChannel
-from escsr.inference.door import batch_of_pixels, planes_of_tensor, require_tensor
+from escsr.inference.borders import Margins
+from escsr.inference.door import (
+    batch_of_pixels,
+    planes_of_tensor,
+    require_tensor,
+    shape_of_tensor,
+)
 from escsr.inference.enlarger import Enlarger, assemble
 from escsr.inference.geometry import SizeWish
-from escsr.inference.planes import PixelPlanes, Pixels, planes_of
+from escsr.inference.planes import Pixels, planes_of
 from escsr.inference.shrinking import shrink_pixels, shrink_tensor
 
 
@@ -35,28 +39,28 @@ def enlarge_tensor(enlarger: Enlarger, image: Tensor, wish: SizeWish) -> Tensor:
     """
     require_tensor(image)
     batch = image.detach().clamp(0, 1)
-    sources = [planes_of_tensor(single[None], enlarger.treatment()) for single in batch]
+    treatment = enlarger.treatment()
+    all_margins = [treatment.margins_of_tensor(single) for single in batch]
     # Images whose borders are treated alike run together, so that each gives what it gives alone.
     result: dict[int, Tensor] = {}
-    for margins in dict.fromkeys(source.margins for source in sources):
-        chosen = [index for index, source in enumerate(sources) if source.margins == margins]
-        alike = replace(
-            planes_of_tensor(batch[chosen]), margins=margins, holds_flat=sources[0].holds_flat
-        )
-        larger = _enlarge_alike(enlarger, batch[chosen], alike, wish)
+    for margins in dict.fromkeys(all_margins):
+        chosen = [index for index, one in enumerate(all_margins) if one == margins]
+        larger = _enlarge_alike(enlarger, batch[chosen], margins, wish)
         result.update(zip(chosen, larger, strict=True))
     # Made outside inference mode, so that the caller may go on computing gradients.
-    larger = torch.stack([result[index] for index in range(len(sources))])
+    larger = torch.stack([result[index] for index in range(len(batch))])
     return larger.to(image.device, image.dtype).clamp(0, 1)
 
 
-def _enlarge_alike(
-    enlarger: Enlarger, image: Tensor, source: PixelPlanes, wish: SizeWish
-) -> Tensor:
-    enlargement = enlarger.plan_size(source.width, source.height, wish)
-    plan = enlarger.plan(source.shape, enlargement, result_is_held=True)
+def _enlarge_alike(enlarger: Enlarger, image: Tensor, margins: Margins, wish: SizeWish) -> Tensor:
+    shape = shape_of_tensor(image, margins)
+    enlargement = enlarger.plan_size(shape.width, shape.height, wish)
+    plan = enlarger.plan(shape, enlargement, result_is_held=True)
     larger = enlarger.run_whole(image, plan)
     if larger is None:
+        # Only tiles are cut on the host; a batch on a GPU that fits stays there.
+        holds_flat = enlarger.treatment().holds_flat
+        source = planes_of_tensor(image, margins, holds_flat=holds_flat)
         size = enlargement.network_size
         larger = batch_of_pixels(assemble(enlarger.stream(source, plan), source, size))
     if enlargement.shrinks:

@@ -7,7 +7,7 @@ that are flat somewhere are extended, which costs time. A texture that repeats i
 lies at its other end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -116,9 +116,17 @@ def mirror_margins(groups: list[np.ndarray]) -> Margins:
     Args:
         groups: (H, W, C) each, uint8, uint16 or float32: the colours, and what lies beside them.
     """
+    return mirror_margins_of_lines([_border_lines(pixels) for pixels in groups])
+
+
+def mirror_margins_of_lines(groups: Sequence[tuple[np.ndarray, ...]]) -> Margins:
+    """The same for those who have only the outermost pixels of the four sides.
+
+    Args:
+        groups: top, bottom, left and right, (length, C) each.
+    """
     top, bottom, left, right = (
-        MIRROR_PIXELS * any(_is_flat(line) for line in lines)
-        for lines in zip(*map(_border_lines, groups), strict=True)
+        MIRROR_PIXELS * any(_is_flat(line) for line in lines) for lines in zip(*groups, strict=True)
     )
     return Margins(top=top, bottom=bottom, left=left, right=right)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from escsr.errors import ImageSizeError, ImageValueError
-from escsr.inference.planes import PixelPlanes, Pixels, Treatment
+from escsr.inference.borders import Margins
+from escsr.inference.planes import PixelPlanes, Pixels, SourceShape
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -142,16 +143,27 @@ def require_tensor(image: Tensor) -> None:
     _require_range(float(lowest), float(highest), bool(torch.isfinite(image).all()))
 
 
-def planes_of_tensor(image: Tensor, treatment: Treatment | None = None) -> PixelPlanes:
-    """Lay a checked batch out for tiles: its images side by side in the channels."""
+def shape_of_tensor(image: Tensor, margins: Margins) -> SourceShape:
+    """The shape of ``planes_of_tensor``'s result, without touching the pixels."""
+    num_images, channels, height, width = image.shape
+    return SourceShape(
+        width=width,
+        height=height,
+        channels=num_images * channels,
+        bytes_per_sample=torch.float32.itemsize,
+        num_images=num_images,
+        margins=margins,
+    )
+
+
+def planes_of_tensor(image: Tensor, margins: Margins, *, holds_flat: bool) -> PixelPlanes:
+    """Lay a checked batch out for tiles: its images side by side in the channels, on the host."""
     flat = image.detach().float().clamp(0, 1).flatten(0, 1)
-    pixels = flat.permute(1, 2, 0).cpu().numpy()
-    treatment = treatment or Treatment()
     return PixelPlanes(
-        pixels=pixels,
+        pixels=flat.permute(1, 2, 0).cpu().numpy(),
         layout="batch",
-        margins=treatment.margins_of([pixels]),
-        holds_flat=treatment.holds_flat,
+        margins=margins,
+        holds_flat=holds_flat,
     )
 
 

@@ -18,7 +18,14 @@ from torch import Tensor
 from escsr.errors import ConfigurationError
 from escsr.images.colour import continue_colours
 from escsr.images.files import ImageHeader
-from escsr.inference.borders import NO_MARGINS, WRAP_MARGINS, Edges, Margins, mirror_margins
+from escsr.inference.borders import (
+    NO_MARGINS,
+    WRAP_MARGINS,
+    Edges,
+    Margins,
+    mirror_margins,
+    mirror_margins_of_lines,
+)
 from escsr.inference.flat_regions import (
     COLOUR_STEPS,
     OPACITY_STEPS,
@@ -232,6 +239,15 @@ class Treatment:
         if self.edges == "wrap":
             return WRAP_MARGINS
         return mirror_margins(groups) if self.holds_flat else NO_MARGINS
+
+    def margins_of_tensor(self, image: Tensor) -> Margins:
+        """Those of an RGB image (3, H, W) on any device; only its border is fetched from there."""
+        if self.edges == "wrap":
+            return WRAP_MARGINS
+        if not self.holds_flat:
+            return NO_MARGINS
+        sides = (image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1])
+        return mirror_margins_of_lines([tuple(side.float().T.cpu().numpy() for side in sides)])
 
 
 def planes_of(pixels: Pixels, treatment: Treatment | None = None) -> PixelPlanes:
