@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from tests.family import family_network
 from tests.mutation import no_more_than_10_seconds
 from torch import Tensor
 
 import escsr
 from escsr.errors import CheckpointError
 from escsr.model import ESC
-from escsr.weights import to_reference
+from escsr.weights import Provenance, save_weights, to_reference
 
 NAME = "blocks.0.proj.proj.weight"
 
@@ -69,13 +70,32 @@ def test_odd_tensors_are_named(
         torch.save({**state, NAME: make()}, path, _use_new_zipfile_serialization=is_new)
 
 
-def test_a_small_view_of_a_large_storage_is_not_read(
+def test_tensors_that_share_a_storage_cannot_multiply_it(
     tmp_path: Path, state: dict[str, Tensor]
 ) -> None:
-    """All of the storage would have to be."""
-    path = tmp_path / "view.pth"
-    with refused(path, "take 150 MB, and at most 134 MB are read"):
-        torch.save({**state, NAME: torch.empty(143 << 18)[:9]}, path)
+    """A file of 4 MB, each of whose tensors is all of it."""
+    path = tmp_path / "shared.pth"
+    with refused(path, "its 38 tensors would take 159 MB, and at most 134 MB are read"):
+        torch.save(dict.fromkeys(state, torch.zeros(1 << 20)), path)
+
+
+def test_a_large_file_may_take_its_own_size(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """A network of another kind, with more in it than an ESC, is recognised as no ESC."""
+    path = tmp_path / "large.safetensors"
+    header = entries(["features.0.weight"], [36 << 20], 36 << 22)
+    with path.open("wb") as file:
+        file.write(safetensors_of(header))
+        file.truncate(8 + len(header) + (36 << 22))  # zeros that take no room on the disk
+    with pytest.raises(CheckpointError, match="Not an ESC: 1 tensors"):
+        escsr.load_model(path)
+
+
+def test_windows_that_no_memory_holds_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """A table of 4 MB stands for the biases of all pairs of 500 x 500 pixels."""
+    path = tmp_path / "window.pth"
+    with refused(path, "windows of 500 pixels; up to 128 can be run"):
+        table = torch.zeros(2, 999**2)
+        torch.save({**state, "blocks.0.attn.relative_position_bias": table}, path)
 
 
 def test_a_storage_that_claims_more_than_its_record_is_named(
@@ -126,7 +146,7 @@ def test_bombs_of_zip_archives_are_refused(tmp_path: Path) -> None:
         (
             {f"a/data/{index}": 36 for index in range(4)},
             pickle_of_storages(4, values),
-            "its 4 tensors take 151 MB",
+            "its 4 tensors would take 151 MB",
         ),
     ]
     for number, (sizes, pickled, words) in enumerate(bombs):
@@ -243,6 +263,19 @@ def test_a_configuration_nested_without_end_is_refused(tmp_path: Path, our_file:
     path = tmp_path / "deep.safetensors"
     with refused(path, "header of .* is damaged"):
         safetensors.torch.save_file(tensors, path, header)
+
+
+def test_a_header_cannot_ask_for_layers_without_end(tmp_path: Path) -> None:
+    """Of ESC+LTE's decoder, whose depth is not among the sizes of an ESC's body."""
+    whole, path = tmp_path / "whole.safetensors", tmp_path / "deep.safetensors"
+    provenance = Provenance(licence="MIT", training_data="none", date="2025-11-20")
+    save_weights(whole, family_network("esc-lte-x4"), provenance=provenance)
+    with safetensors.safe_open(whole, "pt") as file:
+        header = file.metadata()
+    config = {**json.loads(header["escsr.config"]), "texture_mlp_layers": 10**9}
+    with refused(path, "header says texture_mlp_layers 1000000000"):
+        tensors = safetensors.torch.load_file(whole)
+        safetensors.torch.save_file(tensors, path, {**header, "escsr.config": json.dumps(config)})
 
 
 def archive_of(path: Path, names: list[str]) -> None:

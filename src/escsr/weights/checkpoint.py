@@ -38,6 +38,8 @@ _TOLD_BY_SHAPES = (
     "share_large_kernel",
 )
 
+_TOLD_OF_LTE = ("texture_dim", "texture_mlp_dim", "texture_mlp_layers")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
@@ -88,7 +90,7 @@ def open_checkpoint(path: Path, **overrides: Any) -> Checkpoint:
         CheckpointError: unreadable, damaged, malicious, or not the weights of an ESC.
         ConfigurationError: an override is unknown, or contradicts the file.
     """
-    file = read_checkpoint(path)
+    file = read_checkpoint(path, only_esc=True)
     with reading(path):
         header = parse_header(path, file.metadata)
         if header is not None:
@@ -137,7 +139,8 @@ def _recognise(
 
 def _require_agreement(stated: ESCConfig, inferred: ESCConfig, assumed: tuple[str, ...]) -> None:
     stated_values, inferred_values = stated.to_dict(), inferred.to_dict()
-    for name in _TOLD_BY_SHAPES:
+    names = (*_TOLD_BY_SHAPES, *(_TOLD_OF_LTE if inferred.upsampler == "lte" else ()))
+    for name in names:
         if name not in assumed and stated_values[name] != inferred_values[name]:
             raise CheckpointError(
                 f"The header says {name} {stated_values[name]}, the tensors say "

@@ -25,7 +25,8 @@ from escsr.weights.state_dicts import MAX_TENSORS, StateDict, find_state_dict
 Container = Literal["safetensors", "pytorch"]
 
 LARGEST_BYTES = 1 << 27
-"""Of the tensors of one network; ESC-XL, the largest, has 50 MB in float32."""
+"""That tensors may take, or the file's own size where that is more; ESC-XL, the largest network of
+the family, has 50 MB in float32."""
 _MAX_HEADER_BYTES = 1 << 24
 """Of a safetensors file."""
 _OUR_FORMAT = "escsr.format"
@@ -51,7 +52,7 @@ class CheckpointFile:
     """Other weights of an ESC in the file, such as ``params``, which were left aside."""
 
 
-def read_checkpoint(path: Path, *, max_bytes: int = LARGEST_BYTES) -> CheckpointFile:
+def read_checkpoint(path: Path, *, only_esc: bool = False) -> CheckpointFile:
     """Read the tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.ckpt`` file.
 
     Of whatever containers and prefixes it has, the weights of an ESC are taken, an average before
@@ -59,17 +60,20 @@ def read_checkpoint(path: Path, *, max_bytes: int = LARGEST_BYTES) -> Checkpoint
 
     Args:
         path: of the file.
-        max_bytes: what the tensors may need in memory, but for our own files.
+        only_esc: leave the values of another network unread; its tensors are on the meta device.
     Raises:
-        CheckpointError: no such file, empty, truncated, not a checkpoint, larger than allowed, or a
-            pickle that would run code.
+        CheckpointError: no such file, empty, truncated, not a checkpoint, tensors that unpack to
+            more than a network can be, or a pickle that would run code.
     """
     with _opened(path) as file:
         found = _state_dict(file)
-        if _OUR_FORMAT not in file.metadata:
-            _require_size(found.tensors, max_bytes)
+        if found.is_esc or not only_esc:
+            _require_size(file, found.tensors)
+            tensors = {name: _value(name, leaf) for name, leaf in found.tensors.items()}
+        else:
+            tensors = {name: _outline(leaf) for name, leaf in found.tensors.items()}
         return CheckpointFile(
-            tensors={name: _value(name, leaf) for name, leaf in found.tensors.items()},
+            tensors=tensors,
             metadata=file.metadata,
             container=file.container,
             section=found.root,
@@ -284,15 +288,24 @@ def _kind(value: Any) -> str:
     return value.name if isinstance(value, Call) else type(value).__name__
 
 
-def _require_size(tensors: Mapping[str, StoredTensor | UnusableTensor], max_bytes: int) -> None:
+def _require_size(file: _Opened, tensors: Mapping[str, StoredTensor | UnusableTensor]) -> None:
+    """Refuse tensors that unpack, or share their storages, to more than a network can be."""
     stored = [leaf for leaf in tensors.values() if isinstance(leaf, StoredTensor)]
-    sizes = {leaf.storage: leaf.storage_bytes for leaf in stored}
-    num_bytes = sum(sizes.values())
-    if num_bytes > max_bytes:
+    storages = {leaf.storage: leaf.storage_bytes for leaf in stored}
+    values = sum(leaf.num_values * leaf.dtype.itemsize for leaf in stored)
+    num_bytes = max(values, sum(storages.values()))
+    largest = max(LARGEST_BYTES, file.path.stat().st_size)
+    if num_bytes > largest:
         raise UnusableFileError(
-            f"its {len(stored):,} tensors take {num_bytes / 1e6:,.0f} MB, and at most "
-            f"{max_bytes / 1e6:,.0f} MB are read; ESC-XL, the largest of the family, has 50 MB"
+            f"its {len(stored):,} tensors would take {num_bytes / 1e6:,.0f} MB, and at most "
+            f"{largest / 1e6:,.0f} MB are read of a file of this size; ESC-XL, the largest network "
+            "of the family, has 50 MB"
         )
+
+
+def _outline(leaf: StoredTensor | UnusableTensor) -> Tensor:
+    shape = leaf.shape if isinstance(leaf, StoredTensor) else ()
+    return torch.empty(shape, device="meta")
 
 
 def _value(name: str, leaf: StoredTensor | UnusableTensor) -> Tensor:

@@ -23,6 +23,8 @@ from escsr.weights.upsampler_recognition import recognise_upsampler, side_of_squ
 _PUBLISHED_EXPANSIONS = (1.25, 2.0, 1.5, 4.0)
 """Of ESC's ConvAttention layers, of its first ConvFFN, of ESC-FP's and of ESC-RIB's."""
 _PUBLISHED_RIB_WINDOW = 64
+_LARGEST_WINDOW = 128
+"""Its biases alone, for every pair of pixels of a window, take a gigabyte per head."""
 
 _RANKS = {
     "shallow.weight": 4,
@@ -156,6 +158,11 @@ def _attention(shapes: Shapes) -> tuple[dict[str, Any], tuple[str, ...]]:
     if f"{place}.position_bias.table" in shapes:
         num_heads, offsets = shapes[f"{place}.position_bias.table"]
         side = side_of_square("the entries of the position bias per head", offsets)
+        if side > 2 * _LARGEST_WINDOW - 1:
+            raise CheckpointError(
+                f"The position bias is of windows of {(side + 1) // 2} pixels; up to "
+                f"{_LARGEST_WINDOW} can be run, and published networks have 16 to 64."
+            )
         return {**values, "num_heads": num_heads, "window_size": (side + 1) // 2}, ()
     if f"{place}.position_bias.to_query" not in shapes:
         raise CheckpointError(f"{place} has no position bias, so the file is no whole ESC.")

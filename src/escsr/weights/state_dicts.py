@@ -56,6 +56,8 @@ class StateDict:
     """Whether the root says that it is an average of training steps (EMA, SWA)."""
     others: tuple[str, ...] = ()
     """Roots of other state dicts of an ESC in the file."""
+    is_esc: bool = True
+    """Whether there are names that only an ESC has."""
 
 
 def find_state_dict(contents: Any) -> StateDict | None:
@@ -261,4 +263,6 @@ def _of_another_network(sections: Mapping[str, Mapping[str, Leaf]]) -> StateDict
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in tensors):
             tensors = {name.removeprefix(wrapper): leaf for name, leaf in tensors.items()}
-    return StateDict(tensors=tensors, root=way.rstrip("."), is_averaged=_is_averaged(way, {}))
+    return StateDict(
+        tensors=tensors, root=way.rstrip("."), is_averaged=_is_averaged(way, {}), is_esc=False
+    )

@@ -15,8 +15,6 @@ PerceptualWeights = Literal["imagenet", "random"]
 
 _OPTION = "--perceptual-weights FILE"
 _PREFIX = "features."
-_MAX_BYTES = 1 << 30
-"""Of torchvision's file: 575 MB, most of them of linear layers."""
 
 
 def load_vgg19(weights: PerceptualWeights, file: Path | None = None, *, seed: int) -> VGG19Features:
@@ -36,7 +34,7 @@ def load_vgg19(weights: PerceptualWeights, file: Path | None = None, *, seed: in
     if weights == "random":
         _fill_at_random(network, seed)
         return network
-    tensors = _downloaded() if file is None else read_checkpoint(file, max_bytes=_MAX_BYTES).tensors
+    tensors = _downloaded() if file is None else read_checkpoint(file).tensors
     origin = "torchvision's file" if file is None else str(file)
     network.load_state_dict(_fitting(tensors, network, origin), assign=True)
     return network
