@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tests.family import family_network
 from torch import Tensor
 
 import escsr
@@ -145,6 +146,7 @@ AVERAGES: dict[str, Callable[[State, State], dict[str, Any]]] = {
     "ema.state_dict": lambda ema, raw: {"state_dict": raw, "ema": {"state_dict": ema}},
     "ema.shadow": lambda ema, raw: {"model": raw, "ema": {"shadow": ema, "backup": raw}},
     "g_ema": lambda ema, raw: {"g": raw, "d": {"w": torch.zeros(3)}, "g_ema": ema},
+    "emamodel": lambda ema, raw: {"model": raw, "emamodel": ema},
     "netG_EMA": lambda ema, raw: {"netG": raw, "netG_EMA": ema},
     "prefixes": lambda ema, raw: {"state_dict": {**under("net.", raw), **under("net_ema.", ema)}},
     "ema_pytorch": lambda ema, raw: {
@@ -191,6 +193,15 @@ def test_averaged_weights_come_before_raw_ones(
         report = inspect_checkpoint(path)
         assert report.is_averaged
         assert report.other_state_dicts
+
+
+def test_an_average_of_esc_with_lte_is_found_without_its_dots(tmp_path: Path) -> None:
+    """Whose blocks are in an encoder, with a head beside it."""
+    network = family_network("esc-lte-x4")
+    state = dict(to_reference(network.state_dict()))
+    raw = {name: tensor * 0 for name, tensor in state.items()}
+    path = write(tmp_path, "zip", {**under("net.", raw), **without_dots("model_ema.net", state)})
+    assert_loads(path, state)
 
 
 def test_an_average_without_names_is_matched_by_order(

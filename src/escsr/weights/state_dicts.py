@@ -160,8 +160,10 @@ def _roots(leaves: Mapping[str, Leaf]) -> list[_Root]:
 
 def _without_encoder(leaves: Mapping[str, Leaf], prefix: str) -> str:
     """ESC+LTE has its blocks in an ``encoder``, and a head beside it."""
-    outer = prefix.removesuffix("encoder.")
-    is_lte = outer != prefix and any(path.startswith(f"{outer}imnet.") for path in leaves)
+    outer = prefix.removesuffix(".").removesuffix("encoder")
+    is_lte = len(outer) < len(prefix) - 1 and any(
+        path.startswith(f"{outer}imnet") for path in leaves
+    )
     return outer if is_lte else prefix
 
 
@@ -198,8 +200,13 @@ def _name_of(root: _Root) -> str:
 
 
 def _words(path: str) -> list[str]:
-    """``netG_ema.params-ema`` -> net, g, ema, params, ema."""
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", path)]
+    """``netG_ema.paramsema`` -> net, g, ema, params, ema."""
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", path)]
+    joined = {word: _JOINED.fullmatch(word) for word in words}
+    return [part for word in words for part in ("ema",) * bool(joined[word]) + (word,)]
+
+
+_JOINED = re.compile(r"ema(\w*model|params|net\w?|weights)|(\w*model|params|net\w?|weights|g)ema")
 
 
 def _within(leaves: Mapping[str, Leaf], root: _Root, others: list[_Root]) -> dict[str, Leaf]:
