@@ -12,7 +12,7 @@ _COMMENT, _APPLICATION = b"\xfe", b"\xff"
 _ICC, _XMP = b"ICCRGBG1012", b"XMP DataXMP"
 _XMP_TRAILER_BYTES = 256
 """Behind XMP, which is no chain of blocks: bytes that lead a reader of blocks to its end."""
-_MAX_KEPT_BYTES = 1 << 26
+_MAX_KEPT_BYTES = 1 << 22
 
 
 def read_gif_blocks(stream: BinaryIO) -> FileBlocks:

@@ -13,6 +13,9 @@ from escsr.images.file_blocks import FileBlocks, HeadRewriter
 from escsr.images.stated_colour import SRGB_CODE_POINTS, StatedColour
 
 _MAX_META_BYTES = 1 << 24
+_MAX_BOXES = 1 << 12
+"""Of a file."""
+_MAX_ITEMS = 1 << 16
 _FULL_RANGE = 0x80
 _MATRIX_BT601 = 6
 """How libheif's encoder makes luma and chroma of RGB unless told otherwise."""
@@ -59,7 +62,10 @@ def _facts_of(parts: dict[bytes, bytes]) -> FileBlocks:
 def _file_boxes(stream: BinaryIO) -> Iterator[Box]:
     """Walk through the boxes of a file; only those of a bearable size come with content."""
     stream.seek(0)
-    while len(head := stream.read(8)) == 8:
+    for _ in range(_MAX_BOXES):
+        head = stream.read(8)
+        if len(head) < 8:
+            return
         length, kind = struct.unpack(">I4s", head)
         body = length - 8
         if length == 1:
@@ -116,7 +122,7 @@ def _associations(content: bytes) -> Iterator[tuple[int, list[int]]]:
     stream = io.BytesIO(content[4:])
     (count,) = struct.unpack(">I", stream.read(4))
     id_bytes, index_bytes = (2 if version < 1 else 4), (2 if flags & 1 else 1)
-    for _ in range(count):
+    for _ in range(min(count, _MAX_ITEMS)):
         number = stream.read(id_bytes)
         if len(number) < id_bytes:
             return

@@ -32,6 +32,9 @@ MAX_SEGMENT_BYTES = 65_533
 """Payload of one segment."""
 _MAX_KEPT_BYTES = 1 << 26
 """All segments of a file together; larger extensions of XMP are left out."""
+_MAX_SEGMENTS = 10_000
+_MAX_STRAY_BYTES = 1 << 16
+"""Between two segments."""
 
 Segment = tuple[int, bytes]
 """Marker and payload."""
@@ -60,7 +63,10 @@ def _segments(stream: BinaryIO) -> Iterator[Segment]:
     """Walk through the segments of use up to the first scan."""
     stream.seek(2)
     room = _MAX_KEPT_BYTES
-    while (marker := _next_marker(stream)) not in (None, _SOS, _EOI):
+    for _ in range(_MAX_SEGMENTS):
+        marker = _next_marker(stream)
+        if marker in (None, _SOS, _EOI):
+            return
         if marker in _WITHOUT_LENGTH:
             continue
         head = stream.read(2)
@@ -77,12 +83,14 @@ def _segments(stream: BinaryIO) -> Iterator[Segment]:
 
 
 def _next_marker(stream: BinaryIO) -> int | None:
-    """Return the next marker, whatever stands before it."""
-    while (byte := stream.read(1)) not in (b"", b"\xff"):
-        pass
-    while byte == b"\xff":
+    """Return the next marker, whatever few bytes stand before it."""
+    has_begun = False
+    for _ in range(_MAX_STRAY_BYTES):
         byte = stream.read(1)
-    return byte[0] if byte else None
+        if has_begun and byte != b"\xff":
+            return byte[0] if byte else None
+        has_begun = byte == b"\xff"
+    return None
 
 
 def _behind(segments: Sequence[Segment], marker: int, prefix: bytes) -> list[bytes]:

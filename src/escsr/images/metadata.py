@@ -150,7 +150,7 @@ def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> 
         icc_profile=profile,
         colour=blocks.colour or (None if profile else _colour_by_exif(exif)),
         exif=settled,
-        xmp=xmp,
+        xmp=xmp or None,
         photoshop=_settled_photoshop(photoshop, is_turned=is_turned) if photoshop else None,
         comments=blocks.comments,
         chunks=blocks.chunks,
@@ -197,6 +197,8 @@ def _read_photoshop(image: VipsImage) -> bytes | None:
 
 
 _RESOLUTION_INFO = 0x03ED
+_RESOURCE_SIGNATURES = (b"8BIM", b"8B64", b"MeSa", b"PHUT", b"AgHg", b"DCSR")
+_MAX_RESOURCES = 10_000
 _STALE_RESOURCES = frozenset({0x0408, 0x0409, 0x040C, 0x041A})
 """Guides, thumbnails and slices, which are in pixels of the source or show it unturned."""
 
@@ -205,7 +207,7 @@ def _settled_photoshop(photoshop: bytes, *, is_turned: bool) -> bytes | None:
     """Remove thumbnails and positions in pixels, and turn the resolution with the picture."""
     kept: list[bytes] = []
     at = 0
-    while photoshop.startswith((b"8BIM", b"8B64", b"MeSa", b"PHUT", b"AgHg", b"DCSR"), at):
+    while photoshop.startswith(_RESOURCE_SIGNATURES, at) and len(kept) < _MAX_RESOURCES:
         number = int.from_bytes(photoshop[at + 4 : at + 6], "big")
         name_bytes = 1 + photoshop[at + 6] if at + 6 < len(photoshop) else 1
         size_at = at + 6 + name_bytes + name_bytes % 2

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from escsr.images.file_blocks import FileBlocks, HeadRewriter
 
 _HEADER_BYTES = 12
+_MAX_CHUNKS = 1 << 12
 _EXTENDED = b"VP8X"
 _PROFILE_FLAG, _ALPHA_FLAG, _EXIF_FLAG, _XMP_FLAG = 0x20, 0x10, 0x08, 0x04
 _FRAME, _FRAME_HEADER_BYTES = b"ANMF", 16
@@ -26,7 +27,10 @@ def read_webp_blocks(stream: BinaryIO) -> FileBlocks:
 
 def _kinds(stream: BinaryIO) -> Iterator[bytes]:
     stream.seek(_HEADER_BYTES)
-    while len(head := stream.read(8)) == 8:
+    for _ in range(_MAX_CHUNKS):
+        head = stream.read(8)
+        if len(head) < 8:
+            return
         kind, length = struct.unpack("<4sI", head)
         yield kind
         inner = _FRAME_HEADER_BYTES if kind == _FRAME else length + length % 2

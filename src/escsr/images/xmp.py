@@ -15,6 +15,12 @@ _APPLE_GAIN_MAP = b"http://ns.apple.com/HDRGainMap/1.0/"
 _CONTAINER = b"http://ns.google.com/photos/1.0/container/"
 _CAMERA = b"http://ns.google.com/photos/1.0/camera/"
 
+_MAX_BYTES = 1 << 24
+"""Of a packet that is kept."""
+_MAX_PREFIXES = 2
+"""Of one namespace; more is no packet that a program has written."""
+_SPACE = rb"(?<!\s)\s+"
+"""Space before an attribute; matched from its start alone, or long runs would take for ever."""
 _ANY_NAME = rb"[\w.-]+"
 _SEMANTIC = re.compile(rb""":Semantic(?:\s*=\s*["']|>)\s*(\w+)""")
 _EMBEDDED_FILES = {
@@ -35,6 +41,8 @@ def settled_xmp(xmp: bytes, *, is_turned: bool = False) -> tuple[bytes, list[str
         The packet with orientation 1, without thumbnails and without claims of gain maps, videos
         and further packets; and what those claims were about, in words.
     """
+    if len(xmp) > _MAX_BYTES:
+        return b"", [f"XMP of {len(xmp)} bytes"]
     dropped = [
         _EMBEDDED_FILES.get(found, f"an embedded file ({found.decode('ascii')})")
         for found in _SEMANTIC.findall(xmp)
@@ -64,12 +72,13 @@ def resized_xmp(xmp: bytes, *, width: int, height: int, scale: tuple[float, floa
         height: of the result, in pixels.
         scale: (x, y) pixels of the result per pixel of the source.
     """
-    for patterns, side in ((_WIDTHS, width), (_HEIGHTS, height)):
-        for pattern in patterns:
-            xmp = pattern.sub(rb"\g<1>%d" % side, xmp)
-    for patterns, factor in zip((_LENGTHS_X, _LENGTHS_Y), scale, strict=True):
-        for pattern in patterns:
-            xmp = pattern.sub(
+    for prefix, name, axis in _SIZES:
+        if prefix in xmp:
+            xmp = _simple(prefix + name).sub(rb"\g<1>%d" % (width, height)[axis], xmp)
+    for prefix, name, axis in _LENGTHS:
+        if prefix in xmp:
+            factor = scale[axis]
+            xmp = _simple(prefix + name).sub(
                 lambda match, factor=factor: b"%b%d" % (match[1], round(int(match[2]) * factor)),
                 xmp,
             )
@@ -171,15 +180,17 @@ def _with_missing(element: bytes, declared: bytes) -> bytes:
 
 
 def _prefixes(xmp: bytes, namespace: bytes) -> Iterator[bytes]:
+    if namespace not in xmp:
+        return
     declaration = rb"""xmlns:([\w.-]+)\s*=\s*["']""" + re.escape(namespace) + rb"""["']"""
-    yield from sorted(set(re.findall(declaration, xmp)))
+    yield from sorted(set(re.findall(declaration, xmp)))[:_MAX_PREFIXES]
 
 
 def _without_properties(xmp: bytes, namespace: bytes, names: bytes) -> bytes:
     """Remove properties, whether they stand as attributes or as elements."""
     for prefix in _prefixes(xmp, namespace):
         name = re.escape(prefix) + b":" + names
-        xmp = re.sub(rb"""\s+""" + name + rb"""\s*=\s*(?:"[^"<]*"|'[^'<]*')""", b"", xmp)
+        xmp = re.sub(_SPACE + name + rb"""\s*=\s*(?:"[^"<]*"|'[^'<]*')""", b"", xmp)
         xmp = _without_elements(xmp, re.compile(rb"<(" + name + rb")(?=[\s/>])[^<>]*>"))
     return xmp
 
@@ -203,26 +214,31 @@ def _without_namespace(xmp: bytes, namespace: bytes) -> bytes:
     for prefix in _prefixes(xmp, namespace):
         if not re.search(rb"[\s</]" + re.escape(prefix) + b":", xmp):
             xmp = re.sub(
-                rb"""\s+xmlns:""" + re.escape(prefix) + rb"""\s*=\s*(?:"[^"]*"|'[^']*')""", b"", xmp
+                _SPACE + rb"""xmlns:""" + re.escape(prefix) + rb"""\s*=\s*(?:"[^"]*"|'[^']*')""",
+                b"",
+                xmp,
             )
     return xmp
 
 
 def _simple(name: bytes) -> re.Pattern[bytes]:
     """Match a whole number, as an attribute or as an element; group 1 is what precedes it."""
-    return re.compile(rb"(\b" + name + rb"""(?:\s*=\s*["']|\s*>)\s*)(\d+)""")
+    return re.compile(rb"(\b" + name + rb"""(?:\s*=\s*["']|\s*>)\s*)(\d{1,10})(?!\d)""")
 
 
 _ORIENTATION = _simple(rb"tiff:Orientation")
-_WIDTHS = (_simple(rb"tiff:ImageWidth"), _simple(rb"exif:PixelXDimension"))
-_HEIGHTS = (_simple(rb"tiff:ImageLength"), _simple(rb"exif:PixelYDimension"))
-_LENGTHS_X = (
-    _simple(rb"GPano:(?:FullPanoWidth|CroppedAreaImageWidth|CroppedAreaLeft)Pixels"),
-    _simple(rb"stDim:w"),
+_SIZES = (
+    (b"tiff:", rb"ImageWidth", 0),
+    (b"tiff:", rb"ImageLength", 1),
+    (b"exif:", rb"PixelXDimension", 0),
+    (b"exif:", rb"PixelYDimension", 1),
 )
-_LENGTHS_Y = (
-    _simple(rb"GPano:(?:FullPanoHeight|CroppedAreaImageHeight|CroppedAreaTop)Pixels"),
-    _simple(rb"stDim:h"),
+"""Prefix, name and axis of what states the size of the image."""
+_LENGTHS = (
+    (b"GPano:", rb"(?:FullPanoWidth|CroppedAreaImageWidth|CroppedAreaLeft)Pixels", 0),
+    (b"GPano:", rb"(?:FullPanoHeight|CroppedAreaImageHeight|CroppedAreaTop)Pixels", 1),
+    (b"stDim:", rb"w", 0),
+    (b"stDim:", rb"h", 1),
 )
 """Extents of panoramas (Google Photo Sphere) and of what face regions are relative to (MWG)."""
 
