@@ -3,7 +3,9 @@
 import io
 import os
 import random
+import resource
 import signal
+import sys
 import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -51,6 +53,12 @@ def with_damaged_pickle(content: bytes, chance: random.Random) -> bytes:
             is_pickle = entry.filename.endswith("data.pkl")
             new.writestr(entry.filename, mutated(data, chance) if is_pickle else data)
     return result.getvalue()
+
+
+def peak_memory_bytes() -> int:
+    """The most that this process has had in memory so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import io
 import json
 import pickle
 import random
-import resource
 import struct
 import tarfile
 import zipfile
@@ -18,13 +17,13 @@ import pytest
 import safetensors.torch
 import torch
 from tests.family import family_network
-from tests.mutation import no_more_than_10_seconds
+from tests.mutation import no_more_than_10_seconds, peak_memory_bytes
 from torch import Tensor
 
 import escsr
 from escsr.errors import CheckpointError
 from escsr.model import ESC
-from escsr.weights import Provenance, save_weights, to_reference
+from escsr.weights import Provenance, load_weights, save_weights, to_reference
 
 NAME = "blocks.0.proj.proj.weight"
 
@@ -39,12 +38,12 @@ def state(small_network: ESC) -> dict[str, Tensor]:
 def refused(path: Path, words: str) -> Generator[None]:
     """Loading the file is refused by name, and takes neither 200 MB nor 10 seconds."""
     yield
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory_bytes()
     with no_more_than_10_seconds(path.name), pytest.raises(CheckpointError, match=words) as caught:
         escsr.load_model(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 1000
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+    assert peak_memory_bytes() - before < 200_000_000
 
 
 ODD_TENSORS: dict[str, tuple[Callable[[], Tensor], str]] = {
@@ -276,6 +275,11 @@ def test_a_header_cannot_ask_for_layers_without_end(tmp_path: Path) -> None:
     with refused(path, "header says texture_mlp_layers 1000000000"):
         tensors = safetensors.torch.load_file(whole)
         safetensors.torch.save_file(tensors, path, {**header, "escsr.config": json.dumps(config)})
+    for field in ("texture_mlp_layers", "num_blocks"):
+        config = {**json.loads(header["escsr.config"]), field: 10**9}
+        safetensors.torch.save_file(tensors, path, {**header, "escsr.config": json.dumps(config)})
+        with no_more_than_10_seconds(field), pytest.raises(CheckpointError, match="layers by its"):
+            load_weights(path)
 
 
 def archive_of(path: Path, names: list[str]) -> None:

@@ -49,6 +49,7 @@ def build_network(
         CheckpointError: names or shapes do not fit, or a tensor holds NaN or Inf.
     """
     allow_forks()
+    _require_depth(config, state)
     network = empty_network(config, attention_backend=attention_backend)
     _require_fit(network.state_dict(), state, left_over or [], naming)
     tensors = {name: _as_float32(name, tensor) for name, tensor in state.items()}
@@ -110,6 +111,17 @@ def _require_fit(
         raise CheckpointError(
             f"The tensors fit no ESC. Of {len(expected)} that it needs: {'; '.join(faults)}. Give "
             "the whole state dict of one network of ESC's family."
+        )
+
+
+def _require_depth(config: ESCConfig, state: Mapping[str, Tensor]) -> None:
+    """Refuse more layers than there are tensors, before all of them are built."""
+    depth = config.num_blocks * (1 + config.num_conv_layers)
+    depth += config.texture_mlp_layers if config.upsampler == "lte" else 0
+    if depth > len(state):
+        raise CheckpointError(
+            f"The network has {depth:,} layers by its configuration, and only {len(state):,} "
+            "tensors are there. The file was changed; download or copy it again."
         )
 
 

@@ -10,6 +10,7 @@ from escsr.model.complexity import count_macs, count_parameters
 from escsr.model.config import ESCConfig
 from escsr.model.variants import VARIANTS, variant
 from escsr.weights.checkpoint import Checkpoint, open_checkpoint
+from escsr.weights.checkpoint_file import reading
 from escsr.weights.fitting import empty_network
 from escsr.weights.header import WeightsHeader
 from escsr.weights.store import hash_tensors
@@ -84,7 +85,11 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> CheckpointReport:
     Raises:
         CheckpointError: it cannot; says why and what to do.
     """
-    checkpoint = open_checkpoint(Path(path))
+    with reading(Path(path)):
+        return _report(open_checkpoint(Path(path)))
+
+
+def _report(checkpoint: Checkpoint) -> CheckpointReport:
     network = checkpoint.build()
     return CheckpointReport(
         path=checkpoint.path,

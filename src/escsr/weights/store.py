@@ -14,7 +14,7 @@ from escsr.errors import CheckpointError, ConfigurationError
 from escsr.model.network import ESC
 from escsr.temporary_files import replace_file
 from escsr.version import __version__
-from escsr.weights.checkpoint_file import read_checkpoint, read_metadata
+from escsr.weights.checkpoint_file import read_checkpoint, read_metadata, reading
 from escsr.weights.fitting import build_network
 from escsr.weights.header import Provenance, WeightsHeader, header_metadata, parse_header
 from escsr.weights.official import to_reference
@@ -98,11 +98,12 @@ def load_weights(path: str | os.PathLike[str]) -> ESC:
     """
     source = Path(path)
     file = read_checkpoint(source)
-    header = parse_header(source, file.metadata)
-    if header is None:
-        raise _not_ours(source)
-    check_tensors(source, file.tensors, header)
-    return build_network(header.config, file.tensors)
+    with reading(source):
+        header = parse_header(source, file.metadata)
+        if header is None:
+            raise _not_ours(source)
+        check_tensors(source, file.tensors, header)
+        return build_network(header.config, file.tensors)
 
 
 def read_header(path: str | os.PathLike[str]) -> WeightsHeader:
