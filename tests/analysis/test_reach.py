@@ -94,23 +94,18 @@ def test_the_diffusion_index_by_hand(attribution: Tensor, index: float) -> None:
 
 
 def test_attributions_explain_the_whole_difference() -> None:
-    """Completeness of integrated gradients: within 1 % with 50 trapezoids."""
+    """Completeness of integrated gradients: within 1 % with 50 trapezoids.
+
+    The error is that of the rule of integration and no other: with 3 it is far larger.
+    """
     found = local_attribution(small_esc(), random_image(), MIDDLE)
+    few = local_attribution(small_esc(), random_image(), MIDDLE, steps=3)
+    assert isinstance(few, LocalAttribution)
     assert isinstance(found, LocalAttribution)
     assert found.difference > 0
     assert found.explained == pytest.approx(found.difference, rel=0.01)
-    assert found.completeness_error < 0.01
+    assert found.completeness_error < min(0.01, few.completeness_error / 3)
     assert 0 < found.diffusion_index < 100
-
-
-def test_more_steps_explain_better() -> None:
-    """The error is that of the rule of integration and no other."""
-    few, many = (
-        local_attribution(small_esc(), random_image(), MIDDLE, steps=steps) for steps in (3, 30)
-    )
-    assert isinstance(few, LocalAttribution)
-    assert isinstance(many, LocalAttribution)
-    assert many.completeness_error < few.completeness_error / 3
 
 
 def test_the_attribution_of_an_identity_stays_in_its_patch() -> None:

@@ -1,4 +1,7 @@
-"""PSNR and SSIM, against recorded numbers, hand-worked values and the field's bicubic figures."""
+"""PSNR and SSIM, against recorded numbers, hand-worked values and the formula written out.
+
+That bicubic reaches the field's figures is in ``tests/evaluation/test_protocol.py``.
+"""
 
 import json
 import math
@@ -10,20 +13,11 @@ import torch
 from torch.nn import functional as F
 
 from escsr.errors import ImageSizeError, ImageValueError
-from escsr.images.files import read_image
 from escsr.images.metrics import psnr_db, psnr_y_db, round_to_8_bit, ssim, ssim_y
-from escsr.images.resize import resize_bicubic_uint8
 
 
 def _tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].double() / 255
-
-
-def _rgb(path: Path, multiple: int) -> np.ndarray:
-    pixels = read_image(path).pixels
-    height, width = (side - side % multiple for side in pixels.shape[:2])
-    pixels = pixels[:height, :width]
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def test_metrics_equal_the_recorded_reference(golden_folder: Path) -> None:
@@ -83,7 +77,7 @@ def test_metrics_answer_per_image_of_a_batch() -> None:
         assert torch.allclose(metric(a, b), single, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(11, 11), (26, 2100), (61, 2100), (90, 40)])
+@pytest.mark.parametrize("size", [(11, 11), (26, 2100), (45, 2100), (90, 40)])
 def test_ssim_is_the_formula_with_the_whole_window(size: tuple[int, int]) -> None:
     """The 11x11 window in one piece, over the whole image: strips and two passes change nothing.
 
@@ -91,15 +85,15 @@ def test_ssim_is_the_formula_with_the_whole_window(size: tuple[int, int]) -> Non
     1e-12 is some thousand roundings of float64.
     """
     generator = torch.Generator().manual_seed(5)
-    a = torch.rand(2, 3, *size, generator=generator, dtype=torch.float64)
+    a = torch.rand(1, 2, *size, generator=generator, dtype=torch.float64)
     b = (a + 0.1 * torch.randn(a.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
     offsets = torch.arange(11, dtype=torch.float64) - 5
     square = offsets[:, None] ** 2 + offsets**2
     window = torch.exp(-square / (2 * 1.5**2))
-    window = (window / window.sum()).expand(3, 1, 11, 11)
+    window = (window / window.sum()).expand(2, 1, 11, 11)
 
     def mean(values: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(values, window, groups=3)
+        return F.conv2d(values, window, groups=2)
 
     mean_a, mean_b = mean(a), mean(b)
     variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
@@ -146,38 +140,3 @@ def test_images_that_cannot_be_compared_are_refused() -> None:
         ssim(a, a, border_pixels=1)
     with pytest.raises(ImageSizeError, match="1x1"):
         psnr_db(a, a, border_pixels=6)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "scale", "published_db"),
-    [
-        ("Set5", 2, 33.67),
-        ("Set5", 3, 30.40),
-        ("Set5", 4, 28.43),
-        ("Set14", 2, 30.32),
-        ("Set14", 3, 27.63),
-        ("Set14", 4, 26.09),
-    ],
-)
-def test_bicubic_reaches_the_fields_figures(
-    data_folder: Path, dataset: str, scale: int, published_db: float
-) -> None:
-    """Upscaling LR images by bicubic gives the known Y-PSNR, so the protocol is the field's."""
-    found = []
-    for path in sorted((data_folder / f"test/{dataset}/HR").iterdir()):
-        (lr_path,) = (data_folder / f"test/{dataset}/LR_bicubic/X{scale}").glob(f"{path.stem}*")
-        hr, sr = _rgb(path, scale), resize_bicubic_uint8(_rgb(lr_path, 1), scale=scale)
-        found.append(psnr_y_db(_tensor(sr), _tensor(hr), border_pixels=scale).item())
-    # The published figures are rounded, and packages differ in the last digit.
-    assert np.mean(found) == pytest.approx(published_db, abs=0.02)
-
-
-def test_bicubic_reaches_the_fields_figure_on_b100(data_folder: Path) -> None:
-    """B100 x4 gives the known 25.96 dB over all 100 images."""
-    found = []
-    for path in sorted((data_folder / "test/B100/HR_jpg").iterdir()):
-        (lr_path,) = (data_folder / "test/B100/LR_bicubic/X4").glob(f"{path.stem}*")
-        hr, sr = _rgb(path, 4), resize_bicubic_uint8(_rgb(lr_path, 1), scale=4)
-        found.append(psnr_y_db(_tensor(sr), _tensor(hr), border_pixels=4).item())
-    assert len(found) == 100
-    assert np.mean(found) == pytest.approx(25.96, abs=0.02)
