@@ -108,6 +108,9 @@ def test_iptc_travels_where_the_format_has_a_place(
     with Image.open(path) as image:
         carried = image.info["photoshop"] if suffix == ".jpg" else image.tag_v2[34377]
         assert b"hello" in (carried[0x0404] if isinstance(carried, dict) else carried)
+        if suffix == ".tif":
+            # Programs other than Photoshop look for IPTC in a tag of its own.
+            assert image.tag_v2[33723].startswith(IPTC[12:])  # pyright: ignore
 
 
 def test_the_size_tags_tell_the_final_size(camera_file: Path, tmp_path: Path) -> None:

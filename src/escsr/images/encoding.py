@@ -17,7 +17,7 @@ from escsr.images.embedding import (
 from escsr.images.exif import finish_tiff
 from escsr.images.file_blocks import HeadRewriter
 from escsr.images.formats import ImageFormat
-from escsr.images.metadata import ImageMetadata, VipsImage, blob_field
+from escsr.images.metadata import ImageMetadata, VipsImage, blob_field, iptc_of
 from escsr.images.tiff_tags import Directory, Tag
 
 _BIG_TIFF_BYTES = 3_900_000_000
@@ -244,10 +244,13 @@ def complete_tiff(
     tags = metadata.sized_tags.fitted(width, height) if metadata.sized_tags else Directory()
     if channels in (2, 4) and metadata.extra_sample != "straight":
         tags[_EXTRA_SAMPLES] = _short(1 if metadata.extra_sample == "premultiplied" else 0)
+    if metadata.photoshop and (iptc := iptc_of(metadata.photoshop)) is not None:
+        # libvips would write a quarter of it, since it counts in words.
+        tags[_IPTC] = Tag(kind=7, count=len(iptc), payload=iptc)
     finish_tiff(stream, exif, width=width, height=height, density=density, tags=tags)
 
 
-_EXTRA_SAMPLES = 338
+_EXTRA_SAMPLES, _IPTC = 338, 33723
 
 
 def _short(value: int) -> Tag:

@@ -1,5 +1,6 @@
 """What an image file says beside its pixels, and how it travels to the result."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
 
@@ -193,10 +194,10 @@ def _read_photoshop(image: VipsImage) -> bytes | None:
         return iptc.removeprefix(_APP13)
     if iptc.startswith(b"8BIM"):
         return iptc
-    return _resource(0x0404, iptc)
+    return _resource(_IPTC, iptc)
 
 
-_RESOLUTION_INFO = 0x03ED
+_IPTC, _RESOLUTION_INFO = 0x0404, 0x03ED
 _RESOURCE_SIGNATURES = (b"8BIM", b"8B64", b"MeSa", b"PHUT", b"AgHg", b"DCSR")
 _MAX_RESOURCES = 10_000
 _STALE_RESOURCES = frozenset({0x0408, 0x0409, 0x040C, 0x041A})
@@ -206,23 +207,37 @@ _STALE_RESOURCES = frozenset({0x0408, 0x0409, 0x040C, 0x041A})
 def _settled_photoshop(photoshop: bytes, *, is_turned: bool) -> bytes | None:
     """Remove thumbnails and positions in pixels, and turn the resolution with the picture."""
     kept: list[bytes] = []
+    end = 0
+    for number, block, data in _resources(photoshop):
+        end += len(block)
+        if number == _RESOLUTION_INFO and is_turned and len(data) == 16:
+            block = block[: -len(data)] + data[8:] + data[:8]
+        if number not in _STALE_RESOURCES:
+            kept.append(block)
+    return b"".join((*kept, photoshop[end:])) or None
+
+
+def iptc_of(photoshop: bytes) -> bytes | None:
+    """Return the IPTC records among Photoshop's resource blocks."""
+    found = [data for number, _, data in _resources(photoshop) if number == _IPTC]
+    return found[0] if found else None
+
+
+def _resources(photoshop: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Walk through resource blocks: number, the block as it stands, and its data."""
     at = 0
-    while photoshop.startswith(_RESOURCE_SIGNATURES, at) and len(kept) < _MAX_RESOURCES:
+    for _ in range(_MAX_RESOURCES):
+        if not photoshop.startswith(_RESOURCE_SIGNATURES, at) or at + 7 > len(photoshop):
+            return
         number = int.from_bytes(photoshop[at + 4 : at + 6], "big")
-        name_bytes = 1 + photoshop[at + 6] if at + 6 < len(photoshop) else 1
+        name_bytes = 1 + photoshop[at + 6]
         size_at = at + 6 + name_bytes + name_bytes % 2
         size = int.from_bytes(photoshop[size_at : size_at + 4], "big")
         end = size_at + 4 + size
         if end > len(photoshop):
-            break
-        block = photoshop[at : end + size % 2]
-        if number == _RESOLUTION_INFO and is_turned and size == 16:
-            data = block[size_at + 4 - at :]
-            block = block[: size_at + 4 - at] + data[8:16] + data[:8]
-        if number not in _STALE_RESOURCES:
-            kept.append(block)
+            return
+        yield number, photoshop[at : end + size % 2], photoshop[size_at + 4 : end]
         at = end + size % 2
-    return b"".join((*kept, photoshop[at:])) or None
 
 
 def _resource(number: int, data: bytes) -> bytes:
