@@ -150,9 +150,12 @@ class PendingFile:
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole, by way of a temporary one beside it; an old one is replaced.
 
+    What killed processes left in the folder is removed.
+
     Raises:
         OSError: the disk is full, or the folder is closed to us; an old file stays then.
     """
+    remove_abandoned(path.parent)
     with PendingFile(path) as file:
         file.stream.write(content)
         file.commit()

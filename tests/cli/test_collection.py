@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from escsr.cli.collection import InputFile, collect_inputs, is_collection, path_identity
 
+posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has other pipes and permissions")
+
 SUFFIXES = frozenset({".jpg", ".png"})
 
 
@@ -131,6 +133,7 @@ def test_two_names_of_one_file_are_two_inputs(tmp_path: Path) -> None:
     assert names_found(tmp_path / "in/*.jpg") == names
 
 
+@posix_only
 def test_what_is_not_read_in_a_folder_has_a_word_each(tmp_path: Path) -> None:
     """Kinds of images that are not read, pipes, links to folders; text is counted."""
     make_files(tmp_path, "in/a.jpg", "in/b.BMP", "in/c.jxl", "in/notes.txt", "in/e", "real/d.jpg")
@@ -148,6 +151,7 @@ def test_what_is_not_read_in_a_folder_has_a_word_each(tmp_path: Path) -> None:
     assert found.num_other_files == 2
 
 
+@posix_only
 def test_a_folder_below_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
     """The images beside it are found; there may be some in it."""
     make_files(tmp_path, "in/a.jpg", "in/closed/b.jpg")

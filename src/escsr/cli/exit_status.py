@@ -16,6 +16,8 @@ ALL_DONE = 0
 SOME_FAILED = 1
 USAGE = 2
 
+_STORING_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
 _CONTROLS = re.compile(
     # control characters, line and paragraph separators
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029"
@@ -38,7 +40,7 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(status_of(error)) from error
         except OSError as error:
             # What has a file's name is a defect, and click takes care of readers that went away.
-            if error.filename is not None or error.errno in (None, errno.EPIPE):
+            if error.filename is not None or error.errno not in _STORING_FAILED:
                 raise
             drop_what_is_left(sys.stdout)
             typer.echo(f"Error: Standard output failed: {error.strerror}.", err=True)

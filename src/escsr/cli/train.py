@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from escsr.cli.exit_status import printable
 from escsr.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _draw_preview(
     if data is None:
         raise typer.BadParameter("give the photographs to degrade.", param_hint="--data")
     write_preview(read_recipe(recipe, changes=changes), data, picture)
-    typer.echo(f"Preview: {picture}")
+    typer.echo(f"Preview: {printable(picture)}")
 
 
 def _run(run: "Run", changes: dict[str, object], *, is_dry_run: bool) -> None:
@@ -178,7 +179,8 @@ def _tell(result: "RunResult", *, is_dry_run: bool, stop_signal: int | None) -> 
     from escsr.cli.training_view import is_first_process
 
     if result.weights is None and is_first_process():
-        typer.echo(f"Stopped; the state is in {result.out}. Go on with --resume.", err=True)
+        out = printable(result.out)
+        typer.echo(f"Stopped; the state is in {out}. Go on with --resume.", err=True)
     if result.weights is None and (is_first_process() or stop_signal):
         raise typer.Exit(128 + (stop_signal or signal.SIGINT))
     if result.weights is None:  # one of the processes that do not write
@@ -187,4 +189,4 @@ def _tell(result: "RunResult", *, is_dry_run: bool, stop_signal: int | None) -> 
     if is_dry_run:
         typer.echo("Dry run passed: data, two steps, validation, checkpoint and weights.")
     else:
-        typer.echo(f"Weights: {result.weights}" + (f"  ({figures})" if figures else ""))
+        typer.echo(f"Weights: {printable(result.weights)}" + (f"  ({figures})" if figures else ""))

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from escsr.errors import CheckpointError, TrainingError
-from escsr.temporary_files import remove_abandoned, replace_file
+from escsr.temporary_files import replace_file
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
 from escsr.weights.checkpoint_file import read_values
@@ -52,7 +52,6 @@ class CheckpointFolder:
         content = {"format": _FORMAT, "recipe": recipe.model_dump(), **state.to_dict()}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(self._folder)
             # By way of memory: torch puts its own errors in place of those of the file system.
             state_file = io.BytesIO()
             with _checksums():
