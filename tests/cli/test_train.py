@@ -1,6 +1,8 @@
 """``escsr train``: what it says and with which status it ends."""
 
+import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from escsr.cli.train import train_command
 from escsr.errors import MissingExtraError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
+from escsr.weights.store import read_header
 from tests.training.data.pictures import picture, spoil, write_every_kind, write_pictures
 from tests.training.processes import TRAIN, finish, start, wait_for_rows, write_recipe
 from tests.training.runs import checkpoints_of, log_of
@@ -60,6 +63,20 @@ def test_training_tells_each_row_and_where_the_weights_are(
     assert rows[1].endswith(" dB (best)")
     assert "\x1b" not in result.output
     assert "\r" not in result.output
+
+
+def test_the_precision_that_is_used_is_told_and_recorded(
+    train: Train, photographs: Path, tmp_path: Path
+) -> None:
+    """With "auto" first of all on stderr, with the reason; then in the log and in the weights."""
+    result = train("--data", photographs, "--set", "precision=auto")
+    assert result.exit_code == 0, result.output
+    said = re.match(r"Computing in (bfloat16|float32) on cpu: .*bfloat16.*\.\n", result.stderr)
+    assert said is not None, result.stderr
+    used = said[1]
+    assert log_of(tmp_path / "run", "precision") == [(used,), (used,)]
+    header = read_header(tmp_path / "run" / "smallest.safetensors")
+    assert json.loads(header.provenance.recipe)["precision"] == used
 
 
 def test_the_help_names_the_options(escsr: Escsr) -> None:

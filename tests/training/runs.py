@@ -30,6 +30,7 @@ RECIPE: dict[str, Any] = {
     },
     "scale": 2,
     "steps": 6,
+    "precision": "float32",
     "seed": 3,
     "data": {"batch_size": 4, "patch_pixels": 8},
     "optimizer": {"learning_rate": 1e-3},

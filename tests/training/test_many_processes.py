@@ -26,13 +26,7 @@ def command(photographs: Path, tmp_path: Path) -> list[str]:
 
 
 def test_two_processes_equal_one_with_the_whole_batch(command: list[str], tmp_path: Path) -> None:
-    """The losses to 6 digits and the averages to 1e-5; the averages of both processes bit for bit.
-
-    Only the order of float32 sums differs: the gradient is the mean of two halves. A relative
-    error of 1e-7 per sum grows over 6 steps of Adam at a rate of 1e-3. Left out are the biases of
-    the keys: softmax does not see them, so their gradient is 0 but for rounding, of which Adam
-    makes whole steps.
-    """
+    """But for the order of float64 sums; the averages of both processes are equal bit for bit."""
     one, two = tmp_path / "one", tmp_path / "two"
     for process in (start(*command, one), start(*TORCHRUN, *command, two)):
         status, _, stderr = finish(process)
@@ -40,28 +34,28 @@ def test_two_processes_equal_one_with_the_whole_batch(command: list[str], tmp_pa
     columns = ("step", "learning_rate")
     assert log_of(two, *columns) == log_of(one, *columns)
     losses = [[float(loss) for (loss,) in log_of(out, "loss")] for out in (one, two)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9)
 
     alone, first, second = (
         torch.load(path) for path in (one / "rank-0.pt", two / "rank-0.pt", two / "rank-1.pt")
     )
     for key, tensor in alone.items():
         assert torch.equal(first[key], second[key]), key
-        if key.endswith("query_key_value.bias"):
-            query, _, value = tensor.chunk(3)
-            tensor = torch.cat((query, value))
-            first[key] = torch.cat((first[key].chunk(3)[0], first[key].chunk(3)[2]))
-        torch.testing.assert_close(first[key], tensor, rtol=0, atol=1e-5)
+        torch.testing.assert_close(first[key], tensor, rtol=0, atol=1e-9)
 
 
 def test_one_process_that_is_asked_to_stop_ends_both_with_their_state_saved(
     command: list[str], tmp_path: Path
 ) -> None:
-    """The second is asked after its third step; the first, which writes, stops there too."""
-    status, _, stderr = finish(start(*TORCHRUN, *command, tmp_path / "run", "--stop-second-at=3"))
+    """The second is asked after its third step alone; both stop, soon, after the same step."""
+    out = tmp_path / "run"
+    status, _, stderr = finish(start(*TORCHRUN, *command, out, "--stop-second-at=3"))
     assert status == 0, stderr
-    assert checkpoints_of(tmp_path / "run") == ["step-00000003.pt"]
-    assert len(log_of(tmp_path / "run")) == 3
+    steps = len(log_of(out))
+    assert 3 <= steps < 100_000
+    assert checkpoints_of(out) == [f"step-{steps:08d}.pt"]
+    first, second = (torch.load(out / f"rank-{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(second[key], tensor) for key, tensor in first.items())
 
 
 def test_sigterm_to_torchrun_saves_the_state(photographs: Path, tmp_path: Path) -> None:

@@ -23,15 +23,16 @@ def watched(recipe: Recipe, photographs: Path, tmp_path: Path) -> Path:
 
 
 def test_the_log_has_a_row_per_logged_step(watched: Path) -> None:
-    """Step, loss in full, learning rate, PSNR-Y where it was judged, and two clocks."""
+    """Step, loss in full, learning rate, PSNR-Y where it was judged, two clocks, precision."""
     header = (watched / "log.csv").read_text().splitlines()[0]
-    assert header == "step,loss,learning_rate,psnr_y_db,seconds,images_per_second"
+    assert header == "step,loss,learning_rate,psnr_y_db,seconds,images_per_second,precision"
     rows = log_of(watched)
     assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     # Two steps of warm-up to 1e-3, then a cosine over the other four.
     assert [row[2] for row in rows[:3]] == ["5.0000e-04", "1.0000e-03", "1.0000e-03"]
     assert [bool(row[3]) for row in rows] == [False, False, True, False, False, True]
     assert all(float(speed) > 0 for (speed,) in log_of(watched, "images_per_second"))
+    assert set(log_of(watched, "precision")) == {("float32",)}
 
 
 def test_a_run_resumed_with_another_loss_keeps_its_rows(
@@ -48,6 +49,26 @@ def test_a_run_resumed_with_another_loss_keeps_its_rows(
     assert float(last[0]) == pytest.approx(float(last[1]) + float(last[2]), rel=1e-5)
 
 
+def test_a_run_resumed_in_another_precision_says_so_and_logs_both(
+    recipe: Recipe, photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Begun in bfloat16 it goes on in float32, as on a machine that does not multiply in bfloat16.
+
+    Rows of a log from before there was the column stay, with nothing in it.
+    """
+    out = tmp_path / "run"
+    train(changed(recipe, precision="bfloat16"), photographs, out, stop_after=2)
+    rows = [line.split(",") for line in (out / "log.csv").read_text().splitlines()]
+    (out / "log.csv").write_text("".join(",".join(row[:6]) + "\n" for row in rows[:2]))
+    with (out / "log.csv").open("a") as log:
+        log.write(",".join(rows[2][:6]) + "\n")
+    before = log_of(out)
+    train(recipe, photographs, out, resume=True, stop_after=3)
+    assert "resumed in float32; the state was computed in bfloat16" in caplog.text
+    assert log_of(out)[:2] == before
+    assert log_of(out, "precision") == [("",), ("",), ("float32",)]
+
+
 def test_tensorboard_has_every_figure_and_picture(watched: Path) -> None:
     """What its own writer has not yet written at the end is not lost."""
     accumulator = pytest.importorskip(
@@ -60,6 +81,7 @@ def test_tensorboard_has_every_figure_and_picture(watched: Path) -> None:
     assert [event.step for event in board.Scalars("psnr_y_db")] == [3, 6]
     assert {"learning_rate", "images_per_second", "waiting_share"} <= set(board.Tags()["scalars"])
     assert board.Tags()["images"] == ["samples"]
+    assert "precision/text_summary" in board.Tags()["tensors"]
 
 
 def test_a_run_without_tensorboard_has_its_log(

@@ -162,6 +162,7 @@ def _run(run: "Run", changes: dict[str, object], *, is_dry_run: bool) -> None:
 
     with stop_flag() as stop_signal, training_view() as view:
         hooks = LoopHooks(
+            on_note=view.note,
             on_loaded=view.loaded,
             on_start=view.start,
             on_progress=view.row,

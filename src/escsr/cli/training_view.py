@@ -28,6 +28,11 @@ class TrainingView:
         self._is_shown = is_shown
         self._best_psnr_y_db: float | None = None
 
+    def note(self, sentence: str) -> None:
+        """Say in which precision the run computes, and why."""
+        if self._is_shown:
+            self._print(sentence)
+
     def loaded(self, done: int, total: int) -> None:
         """Images are being decoded."""
 
@@ -58,6 +63,9 @@ class LiveTrainingView(TrainingView):
         self._bars = bars
         self._task: TaskID = bars.add_task("starting", total=None)
 
+    def _print(self, line: str) -> None:
+        self._bars.console.print(line, highlight=False)
+
     def loaded(self, done: int, total: int) -> None:
         """Let the bar count images first."""
         self._bars.update(self._task, total=total, completed=done, description="reading images")
@@ -76,7 +84,7 @@ class LiveTrainingView(TrainingView):
         if progress.psnr_y_db is not None:
             place = f"step {progress.step}/{progress.steps}"
             judged = _judged(progress, self._best_psnr_y_db)
-            self._bars.console.print(f"{place}{judged}", highlight=False)
+            self._print(f"{place}{judged}")
 
 
 def is_first_process() -> bool:

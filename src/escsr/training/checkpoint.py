@@ -137,7 +137,12 @@ def _tell_of_changes(before: Any, recipe: Recipe) -> None:
     with suppress(ValidationError):  # of a version that allowed what is an error now
         before = Recipe.model_validate(before).model_dump()  # with keys that came since
     for key, value in recipe.model_dump().items():
-        if key in before and before[key] != value and key != "watch":
+        if key not in before or before[key] == value or key == "watch":
+            continue
+        if key == "precision":
+            words = "resumed in %s; the state was computed in %s: results differ by rounding alone"
+            _log.warning(words, value, before[key])
+        else:
             _log.warning("resumed with another %s: %r instead of %r", key, value, before[key])
 
 

@@ -21,6 +21,7 @@ from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.data.pairs import PairSource
 from escsr.training.data.prefetch import Prefetcher
 from escsr.training.degradation.degraded_batches import open_degraded_batches
+from escsr.training.launching import with_precision
 from escsr.training.recipe import Recipe
 from escsr.training.sample_sheet import SampleSheet
 from escsr.training.schedule import learning_rate_at
@@ -29,12 +30,16 @@ from escsr.training.step import TrainingStep
 from escsr.training.watching import Progress, RunLog
 
 CHECKPOINT_FOLDER = "checkpoints"
+_AGREEMENT_SECONDS = 1.0
+"""From one agreement of many processes to the next: after a signal training stops that late."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopHooks:
     """What a caller may listen to, and how it asks to stop."""
 
+    on_note: Callable[[str], None] = lambda _: None
+    """Before anything else, with a sentence on the precision that is used, and why."""
     on_loaded: Callable[[int, int], None] = lambda _done, _total: None
     """While images are decoded before the start, with how many are done and how many there are."""
     on_start: Callable[[int, int], None] = lambda _step, _steps: None
@@ -46,7 +51,8 @@ class LoopHooks:
     on_best: Callable[[nn.Module, float], None] = lambda _network, _psnr_y_db: None
     """After a validation better than all before, with the averaged network and its PSNR-Y in dB."""
     should_stop: Callable[[], bool] = lambda: False
-    """Asked after each step; when true on any process, the state is saved and the loop ends."""
+    """Asked after each step; when true on any process, the state is saved and the loop ends: at
+    once where a process trains alone, else within about a second, after the same step on all."""
 
 
 class TrainingLoop:
@@ -82,6 +88,7 @@ class TrainingLoop:
         hooks: LoopHooks | None = None,
         perceptual: PerceptualLoss | None = None,
     ) -> None:
+        recipe, _ = with_precision(recipe, device=fabric.device.type)
         self._recipe, self._fabric, self._state = recipe, fabric, state
         self._source, self._pairs = source, validation_pairs
         self._hooks = hooks or LoopHooks()
@@ -94,11 +101,18 @@ class TrainingLoop:
             self._checkpoints.read_newest(state, recipe)
             self._drop_losses_of_other_terms()
         self._log = RunLog(
-            out, state, is_written=fabric.is_global_zero, loss_names=self._step.loss_names
+            out,
+            state,
+            precision=recipe.precision,
+            is_written=fabric.is_global_zero,
+            loss_names=self._step.loss_names,
         )
         self._samples = SampleSheet(out, validation_pairs, scale=recipe.scale)
         self._recent: list[Tensor] = []
         self._saved_at = time.monotonic()
+        self._is_asked_to_stop = False
+        self._agreed_step, self._agreed_at = state.step, time.monotonic()
+        self._steps_between_agreements = 1
 
     def run(self) -> bool:
         """Train to the recipe's end, or until asked to stop.
@@ -227,17 +241,31 @@ class TrainingLoop:
         self._fabric.barrier()
 
     def _agree(self) -> tuple[bool, bool]:
-        """Whether to stop, and whether to save: the same on every process, or one would wait."""
+        """Whether to stop, and whether to save: the same on every process, or one would wait.
+
+        To ask the others is to wait for them, so it is done about once a second: all of them count
+        the same number of steps from one time to the next.
+        """
         watch = self._recipe.watch
         is_late = time.monotonic() - self._saved_at > watch.checkpoint_every_seconds
         answers = (self._hooks.should_stop(), is_late and self._fabric.is_global_zero)
         if self._fabric.world_size == 1:
             return answers
-        summed = self._fabric.all_reduce(
-            torch.tensor(answers, dtype=torch.float32), reduce_op="sum"
+        self._is_asked_to_stop |= answers[0]
+        steps = self._state.step - self._agreed_step
+        if steps < self._steps_between_agreements and self._state.step < self._recipe.steps:
+            return False, False
+        step_seconds = (time.monotonic() - self._agreed_at) / steps
+        given = torch.tensor(
+            (self._is_asked_to_stop, answers[1], step_seconds), dtype=torch.float32
         )
-        assert isinstance(summed, Tensor)
-        return bool(summed[0] > 0), bool(summed[1] > 0)
+        # The largest of all is the same number on each, whatever the order of a sum.
+        largest = self._fabric.all_reduce(given, reduce_op="max")
+        assert isinstance(largest, Tensor)
+        is_asked, is_due, step_seconds = largest.tolist()
+        self._steps_between_agreements = max(1, int(_AGREEMENT_SECONDS / max(step_seconds, 1e-6)))
+        self._agreed_step, self._agreed_at = self._state.step, time.monotonic()
+        return is_asked > 0, is_due > 0
 
     def _require_folder(self, out: Path, *, resume: bool) -> None:
         if not resume and self._checkpoints.newest_first():

@@ -125,9 +125,10 @@ class Recipe(RecipeSection):
     """Optimiser steps in all."""
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     """Of the moving average of the weights, which is what is judged and shipped."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the forward and backward pass; weights and optimiser stay in float32. float16 is for
-    CUDA."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the forward and backward pass; weights and optimiser stay in float32. "auto" is bfloat16
+    where the processor multiplies in it, else float32: decided at each start, written into the log
+    and the file of weights. float16 is for CUDA."""
     compile: bool = False
     """Compile the network with torch.compile: about a minute first, then faster steps."""
     seed: int = Field(default=0, ge=0)

@@ -23,7 +23,7 @@ from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.data.machine import default_cache_bytes
 from escsr.training.data.pairs import PairSource
 from escsr.training.initial_weights import located, start_from
-from escsr.training.launching import launch, processes_here
+from escsr.training.launching import launch, processes_here, with_precision
 from escsr.training.loop import CHECKPOINT_FOLDER, LoopHooks, TrainingLoop
 from escsr.training.outcome import measured_quality, psnr_key, save_trained
 from escsr.training.recipe import Recipe
@@ -92,10 +92,9 @@ def train_recipe(
         CheckpointError: ``initial_weights`` or ``perceptual_weights`` cannot be used.
         MissingExtraError: VGG19 is needed, no file was given, and torchvision is not installed.
     """
-    recipe = read_recipe(run.recipe_path, changes=changes)
-    run = _with_located_weights(run, recipe)
-    fabric = launch(recipe, device=run.device, processes=run.processes)
-    return _train(recipe, run, fabric, hooks or LoopHooks())
+    hooks = hooks or LoopHooks()
+    recipe, run, fabric = _launched(run, changes, hooks)
+    return _train(recipe, run, fabric, hooks)
 
 
 def rehearse_recipe(
@@ -108,9 +107,8 @@ def rehearse_recipe(
     Raises:
         As ``train_recipe``.
     """
-    recipe = read_recipe(run.recipe_path, changes=changes)
-    run = _with_located_weights(run, recipe)
-    fabric = launch(recipe, device=run.device, processes=run.processes)
+    hooks = hooks or LoopHooks()
+    recipe, run, fabric = _launched(run, changes, hooks)
     recipe = rehearsed(recipe, processes=fabric.world_size)
     with TemporaryFolder() as name:
         photographs = Path(name) / "photographs"
@@ -123,7 +121,18 @@ def rehearse_recipe(
             test_sets=run.test_sets or (photographs,),
             resume=False,
         )
-        return _train(recipe, rehearsal, fabric, hooks or LoopHooks(), is_rehearsal=True)
+        return _train(recipe, rehearsal, fabric, hooks, is_rehearsal=True)
+
+
+def _launched(
+    run: Run, changes: Mapping[str, object] | None, hooks: LoopHooks
+) -> tuple[Recipe, Run, Fabric]:
+    """The recipe with the precision that it is computed in, and this process, alone or of many."""
+    recipe, note = with_precision(read_recipe(run.recipe_path, changes=changes), device=run.device)
+    run = _with_located_weights(run, recipe)
+    fabric = launch(recipe, device=run.device, processes=run.processes)
+    hooks.on_note(note)
+    return recipe, run, fabric
 
 
 def _train(

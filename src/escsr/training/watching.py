@@ -25,7 +25,15 @@ _log = logging.getLogger("escsr")
 
 LOG_FILE = "log.csv"
 BOARD_FOLDER = "tensorboard"
-LOG_COLUMNS = ("step", "loss", "learning_rate", "psnr_y_db", "seconds", "images_per_second")
+LOG_COLUMNS = (
+    "step",
+    "loss",
+    "learning_rate",
+    "psnr_y_db",
+    "seconds",
+    "images_per_second",
+    "precision",
+)
 """Of every run; behind them a column ``loss_NAME`` for each term of a loss of several."""
 
 
@@ -62,6 +70,7 @@ class RunLog:
     Args:
         out: folder of the run.
         state: as it is at the start of this session.
+        precision: of the forward and backward pass in this session; another may follow.
         is_written: whether this process writes.
         loss_names: of the terms of the loss.
     Raises:
@@ -73,11 +82,13 @@ class RunLog:
         out: Path,
         state: TrainingState,
         *,
+        precision: str,
         is_written: bool,
         loss_names: Sequence[str] = (),
     ) -> None:
         self._path = out / LOG_FILE
         self._columns = [*LOG_COLUMNS, *map(_term_column, loss_names)]
+        self._precision = precision
         self._is_written = is_written
         self._started = time.monotonic() - state.seconds
         self._lap_at, self._lap_step, self._lap_waited = time.monotonic(), state.step, 0.0
@@ -86,6 +97,7 @@ class RunLog:
         if is_written:
             self._start_file(state.step)
             self._board = _tensorboard(out / BOARD_FOLDER, state.step)
+            self._show(lambda board: board.add_text("precision", precision, state.step))
 
     def lap(self, step: int, waited_seconds: float) -> None:
         """Measure the speed since the last row; call it before a validation takes its time."""
@@ -170,6 +182,7 @@ class RunLog:
             "" if judged is None else f"{judged:.4f}",
             f"{progress.seconds:.0f}",
             f"{progress.images_per_second:.2f}",
+            self._precision,
             *map(repr, progress.loss_terms.values()),
         )
         try:
