@@ -40,6 +40,16 @@ SMALL_GOLDEN: list[str] = [
 LARGE_GOLDEN: list[str] = ["esc_x4", "esc_light_x3", "esc_fp_x2", "esc_fp_x4_batch2", "esc_real_x4"]
 """At hand only where an environment variable leads to them."""
 
+ATTENTION_GOLDEN: list[str] = [
+    "esc_tiny_x2_batch3",
+    "esc_xl_style_x2",
+    "esc_real_m_nearest_conv_x4",
+    "esc_rib_strong_x2",
+]
+"""One of each shape that attention has in the small ones: windows of 16, 24 and 32, heads of 8 and
+16 channels, a table and factors, a gate; the first is a batch. A way to compute attention sees no
+more of a network than that."""
+
 GOLDEN_TOLERANCE = 2e-5
 """Of the output's largest value: another order of summation in float32 is allowed, another formula
 is not. The files' own recording rounds by about 3e-6."""

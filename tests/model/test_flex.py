@@ -11,7 +11,7 @@ from escsr.model import ESC
 from escsr.model.attention_backends import attend
 from escsr.model.flex import attend_compiled, flex_obstacle
 from escsr.weights.official import to_ours
-from tests.golden_files import SMALL_GOLDEN, read_golden, relative_error
+from tests.golden_files import ATTENTION_GOLDEN, read_golden, relative_error
 from tests.model.networks import random_image, randomise
 from tests.model.test_attention_backends import TOLERANCE
 from tests.model.test_golden import answer, tolerance
@@ -75,9 +75,9 @@ def test_a_copy_with_other_weights_computes_with_its_own() -> None:
 
 
 @needs_flex
-@pytest.mark.parametrize("name", SMALL_GOLDEN)
+@pytest.mark.parametrize("name", ATTENTION_GOLDEN)
 def test_the_network_answers_as_the_reference_did(name: str) -> None:
-    """All small golden files; most share one shape of window and so one compilation."""
+    """A golden file of each shape of attention, which is all that is compiled."""
     golden = read_golden(name)
     network = ESC(golden.config, attention_backend="flex").eval()
     network.load_state_dict(to_ours(golden.reference_state))

@@ -12,6 +12,7 @@ from escsr.model.flash_bias import RankRule
 from escsr.weights.official import to_ours
 from tests.eager_backends import EAGER_BACKENDS
 from tests.golden_files import (
+    ATTENTION_GOLDEN,
     GOLDEN_TOLERANCE,
     LARGE_GOLDEN,
     SMALL_GOLDEN,
@@ -21,17 +22,26 @@ from tests.golden_files import (
     tolerance,
 )
 
-WINDOWS_OF_32 = [
-    "esc_real_m_nearest_conv_x4",
-    "esc_real_m_pixelshuffle_x2",
-    "esc_real_m_pixelshuffledirect_x3",
-]
+WINDOW_OF_32 = "esc_real_m_nearest_conv_x4"
 
 
-@pytest.mark.parametrize("backend", EAGER_BACKENDS)
-@pytest.mark.parametrize("name", [*SMALL_GOLDEN, *LARGE_GOLDEN])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *((name, "auto") for name in [*SMALL_GOLDEN, *LARGE_GOLDEN]),
+        *(
+            (name, backend)
+            for name in [*ATTENTION_GOLDEN, "esc_x4"]
+            for backend in EAGER_BACKENDS
+            if backend != "auto"
+        ),
+    ],
+)
 def test_the_network_answers_as_the_reference_did(name, backend):
-    """With the reference's weights, ours gives the reference's output."""
+    """With the reference's weights, ours gives the reference's output.
+
+    Every network, and every back-end on each shape of attention: one knows nothing of the other.
+    """
     golden = read_golden(name)
     network = ESC(golden.config, attention_backend=backend).eval()
     network.load_state_dict(to_ours(golden.reference_state))
@@ -42,7 +52,7 @@ def test_the_network_answers_as_the_reference_did(name, backend):
 
 
 # Of windows of 32 the decomposition, in float64, takes most of a minute.
-@pytest.mark.parametrize("name", [name for name in SMALL_GOLDEN if name not in WINDOWS_OF_32])
+@pytest.mark.parametrize("name", [name for name in ATTENTION_GOLDEN if name != WINDOW_OF_32])
 def test_factors_of_full_rank_answer_as_the_reference_did(name):
     """The folded copy under "flashbias", with all ranks that there are."""
     golden = read_golden(name)

@@ -3,7 +3,7 @@
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -21,7 +21,11 @@ def openmp_libraries() -> list[str]:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    loaded = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/" in line}
+    return openmp_among({line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/" in line})
+
+
+def openmp_among(loaded: Iterable[str]) -> list[str]:
+    """Of the paths of libraries, those of PyTorch's own OpenMP, else of all there are, sorted."""
     names = sorted(path for path in loaded if Path(path).name.startswith(("libgomp", "libiomp5")))
     torch_folder = str(Path(torch.__file__).resolve().parent)
     own = (f"{torch_folder}/", f"{torch_folder}.libs/")

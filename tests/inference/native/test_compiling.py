@@ -17,6 +17,7 @@ from escsr.inference import backends
 from escsr.inference.backends import choose_backend
 from escsr.inference.native import compiling, library
 from escsr.inference.native.compiling import compile_kernels, find_compiler, kernels_for_level
+from escsr.model.openmp import openmp_among
 from tests.inference.networks import smallest
 
 CPU = torch.device("cpu")
@@ -221,8 +222,8 @@ def test_the_openmp_of_torch_is_its_own() -> None:
     torch_vision = f"{packages}/torchvision.libs/libgomp-1.so"
     for own in (f"{packages}/torch/lib/libgomp-2.so.1", f"{packages}/torch.libs/libgomp-3.so"):
         loaded = {other, system, torch_vision, own, f"{packages}/torch/lib/libc10.so"}
-        assert library._openmp_among(loaded) == [own]
-    assert library._openmp_among({system}) == [system]
+        assert openmp_among(loaded) == [own]
+    assert openmp_among({system}) == [system]
 
 
 @pytest.mark.skipif(not kernels_for_level("avx2").is_file(), reason="not built with AVX2 kernels")
