@@ -274,6 +274,22 @@ def test_the_thumbnail_of_exif_is_gone_to_its_last_byte(picture, tmp_path: Path)
             assert image.getexif()[271] == "Maker"
 
 
+@pytest.mark.parametrize("kind", [1, 3, 4], ids=["byte", "short", "long"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_orientation_of_any_integer_type_turns_once(
+    picture, tmp_path: Path, kind: int, order: str
+) -> None:
+    """Cameras and phones write it as a byte and as 32 bits too; the result states 1."""
+    value = {1: "B3x", 3: "H2x", 4: "I"}[kind]
+    body = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, 1)
+    body += struct.pack(f"{order}HHI{value}I", 274, kind, 1, 6, 0)
+    Image.fromarray(picture(20, 30)).save(tmp_path / "a.jpg")
+    _insert_segments(tmp_path / "a.jpg", (0xE1, b"Exif\0\0" + body))
+    with Image.open(_doubled(tmp_path / "a.jpg", tmp_path / "b.png")) as image:
+        assert image.size == (40, 60)
+        assert image.getexif().get(274, 1) == 1
+
+
 def _with_extended_xmp(path: Path, size: int) -> bytes:
     """Add XMP to a JPEG in two parts, the second of ``size`` bytes; return that one's value."""
     value = (b"0123456789abcdef" * (size // 16 + 1))[:size]
@@ -393,3 +409,35 @@ def test_a_lossless_webp_gives_a_lossless_one(tmp_path: Path) -> None:
         b"VP8L" not in _doubled(tmp_path / "a.webp", tmp_path / "e.webp", quality=80).read_bytes()
     )
     assert b"VP8L" in _doubled(tmp_path / "b.webp", tmp_path / "f.webp", quality=100).read_bytes()
+
+
+def test_premultiplied_avif_is_read_straight(tmp_path: Path) -> None:
+    """Where an AVIF says that colour is multiplied by opacity, it is divided by it again."""
+    pixels = np.full((16, 16, 4), (120, 60, 20, 128), np.uint8)
+    pixels[:, 8:, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.avif", quality=100, subsampling="4:4:4")
+    straight = read_image(tmp_path / "a.avif").pixels
+    assert np.abs(straight[8, 2].astype(int) - (120, 60, 20, 128)).max() <= 2
+    _mark_as_premultiplied(tmp_path / "a.avif")
+    pixels = read_image(tmp_path / "a.avif").pixels
+    # An error of 2 levels is 4 after dividing by an opacity of a half.
+    assert np.abs(pixels[8, 2].astype(int) - (239, 120, 40, 128)).max() <= 4
+    np.testing.assert_array_equal(pixels[8, 12], straight[8, 12])
+
+
+def _mark_as_premultiplied(path: Path) -> None:
+    """Add the reference by which an AVIF says so, and move what the file points to behind it."""
+    data = bytearray(path.read_bytes())
+    colour, opacity = 1, 2
+    reference = struct.pack(">I4sHHH", 14, b"prem", colour, 1, opacity)
+    meta, iref, iloc = (data.index(kind) - 4 for kind in (b"meta", b"iref", b"iloc"))
+    (count,) = struct.unpack_from(">H", data, iloc + 14)
+    assert data[iloc + 8 : iloc + 14] == b"\0\0\0\0\x44\0"  # version 0, numbers of 32 bits
+    for entry in range(iloc + 16, iloc + 16 + 14 * count, 14):
+        (offset,) = struct.unpack_from(">I", data, entry + 6)
+        struct.pack_into(">I", data, entry + 6, offset + len(reference))
+    for box in (meta, iref):
+        (length,) = struct.unpack_from(">I", data, box)
+        struct.pack_into(">I", data, box, length + len(reference))
+    end = iref + struct.unpack_from(">I", data, iref)[0] - len(reference)
+    path.write_bytes(data[:end] + reference + data[end:])

@@ -122,14 +122,14 @@ def sized_exif(
     return block.data()
 
 
-def orientation_of_exif(exif: bytes) -> int:
-    """Return the orientation that an EXIF block states, 1 to 8; 1 where it states none."""
+def stated_orientation(exif: bytes | None) -> int | None:
+    """Return the orientation that an EXIF block states, 1 to 8; None where it states none."""
     try:
-        main = _parse(exif).tags
+        main = _parse(exif).tags if exif is not None else {}
     except TagFormatError:
-        return 1
-    orientation = main[_ORIENTATION].first_integer() if _ORIENTATION in main else 1
-    return orientation if 1 <= orientation <= 8 else 1
+        return None
+    orientation = main[_ORIENTATION].first_integer() if _ORIENTATION in main else 0
+    return orientation if 1 <= orientation <= 8 else None
 
 
 def states_adobe_rgb(exif: bytes) -> bool:

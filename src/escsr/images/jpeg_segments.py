@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+from escsr.images.exif import stated_orientation
 from escsr.images.file_blocks import Density, FileBlocks, HeadRewriter
 from escsr.images.tiff_tags import TagFormatError, read_directory, read_layout, read_offset
 from escsr.images.xmp import joined_xmp, split_xmp, with_extension_named
@@ -49,8 +50,10 @@ def read_jpeg_blocks(stream: BinaryIO) -> FileBlocks:
     segments = list(_segments(stream))
     applications = [(marker, data) for marker, data in segments if marker != _COMMENT]
     photoshop = b"".join(_behind(applications, _APP13, _PHOTOSHOP))
+    exif = next(iter(_behind(applications, _APP1, _EXIF)), None)
     return FileBlocks(
-        exif=next(iter(_behind(applications, _APP1, _EXIF)), None),
+        exif=exif,
+        orientation=stated_orientation(exif),
         xmp=_joined_xmp(applications),
         photoshop=photoshop or None,
         comments=tuple(data for marker, data in segments if marker == _COMMENT),

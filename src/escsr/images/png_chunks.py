@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
-from escsr.images.exif import orientation_of_exif
+from escsr.images.exif import stated_orientation
 from escsr.images.file_blocks import Chunk, Density, FileBlocks, HeadRewriter
 from escsr.images.stated_colour import StatedColour
 
@@ -60,6 +60,8 @@ def read_png_blocks(stream: BinaryIO) -> FileBlocks:
     if exif is None and (exif := _payload(behind, b"eXIf")) is not None:
         # Readers do not turn by an eXIf that comes behind the pixels; its camera data are sound.
         blocks = replace(blocks, orientation=1)
+    else:
+        blocks = replace(blocks, orientation=stated_orientation(exif))
     blocks = _with_raw_profiles(replace(blocks, exif=exif), ahead, behind)
     kept, left = _sorted_out(ahead + behind, header)
     return replace(
@@ -142,8 +144,7 @@ def _with_raw_profiles(
             data = _from_hexadecimal(text_of(kind, payload))
             raw.setdefault(*_unwrapped(name, data))
     if blocks.exif is None and raw.get("exif"):
-        orientation = orientation_of_exif(raw["exif"])
-        blocks = replace(blocks, exif=raw["exif"], orientation=orientation)
+        blocks = replace(blocks, exif=raw["exif"], orientation=stated_orientation(raw["exif"]))
     return replace(
         blocks,
         xmp=raw.get("xmp") or None,
