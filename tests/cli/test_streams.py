@@ -69,8 +69,9 @@ def test_a_filter_reads_and_writes_standard_streams(
     photo = make_picture("a.jpg")
     result = through_pipe(photo.read_bytes(), "-", "-o", "-", "--format", "png")
     assert result.stdout_bytes.startswith(b"\x89PNG")
-    same = through_pipe(photo.read_bytes(), "-", "-o", "-")
-    assert same.stdout_bytes.startswith(b"\xff\xd8\xff")
+    for output in ("-", "/dev/stdout"):
+        same = through_pipe(photo.read_bytes(), "-", "-o", output)
+        assert same.stdout_bytes.startswith(b"\xff\xd8\xff")
 
 
 def test_what_is_no_image_on_standard_input_fails_as_such(

@@ -160,9 +160,9 @@ def _collect(request: UpscaleRequest, stack: ExitStack) -> tuple[FoundInputs, De
         reasons += [f"{entry.path}: {entry.reason}" for entry in found.left_out]
         raise ConfigurationError(f"No input was found. {'; '.join(reasons)}")
     collection = is_collection(request.inputs, found.files)
-    if request.output == STANDARD_STREAM:
+    if request.output in (STANDARD_STREAM, "/dev/stdout"):
         _check_stdout(request, collection)
-        folder = Path(stack.enter_context(TemporaryFolder()))
+        folder = _temporary_folder(stack)
         destination = Destination(folder=folder, to_stdout=True, image_suffix=image_suffix)
     else:
         destination = destination_of(
@@ -172,6 +172,16 @@ def _collect(request: UpscaleRequest, stack: ExitStack) -> tuple[FoundInputs, De
             image_suffix=image_suffix,
         )
     return _with_copies(found, request, stack), destination
+
+
+def _temporary_folder(stack: ExitStack) -> Path:
+    try:
+        return Path(stack.enter_context(TemporaryFolder()))
+    except OSError as error:
+        raise ImageWriteError(
+            f"No temporary folder can be made: {error.strerror or error}. Point TMPDIR to a folder "
+            "that may be written to."
+        ) from error
 
 
 def _check_stdout(request: UpscaleRequest, collection: bool) -> None:
@@ -200,8 +210,8 @@ def _with_copies(found: FoundInputs, request: UpscaleRequest, stack: ExitStack) 
             files.append(file)
             continue
         try:
-            folder = Path(stack.enter_context(TemporaryFolder()))
-            files.append(replace(file, path=receive_image(file.stream, folder)))
+            copy = receive_image(file.stream, _temporary_folder(stack))
+            files.append(replace(file, path=copy))
         except ImageReadError as error:
             missing.append(MissingInput(text=file.stream, reason=str(error)))
     return replace(found, files=files, missing=missing)
