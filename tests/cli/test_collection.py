@@ -1,6 +1,7 @@
 """What the arguments of a command mean: files, folders, globs."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -152,24 +153,27 @@ def test_what_is_not_read_in_a_folder_has_a_word_each(tmp_path: Path) -> None:
 
 
 @posix_only
-def test_a_folder_below_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
+def test_a_folder_below_that_cannot_be_read_is_a_failure() -> None:
     """The images beside it are found; there may be some in it."""
-    make_files(tmp_path, "in/a.jpg", "in/closed/b.jpg")
-    tmp_path.chmod(0o755)
-    tmp_path.parent.chmod(0o755)
-    tmp_path.parent.parent.chmod(0o755)
-    (tmp_path / "in/closed").chmod(0)
     user = os.geteuid()
-    os.seteuid(65534 if user == 0 else user)
-    try:
-        found = collect_inputs([f"{tmp_path}/in"], suffixes=SUFFIXES, recursive=True)
-        alone = collect_inputs([f"{tmp_path}/in/closed"], suffixes=SUFFIXES)
-    finally:
-        os.seteuid(user)
-        (tmp_path / "in/closed").chmod(0o755)
-    assert [f.path.name for f in found.files] == ["a.jpg"]
-    assert [(e.path.name, e.is_failure) for e in found.left_out] == [("closed", True)]
-    assert "cannot be read: Permission denied" in found.left_out[0].reason
+    # pytest's own folders are closed to the user that root becomes here
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        make_files(folder, "in/a.jpg", "in/closed/b.jpg")
+        (folder / "in/closed").chmod(0)
+        os.seteuid(65534 if user == 0 else user)
+        try:
+            found = collect_inputs([f"{folder}/in"], suffixes=SUFFIXES, recursive=True)
+            by_pattern = collect_inputs([f"{folder}/in/**/*.jpg"], suffixes=SUFFIXES)
+            alone = collect_inputs([f"{folder}/in/closed"], suffixes=SUFFIXES)
+        finally:
+            os.seteuid(user)
+            (folder / "in/closed").chmod(0o755)
+    for several in (found, by_pattern):
+        assert [f.path.name for f in several.files] == ["a.jpg"]
+        assert [(e.path.name, e.is_failure) for e in several.left_out] == [("closed", True)]
+        assert "cannot be read: Permission denied" in several.left_out[0].reason
     assert "cannot be read: Permission denied" in alone.missing[0].reason
 
 
