@@ -161,6 +161,7 @@ def test_a_hr_folder_with_a_prefix_leads_to_lr_of_the_same_prefix(tmp_path: Path
         ("LR_bicubic/X2/birdx3.png", ["1 of 1 HR images have no LR file"]),
         ("LR_unknown/X2/birdx2.png", ["LR_unknown/X2", "not used"]),
         ("LRBD/birdx2.png", ["LRBD", "not used"]),
+        ("lq/bird.png", ["lq", "not used"]),
         ("LR_unknown_4x/birdx2.png", []),
         ("HR/more/eagle.png", ["more", "not judged"]),
     ],
@@ -172,6 +173,29 @@ def test_files_that_are_not_used_are_told(tmp_path: Path, lr_name: str, told: li
     test_set = find_test_set(tmp_path, scale=2)
     assert test_set.lr_source == "1 made by MATLAB's bicubic rule"
     assert all(word in " ".join(test_set.notes) for word in told)
+
+
+def test_the_folder_that_says_most_is_taken_and_the_other_is_told(tmp_path: Path) -> None:
+    """Bicubic by name, and of a scale; the other might be anything."""
+    write_waves(tmp_path / "HR" / "bird.png", 24, 24)
+    for folder in ("LR", "LR/X2", "LR_bicubic/X2", "LR_unknown/X2"):
+        write_waves(tmp_path / folder / "bird.png", 12, 12)
+    test_set = find_test_set(tmp_path, scale=2)
+    (pair,) = test_set.pairs
+    assert pair.lr_path == tmp_path / "LR_bicubic" / "X2" / "bird.png"
+    (note,) = test_set.notes
+    assert "not used" in note and str(tmp_path / "LR" / "X2") in note
+
+
+def test_a_collection_may_have_its_sets_below_hr_and_lr(tmp_path: Path) -> None:
+    """As RCAN's: HR/Set5/x2/baby_HR_x2.png and LR/LRBI/Set5/x2/baby_LRBI_x2.png."""
+    write_waves(tmp_path / "HR" / "Set5" / "x2" / "baby_HR_x2.png", 24, 24)
+    for kind in ("BD", "BI"):
+        name = f"baby_LR{kind}_x2.png"
+        write_waves(tmp_path / "LR" / f"LR{kind}" / "Set5" / "x2" / name, 12, 12)
+    test_set = find_test_set(tmp_path / "HR" / "Set5" / "x2", scale=2)
+    (pair,) = test_set.pairs
+    assert pair.lr_path is not None and pair.lr_path.name == "baby_LRBI_x2.png"
 
 
 def test_lr_files_of_other_scales_are_no_reason_for_a_note(tmp_path: Path) -> None:

@@ -100,13 +100,14 @@ def find_test_set(folder: Path, *, scale: int, name: str | None = None) -> TestS
     hr_paths, lr_paths, notes = _told_apart_in_one_folder(_images(hr_folder), scale)
     if not hr_paths:
         raise ImageReadError(_no_images(hr_folder))
-    lr_folder = hr_folder if lr_paths else _lr_folder(root, hr_folder, scale)
+    lr_folders = _lr_folders(root, hr_folder)
+    lr_folder = hr_folder if lr_paths else _lr_folder(lr_folders, scale)
     if lr_folder is not None and not lr_paths:
         lr_paths = _images(lr_folder)
     lr_of = _matched(hr_paths, lr_paths, scale)
     notes = [
         *notes,
-        *_notes_on_folders(root, hr_folder, lr_folder, scale),
+        *_notes_on_folders(root, hr_folder, lr_folders, lr_folder, scale),
         *_notes_on_lr(hr_paths, lr_paths, lr_of, lr_folder, scale),
     ]
     stems = Counter(path.stem for path in hr_paths)
@@ -167,11 +168,19 @@ def _naming_parts(folder: Path) -> tuple[str, ...]:
 
 # Folders.
 
+_LR_FOLDER = re.compile(r"lr(?:[_-]?(?P<kind>[a-z]+?))??(?:[_-]?x?(?P<scale>\d{1,2})x?)?", re.I)
+_SCALE_FOLDER = re.compile(r"x?(\d{1,2})x?", re.I)
+_BICUBIC = ("", "bi", "bic", "bicubic")
+
 
 def _is_plain_hr_name(name: str) -> bool:
     """Whether a folder's name says HR and nothing else, so that its parent names the set."""
     known = {hr_name.lower() for hr_name in HR_FOLDERS}
     return name.lower() in known or re.fullmatch(r"image_srf_\d+", name, re.I) is not None
+
+
+def _is_hr_name(name: str) -> bool:
+    return _is_plain_hr_name(name) or name.lower().endswith("_hr")
 
 
 def _hr_folder(folder: Path, scale: int) -> tuple[Path, Path]:
@@ -182,80 +191,115 @@ def _hr_folder(folder: Path, scale: int) -> tuple[Path, Path]:
         same = sorted((p for p in below if p.name.lower() == name.lower()), reverse=True)
         if same:
             return next((p for p in same if p.name == name), same[0]), folder
-    prefixed = [path for path in below if path.name.lower().endswith("_hr")]
+    prefixed = [path for path in below if _is_hr_name(path.name)]
     if len(prefixed) > 1 and not _images(folder):
         raise ImageReadError(
             f"{folder} holds several folders of HR images ({_some(prefixed)}). Give one of them."
         )
     if len(prefixed) == 1:
         return prefixed[0], folder
-    is_hr = _is_plain_hr_name(folder.name) or folder.name.lower().endswith("_hr")
-    return folder, folder.parent if is_hr else folder
+    return folder, folder.parent if _is_hr_name(folder.name) else folder
 
 
-_LR_FOLDER = re.compile(r"lr(?:[_-]?(?P<kind>[a-z]+?))??(?:[_-]?x?(?P<scale>\d{1,2})x?)?", re.I)
-_SCALE_FOLDER = re.compile(r"x?(\d{1,2})x?", re.I)
-_BICUBIC = ("", "bi", "bic", "bicubic")
+@dataclass(frozen=True, slots=True)
+class _LrFolder:
+    """A folder whose name says LR."""
+
+    path: Path
+    kind: str
+    """Such as ``bicubic``, in lower case; empty where the name says no more."""
+    scale: int | None
+
+    def may_hold(self, scale: int) -> bool:
+        """Whether there are images of a scale in it, as far as names tell."""
+        return self.scale in (scale, None) and bool(_images(self.path))
 
 
-def _lr_folder(root: Path, hr_folder: Path, scale: int) -> Path | None:
-    """The folder of bicubic LR images of a scale; one that names the scale comes first."""
-    found: dict[tuple[bool, str], Path] = {}
-    for path, kind, its_scale in _lr_folders(root, hr_folder):
-        if kind in _BICUBIC and its_scale in (scale, None) and _images(path):
-            found[its_scale is None, str(path)] = path
-    return found[min(found)] if found else None
+def _lr_folder(lr_folders: Sequence[_LrFolder], scale: int) -> Path | None:
+    """The folder of bicubic LR images of a scale: one that says most comes first."""
+    found = [one for one in lr_folders if one.kind in _BICUBIC and one.may_hold(scale)]
+    found.sort(key=lambda one: (one.scale is None, not one.kind, str(one.path)))
+    return found[0].path if found else None
 
 
-def _lr_folders(root: Path, hr_folder: Path) -> list[tuple[Path, str, int | None]]:
-    """Folders whose names say LR: each with its kind, such as ``bicubic``, and its scale."""
+def _lr_folders(root: Path, hr_folder: Path) -> list[_LrFolder]:
+    """Folders of LR images beside one of HR images, and of LR images of any kind and scale."""
     prefix = hr_folder.name[:-2] if hr_folder.name.lower().endswith("_hr") else ""
-    found: list[tuple[Path, str, int | None]] = []
+    found: list[_LrFolder] = []
     for path in _folders(root):
         if path == hr_folder:
             continue
         has_prefix = path.name.lower().startswith(prefix.lower())
         name = path.name[len(prefix) :] if has_prefix else path.name
         by_scale = _SCALE_FOLDER.fullmatch(name)
-        if by_scale and hr_folder != root:
-            found.append((path, "", int(by_scale[1])))
+        if by_scale and "x" in name.lower() and hr_folder != root:
+            found.append(_LrFolder(path, "", int(by_scale[1])))
         match = _LR_FOLDER.fullmatch(name)
         if match is None:
             continue
         kind = (match["kind"] or "").lower()
-        found.append((path, kind, int(match["scale"]) if match["scale"] else None))
+        found.append(_LrFolder(path, kind, int(match["scale"]) if match["scale"] else None))
         for below in _folders(path):
             by_scale = _SCALE_FOLDER.fullmatch(below.name)
             if by_scale:
-                found.append((below, kind, int(by_scale[1])))
+                found.append(_LrFolder(below, kind, int(by_scale[1])))
+    return found or _lr_folders_of_collection(hr_folder)
+
+
+def _lr_folders_of_collection(hr_folder: Path) -> list[_LrFolder]:
+    """Of ``HR/Set5/x2``: ``LR/Set5/x2`` and ``LR/LRBI/Set5/x2``, as in RCAN's collection."""
+    found: list[_LrFolder] = []
+    by_scale = _SCALE_FOLDER.fullmatch(hr_folder.name)
+    its_scale = int(by_scale[1]) if by_scale else None
+    for ancestor in list(hr_folder.parents)[:2]:
+        if not _is_plain_hr_name(ancestor.name):
+            continue
+        rest = hr_folder.relative_to(ancestor)
+        for path in _folders(ancestor.parent):
+            for above in (path, *_folders(path)) if _LR_FOLDER.fullmatch(path.name) else ():
+                match = _LR_FOLDER.fullmatch(above.name)
+                if match is not None and (above / rest).is_dir():
+                    found.append(_LrFolder(above / rest, (match["kind"] or "").lower(), its_scale))
     return found
 
 
-def _notes_on_folders(root: Path, hr_folder: Path, lr_folder: Path | None, scale: int) -> list[str]:
+def _notes_on_folders(
+    root: Path,
+    hr_folder: Path,
+    lr_folders: Sequence[_LrFolder],
+    lr_folder: Path | None,
+    scale: int,
+) -> list[str]:
     """Folders of images that are left out, and nothing else says so."""
     notes: list[str] = []
-    lr_folders = _lr_folders(root, hr_folder)
-    nested = [
-        path
-        for path in _folders(hr_folder)
-        if path not in {lr for lr, _, _ in lr_folders} and _holds_images(path)
-    ]
+    known = {one.path for one in lr_folders}
+    nested = [p for p in _folders(hr_folder) if p not in known and _holds_images(p)]
     if nested:
         notes.append(
             f"images in folders within {hr_folder.name} ({_some(nested)}) are not judged; give "
             "them as test sets of their own."
         )
-    if lr_folder is None:
-        unused = [
-            path
-            for path, _, its_scale in lr_folders
-            if its_scale in (scale, None) and _images(path)
-        ]
-        notes += [
-            f"the LR files in {path.relative_to(root)} are not used, since the name of the folder "
-            f"does not say that they are bicubic; LR images are made by MATLAB's bicubic rule."
-            for path in unused
-        ]
+    others = [one for one in lr_folders if one.path != lr_folder and one.may_hold(scale)]
+    same_kind = [one.path for one in others if one.kind in _BICUBIC]
+    if same_kind:
+        notes.append(
+            f"LR files are taken from {lr_folder}, and those in {_some(same_kind, whole=True)} "
+            "are not used."
+        )
+    if lr_folder is not None:
+        return notes
+    beside = [
+        path
+        for path in (_folders(root) if root != hr_folder else ())
+        if path not in (hr_folder, *known) and not _is_hr_name(path.name) and _holds_images(path)
+    ]
+    unused = [*(one.path for one in others), *beside]
+    if unused:
+        notes.append(
+            f"the images in {_some(unused, whole=True)} are not used, since the name of no such "
+            "folder says that it holds bicubic LR images; LR images are made by MATLAB's bicubic "
+            "rule."
+        )
     return notes
 
 
@@ -408,8 +452,8 @@ def _notes_on_lr(
     return notes
 
 
-def _some(paths: Sequence[Path]) -> str:
-    names = [path.name for path in paths[:3]]
+def _some(paths: Sequence[Path], *, whole: bool = False) -> str:
+    names = [str(path) if whole else path.name for path in paths[:3]]
     return ", ".join(names) + (", …" if len(paths) > 3 else "")
 
 
