@@ -1,5 +1,7 @@
 """Resize with a Lanczos kernel, as libvips does it: streaming, antialiased, aware of alpha."""
 
+import math
+
 import numpy as np
 import pyvips
 
@@ -8,9 +10,12 @@ from escsr.images.forked_process import require_threads_of_libvips
 from escsr.images.metadata import VipsImage
 from escsr.images.output_checks import check_kind, check_pixels
 
+_KERNEL_REACH = 4
+"""Of Lanczos and bicubic kernels, in pixels of the smaller image."""
+
 
 def resize_pixels(
-    pixels: Pixels, *, width: int, height: int, weighs_opacity: bool = True
+    pixels: Pixels, *, width: int, height: int, weighs_opacity: bool = True, wraps: bool = False
 ) -> Pixels:
     """Resize with a Lanczos kernel, antialiased.
 
@@ -20,6 +25,8 @@ def resize_pixels(
         height: of the result, in pixels.
         weighs_opacity: whether colour is weighed by the alpha beside it, which leaves none where
             that is 0; else each channel is resized by itself.
+        wraps: whether beyond a border lies the other end, as in a texture that repeats; else the
+            border's own pixels.
     Returns:
         (height, width, C), same dtype.
     Raises:
@@ -34,8 +41,24 @@ def resize_pixels(
     form = "uchar" if pixels.dtype == np.uint8 else "ushort"
     data = np.ascontiguousarray(pixels)
     image = pyvips.Image.new_from_memory(data.data, columns, rows, channels, form)
-    result = resized(image, width, height, weighs_opacity=weighs_opacity).write_to_memory()
+    left = top = 0
+    if wraps:
+        around, above = repeat_for_resizing(columns, width), repeat_for_resizing(rows, height)
+        left, top = around * width // columns, above * height // rows
+        # libvips computes only what is cropped out again.
+        image = image.embed(around, above, columns + 2 * around, rows + 2 * above, extend="repeat")
+    larger = resized(image, width + 2 * left, height + 2 * top, weighs_opacity=weighs_opacity)
+    result = larger.crop(left, top, width, height).write_to_memory()
     return np.frombuffer(result, dtype=pixels.dtype).reshape(height, width, channels)
+
+
+def repeat_for_resizing(length: int, target: int) -> int:
+    """How many pixels of an axis's other end go before it to be resized with it.
+
+    Enough for the kernel, and as many as become whole pixels.
+    """
+    unit = length // math.gcd(length, target)
+    return math.ceil(_KERNEL_REACH * max(1, length / target) / unit) * unit
 
 
 def resized(image: VipsImage, width: int, height: int, *, weighs_opacity: bool = True) -> VipsImage:

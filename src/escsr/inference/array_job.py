@@ -28,8 +28,10 @@ def enlarge_pixels(
     enlargement = enlarger.plan_size(source.width, source.height, wish)
     plan = enlarger.plan(source.shape, enlargement, result_is_held=True)
     result = assemble(enlarger.stream(source, plan), source, enlargement.network_size)
+    if not enlargement.shrinks:
+        return result
     width, height = enlargement.target_size
-    return shrink_pixels(result, width=width, height=height) if enlargement.shrinks else result
+    return shrink_pixels(result, width=width, height=height, wraps=source.margins.wraps)
 
 
 def enlarge_tensor(enlarger: Enlarger, image: Tensor, wish: SizeWish) -> Tensor:
@@ -65,5 +67,5 @@ def _enlarge_alike(enlarger: Enlarger, image: Tensor, margins: Margins, wish: Si
         larger = batch_of_pixels(assemble(enlarger.stream(source, plan), source, size))
     if enlargement.shrinks:
         width, height = enlargement.target_size
-        larger = shrink_tensor(larger, width=width, height=height)
+        larger = shrink_tensor(larger, width=width, height=height, wraps=margins.wraps)
     return larger

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from escsr.images.files import (
 )
 from escsr.images.formats import format_for_writing
 from escsr.images.writer import ImageWriter, check_output
-from escsr.inference.enlarger import Enlarger, WorkPlan
+from escsr.inference.enlarger import Enlarger, WorkPlan, assemble
 from escsr.inference.geometry import Enlargement, SizeWish
-from escsr.inference.planes import PixelPlanes, Treatment, planes_of, shape_of_file
+from escsr.inference.planes import PixelPlanes, Pixels, Treatment, planes_of, shape_of_file
 from escsr.inference.progress_meter import OnProgress
+from escsr.inference.shrinking import shrink_pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +99,7 @@ class FileJob:
         picture = self.check(enlarger).read()
         plan = picture.plan(enlarger)
         with picture.writer() as writer:
-            for rows in enlarger.stream(picture.planes, plan, on_progress):
+            for rows in picture.rows(enlarger, plan, on_progress):
                 writer.hand_over(rows)
         return picture.report(enlarger, plan, seconds=time.monotonic() - started)
 
@@ -192,20 +194,41 @@ class LoadedFile:
         Raises:
             DeviceMemoryError: the memory limit cannot be kept.
         """
-        return enlarger.plan(self.planes.shape, self.enlargement, result_is_held=False)
+        return enlarger.plan(
+            self.planes.shape, self.enlargement, result_is_held=self._shrinks_repeated
+        )
+
+    def rows(
+        self, enlarger: Enlarger, plan: WorkPlan, on_progress: OnProgress | None = None
+    ) -> Iterator[Pixels]:
+        """What the networks make, as the writer takes it."""
+        rows = enlarger.stream(self.planes, plan, on_progress)
+        if not self._shrinks_repeated:
+            return rows
+        # Its first rows are made of its last ones too.
+        whole = assemble(rows, self.planes, self.enlargement.network_size)
+        width, height = self.enlargement.target_size
+        return iter([shrink_pixels(whole, width=width, height=height, wraps=True)])
+
+    @property
+    def _shrinks_repeated(self) -> bool:
+        return self.enlargement.shrinks and self.planes.margins.wraps
 
     def writer(self) -> ImageWriter:
-        """The output, to be entered and given the rows that ``Enlarger.stream`` makes."""
+        """The output, to be entered and given what ``rows`` makes."""
+        enlargement = self.enlargement
+        is_resized = enlargement.shrinks and not self._shrinks_repeated
+        width, height = enlargement.network_size if is_resized else enlargement.target_size
         return ImageWriter(
             self.job.output,
-            width=self.enlargement.network_size[0],
-            height=self.enlargement.network_size[1],
+            width=width,
+            height=height,
             channels=self.planes.channels,
             bit_depth=self.bit_depth,
             metadata=self.metadata,
             quality=self.job.quality,
             overwrite=self.job.overwrite,
-            target_size=self.enlargement.target_size if self.enlargement.shrinks else None,
+            target_size=enlargement.target_size if is_resized else None,
             source=None if self.job.is_copy else self.job.input,
             keep_time=self.job.keep_time,
             # Colours go on where opacity ends, so they need no weights, and hidden ones stay.

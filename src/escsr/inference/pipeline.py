@@ -205,7 +205,7 @@ class _OverlappingRun:
         plan = loaded.plan(self._enlarger)
         with ExitStack() as stack:
             writer = stack.enter_context(loaded.writer())
-            for rows in self._enlarger.stream(loaded.planes, plan, self._advance):
+            for rows in loaded.rows(self._enlarger, plan, self._advance):
                 writer.hand_over(rows)
             made_at = time.monotonic()
             report = loaded.report(self._enlarger, plan, seconds=made_at - started)

@@ -303,4 +303,5 @@ class Upscaler:
         header = probe_image(Path(input), max_pixels=max_pixels)
         enlargement = self._enlarger.plan_size(header.width, header.height, SizeWish(**size))
         shape = shape_of_file(header, self._enlarger.treatment(header.extra))
-        return self._enlarger.plan(shape, enlargement, result_is_held=False)
+        held = enlargement.shrinks and shape.margins.wraps
+        return self._enlarger.plan(shape, enlargement, result_is_held=held)
