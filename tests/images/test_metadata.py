@@ -106,11 +106,12 @@ def test_iptc_travels_where_the_format_has_a_place(
     write_image(path, source.pixels, metadata=source.metadata)
     assert read_image(path).metadata.photoshop == IPTC
     with Image.open(path) as image:
-        carried = image.info["photoshop"] if suffix == ".jpg" else image.tag_v2[34377]
+        tags = {} if suffix == ".jpg" else image.tag_v2  # pyright: ignore
+        carried = tags[34377] if tags else image.info["photoshop"]
         assert b"hello" in (carried[0x0404] if isinstance(carried, dict) else carried)
         if suffix == ".tif":
             # Programs other than Photoshop look for IPTC in a tag of its own.
-            assert image.tag_v2[33723].startswith(IPTC[12:])  # pyright: ignore
+            assert tags[33723].startswith(IPTC[12:])
 
 
 def test_the_size_tags_tell_the_final_size(camera_file: Path, tmp_path: Path) -> None:
