@@ -318,7 +318,7 @@ class _Archive:
 
     def contents(self) -> Any:
         if f"{self._folder}byteorder" in self._entries:
-            self._is_swapped = self._read("byteorder", 16).strip() == b"big"
+            self._is_swapped = bytes(self._read("byteorder", 16)).strip() == b"big"
         return read_pickle(io.BytesIO(self._read("data.pkl", MAX_PICKLE_BYTES)), self._resolve)
 
     def _resolve(self, identity: Any) -> _Storage:
@@ -343,20 +343,24 @@ class _Archive:
             data = self._read(f"data/{key}", num_bytes)
             if self._is_swapped and dtype is not None and dtype.itemsize > 1:
                 side = dtype.itemsize // (2 if dtype.is_complex else 1)
-                data = np.frombuffer(data, f"u{side}").byteswap().tobytes()
+                data = bytearray(np.frombuffer(data, f"u{side}").byteswap().tobytes())
             self._bytes[key] = _bytes_as_tensor(data)
         return self._bytes[key]
 
-    def _read(self, name: str, most_bytes: int) -> bytes:
+    def _read(self, name: str, most_bytes: int) -> bytearray:
         entry = self._entries[f"{self._folder}{name}"]
         if entry.file_size > most_bytes + _SLACK:
             raise DamagedFileError(f"{name} in it has {entry.file_size / 1e6:,.1f} MB")
         if not self._is_checked and hasattr(entry, "CRC"):
             del entry.CRC  # zipfile then looks for none
+        data = bytearray()
         with self._archive.open(entry) as file:
-            return file.read()
+            while part := file.read(_PART_BYTES):  # in one piece it would be there twice
+                data += part
+        return data
 
 
+_PART_BYTES = 1 << 20
 _SLACK = 1 << 20
 """A storage's record may be a little larger than what its tensors need."""
 
@@ -372,10 +376,10 @@ def _storage_of(identity: Any) -> tuple[torch.dtype | None, str, int, str]:
     return dtype, str(key)[:100], num_values, reason
 
 
-def _bytes_as_tensor(data: bytes) -> Tensor:
+def _bytes_as_tensor(data: bytearray) -> Tensor:
     if not data:
         return torch.empty(0, dtype=torch.uint8)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return torch.frombuffer(data, dtype=torch.uint8)
 
 
 def _read_pickles(stream: BinaryIO) -> Any:
@@ -442,8 +446,8 @@ class _Legacy:
     def _values(self, key: str, num_bytes: int) -> Tensor:
         if key not in self._bytes:
             self._stream.seek(self._places[key])
-            data = self._stream.read(num_bytes)
-            if len(data) < num_bytes:
+            data = bytearray(num_bytes)
+            if cast("io.BufferedReader", self._stream).readinto(data) < num_bytes:
                 raise DamagedFileError("the file ends within its tensors")
             self._bytes[key] = _bytes_as_tensor(data)
         return self._bytes[key]
