@@ -120,6 +120,16 @@ def test_what_the_user_says_outranks_what_was_found() -> None:
     assert plan_tiles(workload, TINY_X4, available_bytes=1, tile=64).tile_pixels == 64
 
 
+def test_what_is_in_memory_already_is_not_counted_against_what_is_free() -> None:
+    """The source of the first pass; that of a second one is still to come."""
+    options = {"width": 6000, "height": 4000}  # 72 MB
+    needed_bytes = plan_tiles(Workload(**options), TINY_X4, tile=128).peak_memory_bytes
+    free_bytes = needed_bytes - 70_000_000
+    assert plan_tiles(Workload(**options), TINY_X4, available_bytes=free_bytes).num_tiles > 1
+    with pytest.raises(DeviceMemoryError):
+        plan_tiles(Workload(**options, is_loaded=False), TINY_X4, available_bytes=free_bytes)
+
+
 def test_without_room_for_tiles_the_work_goes_layer_by_layer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -170,6 +170,7 @@ class Enlarger:
                 num_images=source.num_images,
                 images_at_once=engine.images_at_once(source.num_images),
                 held_bytes=held,
+                is_loaded=index == 0,
             )
             tiles.append(self._plan_pass(workload, engine, factor, dtype))
         return WorkPlan(

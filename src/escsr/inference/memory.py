@@ -84,6 +84,8 @@ class Workload:
     """Of these, how many are in the network at the same time."""
     held_bytes: int = 0
     """What is held beside it all the time: the result, an earlier image."""
+    is_loaded: bool = True
+    """Whether the source is in memory already, when the plan is made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,10 +101,12 @@ class Room:
 
     def allows(self, workload: Workload, work_bytes: int) -> bool:
         """Whether work fits beside what is held, with nothing left over."""
+        needed_bytes = work_bytes + standing_bytes(workload)
         if self.limit_bytes is not None:
-            return work_bytes + standing_bytes(workload) <= self.limit_bytes
-        # The source is in memory already.
-        return self.device_bytes is None or work_bytes + workload.held_bytes <= self.device_bytes
+            return needed_bytes <= self.limit_bytes
+        if workload.is_loaded:
+            needed_bytes -= _source_bytes(workload)
+        return self.device_bytes is None or needed_bytes <= self.device_bytes
 
     @property
     def budget_bytes(self) -> int:
@@ -270,8 +274,11 @@ def _work_bytes(workload: Workload, cost: NetworkCost, grid: TileGrid) -> int:
 
 def standing_bytes(workload: Workload) -> int:
     """What is held all the time: the source, and what the workload names."""
-    samples = workload.width * workload.height * workload.channels
-    return samples * workload.bytes_per_sample + workload.held_bytes
+    return _source_bytes(workload) + workload.held_bytes
+
+
+def _source_bytes(workload: Workload) -> int:
+    return workload.width * workload.height * workload.channels * workload.bytes_per_sample
 
 
 def _tell_if_smaller(tile: TileChoice, side: int, longest: int) -> None:
