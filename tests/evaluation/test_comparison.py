@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +107,38 @@ def test_progress_counts_every_result_failed_or_not(pictures: Path) -> None:
     compare(entrants, LUMA, on_result=lambda *place: told.append(place))
     assert len(told) == entrants.num_results(LUMA) == 6
     assert told[0] == ("a", "Mixed", "a-small")
+
+
+class Blank(nn.Module):
+    """Grey of the right size, on the CPU, whatever it is given."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(1, 3, H, W) -> (1, 3, 2*H, 2*W)."""
+        return torch.full((1, 3, 2 * image.shape[2], 2 * image.shape[3]), 0.5)
+
+
+def test_figures_do_not_depend_on_how_many_images_wait_for_them(tmp_path: Path) -> None:
+    """Networks on another device run ahead of the metrics, by two images at most.
+
+    The device "meta" has no numbers, and the network needs none.
+    """
+    for number in range(5):
+        write_waves(tmp_path / f"{number}.png", 30 + 2 * number, 40, shift=number)
+    (tmp_path / "2-broken.png").write_bytes(b"no image")
+    entrants = entrants_of(tmp_path, contender("blank", Blank()), contender("same", Blank()))
+    here = compare(entrants, LUMA)
+    ahead = compare(entrants, replace(LUMA, device=torch.device("meta")))
+    assert [score.image for score in here.scores] == [n for n in "01234" for _ in range(2)]
+    assert ahead.scores == here.scores
+    assert ahead.failures == here.failures
+
+
+def test_comparing_leaves_the_number_of_threads_as_it_was(pictures: Path) -> None:
+    """Of this thread, and of threads that start later."""
+    before = torch.get_num_threads()
+    compare(enter(["bicubic"], [pictures], scale=2), LUMA)
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
 
 
 def test_broken_models_and_sets_are_left_out_and_named(pictures: Path) -> None:
