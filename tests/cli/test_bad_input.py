@@ -23,13 +23,31 @@ def truncated(path: Path, photo: bytes) -> None:
     path.write_bytes(photo[: len(photo) // 2])
 
 
+def tiff_beyond_the_file(path: Path, photo: bytes) -> None:
+    """A BigTIFF whose directory is said to stand at 2**64 - 1."""
+    path.write_bytes(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(64))
+
+
+def avif_beyond_the_file(path: Path, photo: bytes) -> None:
+    """An AVIF whose second box is said to have 2**63 bytes."""
+    path.write_bytes(b"\0\0\0\x14ftypavif\0\0\0\0avif" + b"\0\0\0\1free\x80" + bytes(64))
+
+
 def folder_named_like_a_picture_below_a_file(path: Path, photo: bytes) -> None:
     """A link to a path below a file, which nobody can read, not even root."""
     path.symlink_to(path.parent / "good.png" / "below.png")
 
 
 @pytest.mark.parametrize(
-    "make_bad", [no_image, empty, truncated, folder_named_like_a_picture_below_a_file]
+    "make_bad",
+    [
+        no_image,
+        empty,
+        truncated,
+        tiff_beyond_the_file,
+        avif_beyond_the_file,
+        folder_named_like_a_picture_below_a_file,
+    ],
 )
 def test_a_bad_file_is_named_and_the_rest_goes_on(
     upscale: Escsr, make_picture: MakePicture, tmp_path: Path, make_bad

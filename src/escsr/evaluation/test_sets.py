@@ -152,8 +152,11 @@ def hash_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode("utf-8", "surrogateescape") + b"\0")
+        if not path.is_file():  # a pipe would keep us waiting, and a device never ends
+            continue
         try:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError:
             continue
     return digest.hexdigest()

@@ -108,15 +108,16 @@ def open_image(path: Path, max_pixels: int) -> OpenedImage:
     if pages > 1 and form != "TIFF":
         raise _several(path, form, pages)
     _check_size(path, image.width, image.height, max_pixels)
-    _check_kind(path, image)
+    _check_kind(path, form, image)
     with path.open("rb") as stream:
         blocks = read_blocks(stream, form)
     if blocks.orientation is not None:
         image = image.copy()
         image.set_type(pyvips.GValue.gint_type, "orientation", blocks.orientation)
-    extra = tiff.extra_sample if tiff else None
-    if extra is None and image.bands in (2, 4, 5) and not _is_bare_cmyk(image):
+    extra: ExtraSample | None = None
+    if image.bands in (2, 4, 5) and not _is_bare_cmyk(image):
         extra = "premultiplied" if blocks.is_premultiplied else "straight"
+        extra = (tiff.extra_sample or "data") if tiff is not None else extra
     return OpenedImage(path=path, format=form, image=image, blocks=blocks, extra_sample=extra)
 
 
@@ -227,8 +228,8 @@ def _check_frames(path: Path, form: FormatName, max_pixels: int) -> TiffFacts | 
             frames = count_sequence_frames(stream) if form == "AVIF" else 1
     except (HeaderError, TagFormatError) as error:
         raise ImageReadError(
-            f"{path} is a {form} file that is damaged or truncated, or made to fill the memory: "
-            f"{error}. Get it again."
+            f"{path} is {_article(form)} {form} file that is damaged or truncated, or made to fill "
+            f"the memory: {error}. Get it again."
         ) from error
     if facts is not None:
         frames = facts.frames
@@ -368,7 +369,7 @@ def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _check_kind(path: Path, image: VipsImage) -> None:
+def _check_kind(path: Path, form: FormatName, image: VipsImage) -> None:
     if image.format not in ("uchar", "ushort"):
         raise ImageReadError(
             f"{path} stores its pixels as {image.format}; escsr reads 8 and 16-bit unsigned "
@@ -377,7 +378,8 @@ def _check_kind(path: Path, image: VipsImage) -> None:
     if image.interpretation not in _KINDS:
         raise _unread(path, str(image.interpretation))
     allowed = (4, 5) if image.interpretation == "cmyk" else (1, 2, 3, 4)
-    if image.bands not in allowed:
+    is_odd_jpeg = form == "JPEG" and image.bands == 2  # a JPEG has no opacity
+    if image.bands not in allowed or is_odd_jpeg:
         raise ImageReadError(
             f"{path} has {image.bands} channels ({image.interpretation}); escsr reads grey, RGB "
             "and CMYK, each with at most one channel of opacity. Remove the others first."
@@ -405,9 +407,13 @@ def _unreadable(path: Path, form: FormatName, error: pyvips.Error) -> ImageReadE
                     f"{_first_line(error)}. Convert it to PNG, JPEG or AVIF first."
                 )
     return ImageReadError(
-        f"{path} is a {form} file that is truncated, damaged or of a kind this libvips cannot "
-        f"decode: {_first_line(error)}. Get the file again, or convert it."
+        f"{path} is {_article(form)} {form} file that is truncated, damaged or of a kind this "
+        f"libvips cannot decode: {_first_line(error)}. Get the file again, or convert it."
     )
+
+
+def _article(form: FormatName) -> str:
+    return "an" if form == "AVIF" else "a"
 
 
 def _first_line(error: pyvips.Error) -> str:

@@ -1,7 +1,9 @@
 """Encode a libvips image into an open file, each format with its settings."""
 
+import struct
 import threading
 from dataclasses import replace
+from fractions import Fraction
 from typing import BinaryIO
 
 import pyvips
@@ -242,6 +244,11 @@ def complete_tiff(
         density = "ratio"
     exif = exif_for(metadata, width, height, states_density=False)
     tags = metadata.sized_tags.fitted(width, height) if metadata.sized_tags else Directory()
+    if metadata.pixels_per_mm:
+        # libvips keeps densities in single precision, and 4 per inch become 3.999.
+        per_unit = 10 if metadata.resolution_unit == "cm" else 25.4
+        for number, per_mm in zip(_RESOLUTION, metadata.pixels_per_mm, strict=True):
+            tags[number] = _rational(per_mm * per_unit)
     if channels in (2, 4) and metadata.extra_sample != "straight":
         tags[_EXTRA_SAMPLES] = _short(1 if metadata.extra_sample == "premultiplied" else 0)
     if metadata.photoshop and (iptc := iptc_of(metadata.photoshop)) is not None:
@@ -250,7 +257,13 @@ def complete_tiff(
     finish_tiff(stream, exif, width=width, height=height, density=density, tags=tags)
 
 
-_EXTRA_SAMPLES, _IPTC = 338, 33723
+_EXTRA_SAMPLES, _IPTC, _RESOLUTION = 338, 33723, (282, 283)
+
+
+def _rational(value: float) -> Tag:
+    ratio = Fraction(value).limit_denominator(10_000)
+    numerator, denominator = min(ratio.numerator, 2**32 - 1), ratio.denominator
+    return Tag(kind=5, count=1, payload=struct.pack("<II", numerator, denominator))
 
 
 def _short(value: int) -> Tag:
