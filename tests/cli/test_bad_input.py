@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from escsr.cli.log import show_warnings
+
 from .conftest import Escsr, MakePicture
 from .test_upscale import names_in
 
@@ -202,3 +204,18 @@ def test_what_is_large_enough_already_is_skipped_unless_its_result_was_named(
     both = upscale(tmp_path / "in", "--width", "40", "--height", "40", "-o", tmp_path / "square")
     assert both.exit_code == 1
     assert names_in(tmp_path / "square") == ["small.png"]
+
+
+def test_names_in_warnings_of_the_log_are_escaped(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """A file name cannot colour the terminal or turn text, where a flaw of the file is logged."""
+    photo = make_picture("photo.jpg").read_bytes()
+    path = tmp_path / "in" / "a\x1b[31m\u202egpj.jpg"
+    path.parent.mkdir()
+    path.write_bytes(photo.replace(b"\xff\xda", b"\0\1\2\xff\xda", 1))
+    show_warnings()
+    result = upscale(path.parent, "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "costs no pixel" in result.stderr
+    assert not {"\x1b", "\u202e"} & set(result.output)

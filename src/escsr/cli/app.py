@@ -10,7 +10,7 @@ from escsr.cli.benchmark import benchmark_command
 from escsr.cli.evaluate import evaluate_command
 from escsr.cli.exit_status import CommandGroup
 from escsr.cli.inspect import inspect_command
-from escsr.cli.log import VerboseOption, show_log
+from escsr.cli.log import VerboseOption, show_log, show_warnings
 from escsr.cli.models import models_command
 from escsr.cli.streams import open_missing_streams
 from escsr.cli.train import train_command
@@ -42,6 +42,7 @@ def main() -> None:
         # A name that the terminal's encoding lacks is shown with escapes; it ends nothing.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    show_warnings()
     # We open globs ourselves, so that a file named "a[1].png" is found on Windows too.
     app(prog_name="escsr", windows_expand_args=False)
 

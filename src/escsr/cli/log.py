@@ -23,7 +23,12 @@ class StderrHandler(logging.Handler):
 
 def show_log() -> None:
     """Show what the package logs: device, precision, tiles, and why."""
+    logging.getLogger("escsr").setLevel(logging.DEBUG)
+    show_warnings()
+
+
+def show_warnings() -> None:
+    """Show the package's warnings as lines, control characters of file names in them escaped."""
     logger = logging.getLogger("escsr")
-    logger.setLevel(logging.DEBUG)
     if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
         logger.addHandler(StderrHandler())
