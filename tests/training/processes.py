@@ -5,23 +5,29 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.training.runs import RECIPE
 
 TRAIN = ("-m", "escsr", "train")
 
 
-def write_recipe(path: Path) -> Path:
-    """The smallest recipe as a file."""
-    tables = {key: value for key, value in RECIPE.items() if isinstance(value, dict)}
-    plain = {key: value for key, value in RECIPE.items() if key not in tables}
-    lines = [f"{key} = {value!r}" for key, value in plain.items()]
+def write_recipe(path: Path, values: Mapping[str, Any] = RECIPE) -> Path:
+    """A recipe as a file, the smallest unless given."""
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if key not in tables]
     for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {value!r}" for key, value in table.items())]
+        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     path.write_text("\n".join(lines))
     return path
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+    return repr(list(value) if isinstance(value, tuple) else value)
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.training.adversarial.runs import GAN_RECIPE
+from tests.training.data.pictures import write_pictures
 from tests.training.processes import finish, start, wait_for_rows, write_recipe
 from tests.training.runs import checkpoints_of, log_of
 
@@ -18,39 +20,47 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def command(photographs: Path, tmp_path: Path) -> list[str]:
-    """What trains the smallest recipe and saves the averaged weights of each process."""
-    recipe = write_recipe(tmp_path / "smallest.toml")
-    return [str(PROBE), str(recipe), str(photographs)]
-
-
-def test_two_processes_equal_one_with_the_whole_batch(command: list[str], tmp_path: Path) -> None:
-    """But for the order of float64 sums; the averages of both processes are equal bit for bit."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    for process in (start(*command, one), start(*TORCHRUN, *command, two)):
-        status, _, stderr = finish(process)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of the smallest recipe and of a GAN's, by one process and by two."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_pictures(folder / "photographs")
+    write_recipe(folder / "classic.toml")
+    write_recipe(
+        folder / "gan.toml", GAN_RECIPE | {"steps": 4, "data": {"batch_size": 4, "patch_pixels": 8}}
+    )
+    for launcher, out in (((), "one"), (TORCHRUN, "two")):
+        status, _, stderr = finish(start(*launcher, PROBE, folder, folder / out))
         assert status == 0, stderr
-    columns = ("step", "learning_rate")
-    assert log_of(two, *columns) == log_of(one, *columns)
-    losses = [[float(loss) for (loss,) in log_of(out, "loss")] for out in (one, two)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+    return folder
 
+
+@pytest.mark.parametrize("recipe", ["classic", "gan"])
+def test_two_processes_equal_one_with_the_whole_batch(runs: Path, recipe: str) -> None:
+    """But for the order of float64 sums; the weights of both processes are equal bit for bit."""
+    one, two = runs / "one" / recipe, runs / "two" / recipe
+    rows = everything_but_clocks(one)
+    assert len(rows[0]) == {"classic": 3, "gan": 8}[recipe]
+    for ours, expected in zip(everything_but_clocks(two), rows, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-9)
     alone, first, second = (
         torch.load(path) for path in (one / "rank-0.pt", two / "rank-0.pt", two / "rank-1.pt")
     )
     for key, tensor in alone.items():
         assert torch.equal(first[key], second[key]), key
-        torch.testing.assert_close(first[key], tensor, rtol=0, atol=1e-9)
+        torch.testing.assert_close(first[key], tensor, rtol=0, atol=1e-9, msg=key)
 
 
-def test_one_process_that_is_asked_to_stop_ends_both_with_their_state_saved(
-    command: list[str], tmp_path: Path
-) -> None:
+def everything_but_clocks(out: Path) -> list[list[float]]:
+    """Rows of a log: step, learning rate and every loss."""
+    columns = (out / "log.csv").read_text().splitlines()[0].split(",")
+    chosen = [name for name in columns if name.startswith(("step", "learning_rate", "loss"))]
+    return [list(map(float, row)) for row in log_of(out, *chosen)]
+
+
+def test_one_process_that_is_asked_to_stop_ends_both_with_their_state_saved(runs: Path) -> None:
     """The second is asked after its third step alone; both stop, soon, after the same step."""
-    out = tmp_path / "run"
-    status, _, stderr = finish(start(*TORCHRUN, *command, out, "--stop-second-at=3"))
-    assert status == 0, stderr
+    out = runs / "two" / "stopped"
     steps = len(log_of(out))
     assert 3 <= steps < 100_000
     assert checkpoints_of(out) == [f"step-{steps:08d}.pt"]

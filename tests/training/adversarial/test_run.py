@@ -1,4 +1,4 @@
-"""Runs of the GAN recipe: fifty steps, stopped and resumed, spoilt, and by two processes."""
+"""Runs of the GAN recipe: fifty steps, stopped and resumed, and spoilt."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,6 @@ from escsr.training.run import Run, rehearse_recipe, train_recipe
 from escsr.training.state import TrainingState
 from escsr.training.watching import Progress
 from tests.training.adversarial.runs import GAN_RECIPE, adversary_of, train
-from tests.training.processes import finish, start
 from tests.training.runs import changed, checkpoints_of, log_of, start_state
 from tests.training.runs import train as train_classic
 
@@ -230,34 +229,3 @@ def test_missing_weights_of_vgg19_end_a_run_before_it_begins(
     with pytest.raises(MissingExtraError, match=r"escsr\[perceptual\].*--perceptual-weights FILE"):
         train_recipe(run, changes={"perceptual.weights": "imagenet"})
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.skipif(
-    not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed"
-)
-def test_two_processes_train_the_gan_of_one_with_the_whole_batch(
-    recipe_file: Path, photographs: Path, tmp_path: Path
-) -> None:
-    """Losses to 5 digits and weights to 1e-5, after 4 steps of rate 1e-4.
-
-    Only the order of float32 sums differs. Left out are the biases of the keys: softmax does not
-    see them, so their gradient is 0 but for rounding, of which Adam makes whole steps.
-    """
-    command = ("train", recipe_file, "--data", photographs, "--device", "cpu")
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    one, two = tmp_path / "one", tmp_path / "two"
-    for prefix, out in (((), one), (torchrun, two)):
-        status, _, stderr = finish(start(*prefix, "-m", "escsr", *command, "--out", out))
-        assert status == 0, stderr
-    columns = [
-        [float(value) for row in log_of(out, *COLUMNS) for value in row] for out in (one, two)
-    ]
-    assert columns[1] == pytest.approx(columns[0], rel=1e-5)
-    states = [
-        torch.load(out / "checkpoints" / "step-00000004.pt", weights_only=True)
-        for out in (one, two)
-    ]
-    alone, together = (state["network"] | state["adversary"]["discriminator"] for state in states)
-    for key, tensor in alone.items():
-        if not key.endswith("query_key_value.bias"):
-            torch.testing.assert_close(together[key], tensor, rtol=0, atol=1e-5, msg=key)
