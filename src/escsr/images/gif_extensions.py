@@ -46,4 +46,5 @@ def _extensions(stream: BinaryIO) -> Iterator[tuple[bytes, list[bytes]]]:
         while room > 0 and (size := stream.read(1)) not in (b"", b"\0"):
             blocks.append(stream.read(size[0]))
             room -= size[0] + 1
+        room -= 256  # many small ones take time, not room
         yield label, blocks
