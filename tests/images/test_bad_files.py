@@ -157,6 +157,23 @@ def test_damaged_jpegs_are_refused_whatever_flaw_stands_beside(picture, tmp_path
                 raise AssertionError(f"{what}: {read_image(path)}")
 
 
+@pytest.mark.parametrize("tile", [False, True])
+def test_damaged_jpeg_streams_within_a_tiff_are_an_error(
+    picture, tmp_path: Path, tile: bool
+) -> None:
+    """Missing data of a TIFF's JPEG strips and tiles, of which libtiff only warns, is refused."""
+    path = tmp_path / "a.tif"
+    image = _vips(picture(160, 160, noise=40))
+    data = bytearray(image.tiffsave_buffer(compression="jpeg", tile=tile))
+    path.write_bytes(data)
+    assert read_image(path).width == 160
+    cut = data.rindex(b"\xff\xda") + 600
+    data[cut : cut + 2] = b"\xff\xd9"
+    path.write_bytes(data)
+    with pytest.raises(ImageReadError, match="premature end"):
+        read_image(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

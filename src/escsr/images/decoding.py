@@ -29,7 +29,13 @@ from escsr.images.formats import (
 )
 from escsr.images.jpeg_flaws import without_harmless_flaws
 from escsr.images.metadata import VipsImage, integer_field, read_blocks
-from escsr.images.tiff_tags import ExtraSample, TagFormatError, TiffFacts, read_tiff_facts
+from escsr.images.tiff_tags import (
+    ExtraSample,
+    TagFormatError,
+    TiffFacts,
+    jpeg_streams,
+    read_tiff_facts,
+)
 from escsr.machine import is_about_memory
 
 logger = logging.getLogger(__name__)
@@ -136,6 +142,8 @@ def decode_upright(opened: OpenedImage) -> Pixels:
     require_threads_of_libvips()
     path, form, image = opened.path, opened.format, opened.image
     try:
+        if form == "TIFF":
+            _check_jpeg_streams(path)
         pixels = _decode_jpeg(path) if form == "JPEG" else _to_array(image)
     except pyvips.Error as error:
         raise _unreadable(path, form, error) from error
@@ -299,6 +307,17 @@ def _decode_jpeg(path: Path) -> Pixels:
     pixels = _to_array(pyvips.Image.jpegload_source(source, access="sequential", fail_on="warning"))
     logger.warning("%s has a flaw that costs no pixel: %s", path, flaw)
     return pixels
+
+
+def _check_jpeg_streams(path: Path) -> None:
+    """Decode the JPEG streams of a TIFF strictly; libtiff only warns of what is missing."""
+    pyvips.vips_lib.vips_error_clear()
+    with path.open("rb") as stream:
+        for data in jpeg_streams(stream):
+            source = pyvips.Source.new_from_memory(data)
+            pyvips.Image.jpegload_source(
+                source, access="sequential", fail_on="warning"
+            ).write_to_memory()
 
 
 def _to_array(image: VipsImage) -> Pixels:

@@ -6,7 +6,7 @@ previews of the first; both are answered here.
 
 import io
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -29,6 +29,7 @@ _VALUE_BYTES = np.array(
 _NEW_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 255, 330
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277
 _NUMBER_OF_INKS, _EXTRA_SAMPLES, _INK_SET = 334, 338, 332
+_JPEG_TABLES, _STRIPS, _TILES = 347, (273, 279), (324, 325)
 _COMPRESSION, _TILE_WIDTH, _TILE_LENGTH = 259, 322, 323
 _NO_PICTURE = 1 | 4
 """Bits of NewSubfileType: a reduced copy of another page, and a transparency mask."""
@@ -307,6 +308,33 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
         unread_kind=_unread_kind(pages[0]),
         tile_pixels=_integer(pages[0], _TILE_WIDTH, 0) * _integer(pages[0], _TILE_LENGTH, 0),
     )
+
+
+def jpeg_streams(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the strips or tiles of a TIFF's first page as JPEG files, if they are compressed so.
+
+    Args:
+        stream: the file.
+    Raises:
+        TagFormatError: its directory cannot be read.
+    """
+    layout = read_layout(stream)
+    offset = read_offset(stream, layout, layout.first_at)
+    wanted = {_COMPRESSION, _JPEG_TABLES, *_STRIPS, *_TILES}
+    page, _ = read_directory(stream, layout, offset, wanted=wanted)
+    starts, lengths = _TILES if _TILES[0] in page else _STRIPS
+    if _integer(page, _COMPRESSION, 1) != _JPEG or not {starts, lengths} <= page.keys():
+        return
+    tables = page[_JPEG_TABLES].payload[:-2] if _JPEG_TABLES in page else b""
+    for start, length in zip(_integers(page[starts]), _integers(page[lengths]), strict=False):
+        if length:  # a tile that is left out counts as empty
+            stream.seek(start)
+            data = stream.read(length)
+            yield tables + data[2:] if tables else data
+
+
+def _integers(tag: Tag) -> list[int]:
+    return np.frombuffer(tag.payload, f"<u{_UNIT_BYTES[tag.kind]}").tolist()
 
 
 def _is_beside(page: Directory) -> bool:
