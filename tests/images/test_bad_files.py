@@ -174,6 +174,23 @@ def test_damaged_jpeg_streams_within_a_tiff_are_an_error(
         read_image(path)
 
 
+def test_a_tiff_that_lacks_tiles_is_an_error(picture, tmp_path: Path) -> None:
+    """A directory that names fewer tiles than the picture has is damaged, and not black there."""
+    path = tmp_path / "a.tif"
+    data = bytearray(
+        _vips(picture(64, 64)).tiffsave_buffer(tile=True, tile_width=16, tile_height=16)
+    )
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_image(path).pixels, picture(64, 64))
+    for tag in (324, 325):
+        at = data.index(struct.pack("<HHI", tag, 3 if tag == 325 else 4, 16))
+        changed = bytearray(data)
+        changed[at + 4 : at + 8] = struct.pack("<I", 9)
+        path.write_bytes(changed)
+        with pytest.raises(ImageReadError, match="16 tiles"):
+            read_image(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

@@ -29,6 +29,7 @@ _VALUE_BYTES = np.array(
 _NEW_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 255, 330
 _PHOTOMETRIC, _SAMPLES_PER_PIXEL = 262, 277
 _NUMBER_OF_INKS, _EXTRA_SAMPLES, _INK_SET = 334, 338, 332
+_WIDTH, _HEIGHT = 256, 257
 _JPEG_TABLES, _STRIPS, _TILES = 347, (273, 279), (324, 325)
 _COMPRESSION, _TILE_WIDTH, _TILE_LENGTH = 259, 322, 323
 _NO_PICTURE = 1 | 4
@@ -301,6 +302,7 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
     pages = read_pages(stream)
     if not pages:
         raise TagFormatError("it has no page")
+    _check_tiles(stream)
     return TiffFacts(
         pictures=1 + sum(not _is_beside(page) for page in pages[1:]),
         is_reduced=_is_beside(pages[0]) and (len(pages) > 1 or _SUB_DIRECTORIES in pages[0]),
@@ -308,6 +310,24 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
         unread_kind=_unread_kind(pages[0]),
         tile_pixels=_integer(pages[0], _TILE_WIDTH, 0) * _integer(pages[0], _TILE_LENGTH, 0),
     )
+
+
+def _check_tiles(stream: BinaryIO) -> None:
+    """Refuse a first page with fewer tiles than its size needs, which libtiff takes for empty ones.
+
+    Raises:
+        TagFormatError: tiles are missing.
+    """
+    layout = read_layout(stream)
+    offset = read_offset(stream, layout, layout.first_at)
+    numbers = (_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_LENGTH)
+    page, _ = read_directory(stream, layout, offset, wanted={*numbers, *_TILES})
+    width, height, tile_width, tile_height = (_integer(page, number, 0) for number in numbers)
+    if not tile_width or not tile_height:
+        return
+    needed = -(-width // tile_width) * -(-height // tile_height)
+    if any(number in page and page[number].count < needed for number in _TILES):
+        raise TagFormatError(f"it lacks some of its {needed:,} tiles")
 
 
 def jpeg_streams(stream: BinaryIO) -> Iterator[bytes]:
