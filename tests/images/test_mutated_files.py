@@ -1,10 +1,9 @@
 """Thousands of damaged files of every format: each is read, or refused by an error of ours.
 
-``ESCSR_MUTATIONS`` sets how many (1,000 unless given).
+``ESCSR_FUZZ_CASES`` sets how many (1,000 unless given).
 """
 
 import io
-import os
 import random
 import struct
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from escsr.errors import EscsrError
 from escsr.images.files import probe_image, read_image
 from escsr.images.writer import write_image
 from tests.images.tiff_bytes import DOUBLE, RATIONAL, SHORT, TEXT, Value, tiff_bytes
+from tests.mutation import number_of_cases
 
-NUM_FILES = int(os.environ.get("ESCSR_MUTATIONS", "1000"))
+NUM_FILES = number_of_cases(1000)
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 TIFF_TAGS: tuple[Value, ...] = (
