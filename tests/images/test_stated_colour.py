@@ -263,6 +263,56 @@ def test_tags_of_tiff_that_state_colour_become_a_profile(swatches, tmp_path: Pat
     assert dict(chunks_of(tmp_path / "b.png"))[b"cICP"] == bytes([12, 8, 0, 1])
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"cHRM", struct.pack(">8I", *[31270, 32900] * 4)),
+        (b"cHRM", struct.pack(">8I", 31270, 32900, 60000, 30000, 40000, 20000, 20000, 10000)),
+        (b"cHRM", struct.pack(">8I", 2_000_000_000, 32900, *[64000, 33000], *[30000] * 4)),
+        (b"cHRM", struct.pack(">8I", 10000, 80000, 64000, 33000, 30000, 60000, 15000, 6000)),
+        (b"gAMA", struct.pack(">I", 1)),
+        (b"gAMA", struct.pack(">I", 0xFFFFFFFF)),
+    ],
+    ids=["points equal", "on a line", "white x 20000", "white outside", "gamma 100000", "gamma 0"],
+)
+def test_impossible_colour_counts_as_not_stated(
+    swatches, tmp_path: Path, suffix: str, chunk: Chunk
+) -> None:
+    """Impossible cHRM and gAMA: the picture is made as sRGB; a PNG result keeps the chunk."""
+    path = _rewritten(tmp_path, suffix, swatches, chunk)
+    assert read_image(tmp_path / "source.png").metadata.colour is None
+    with Image.open(path) as image:
+        assert "icc_profile" not in image.info
+    if suffix == ".png":
+        assert chunk in chunks_of(path)
+
+
+@pytest.mark.parametrize("suffix", WITH_PROFILES)
+def test_primaries_that_no_profile_can_state_are_refused(
+    swatches, tmp_path: Path, suffix: str
+) -> None:
+    """Unknown primaries are refused by number; those of CIE XYZ become a profile of their own."""
+    with pytest.raises(ImageFormatError, match=r"primaries 200 of H\.273"):
+        _rewritten(tmp_path, suffix, swatches, _cicp(200, 13))
+    with Image.open(_rewritten(tmp_path, suffix, swatches, _cicp(10, 13))) as image:
+        profile = image.info["icc_profile"]
+    adaptation = _profile_numbers(profile, b"chad").reshape(3, 3)
+    red, blue = (
+        np.linalg.solve(adaptation, _profile_numbers(profile, tag)) for tag in (b"rXYZ", b"bXYZ")
+    )
+    np.testing.assert_allclose(red, (1, 0, 0), atol=1e-4)
+    np.testing.assert_allclose(blue, (0, 0, 1), atol=1e-4)
+
+
+def test_profiles_have_the_illuminant_that_icc_prescribes(swatches, tmp_path: Path) -> None:
+    """Bytes 68 to 79 of the header are D50 to the last bit, and the white point is the same."""
+    with Image.open(_rewritten(tmp_path, ".jpg", swatches, P3)) as image:
+        profile = image.info["icc_profile"]
+    assert profile[68:80].hex() == "0000f6d6000100000000d32d"
+    np.testing.assert_array_equal(_profile_numbers(profile, b"wtpt") * 65536, (63190, 65536, 54061))
+
+
 def test_the_profile_of_a_gif_arrives(swatches, tmp_path: Path) -> None:
     """It stands in an application extension, which libvips does not read."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()

@@ -15,7 +15,11 @@ import numpy as np
 
 from escsr.images.file_blocks import Density, FileBlocks
 from escsr.images.sized_tags import TAGS_TO_READ, plain_description
-from escsr.images.stated_colour import StatedColour
+from escsr.images.stated_colour import (
+    StatedColour,
+    possible_chromaticities,
+    possible_gamma,
+)
 from escsr.images.tiff_tags import (
     Directory,
     Tag,
@@ -175,16 +179,11 @@ def _colour_of_tags(main: Directory) -> StatedColour | None:
     if _integer_of(main, _PHOTOMETRIC) not in _GREY_AND_RGB:
         return None
     values = [v for n in (_WHITE_POINT, _PRIMARIES) if n in main for v in _ratios(main[n])]
-    chromaticities = None
-    if len(values) == 8 and all(0 < y <= 1 for y in values[1::2]):
-        chromaticities = tuple(values)
+    chromaticities = possible_chromaticities(values)
     gamma = _gamma_of(main)
     if chromaticities is None and gamma is None:
         return None
-    return StatedColour(
-        chromaticities=chromaticities,  # pyright: ignore[reportArgumentType]
-        gamma=gamma,
-    )
+    return StatedColour(chromaticities=chromaticities, gamma=gamma)
 
 
 def _gamma_of(main: Directory) -> float | None:
@@ -196,7 +195,7 @@ def _gamma_of(main: Directory) -> float | None:
     middle = float(curve[len(curve) // 2]) / 65535
     if len(curve) not in (256, 65536) or not 0 < middle < 1 or abs(middle - _SRGB_MIDDLE) < 0.005:
         return None
-    return float(np.log(middle) / np.log(0.5))
+    return possible_gamma(float(np.log(middle) / np.log(0.5)))
 
 
 def _integer_of(main: Directory, number: int) -> int | None:

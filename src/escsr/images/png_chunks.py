@@ -11,7 +11,11 @@ from typing import BinaryIO
 
 from escsr.images.exif import stated_orientation
 from escsr.images.file_blocks import Chunk, Density, FileBlocks, HeadRewriter
-from escsr.images.stated_colour import StatedColour
+from escsr.images.stated_colour import (
+    StatedColour,
+    possible_chromaticities,
+    possible_gamma,
+)
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -106,14 +110,11 @@ def _colour_of(chunks: Sequence[Chunk]) -> StatedColour | None:
     gamma, colours = _payload(chunks, b"gAMA"), _payload(chunks, b"cHRM")
     power = int.from_bytes(gamma, "big") if gamma is not None and len(gamma) == 4 else 0
     numbers = struct.unpack(">8I", colours) if colours is not None and len(colours) == 32 else ()
-    if not power and not numbers:
+    exponent = possible_gamma(100_000 / power) if power else None
+    chromaticities = possible_chromaticities([number / 100_000 for number in numbers])
+    if exponent is None and chromaticities is None:
         return None
-    x_and_y = [number / 100_000 for number in numbers]
-    usable = len(x_and_y) == 8 and all(0 < y <= 1 for y in x_and_y[1::2])
-    return StatedColour(
-        gamma=100_000 / power if power else None,
-        chromaticities=tuple(x_and_y) if usable else None,  # pyright: ignore[reportArgumentType]
-    )
+    return StatedColour(gamma=exponent, chromaticities=chromaticities)
 
 
 def _density_of(chunks: Sequence[Chunk]) -> Density | None:

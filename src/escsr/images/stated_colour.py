@@ -5,6 +5,7 @@ ITU-T H.273 (CICP).
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ _PRIMARIES: dict[int, Chromaticities] = {
     7: (0.3127, 0.3290, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),  # SMPTE 240M
     8: (0.310, 0.316, 0.681, 0.319, 0.243, 0.692, 0.145, 0.049),  # film
     9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
+    10: (1 / 3, 1 / 3, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0),  # CIE XYZ, SMPTE ST 428
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # DCI-P3
     12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
     22: (0.3127, 0.3290, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),  # EBU 3213
@@ -48,6 +50,37 @@ SRGB_CODE_POINTS = (_SRGB, _SRGB_TRANSFER)
 _GAMMAS = {1.0: 8, 2.2: 4, 2.6: 17, 2.8: 5}
 _SAME_CHROMATICITY = 0.002
 _SAME_GAMMA = 0.01
+_GAMMA_RANGE = (0.1, 10.0)
+"""Beyond it, nearly all values of 8 bits would be shown black, or nearly all white."""
+_SMALLEST_GAMUT = 0.01
+"""Twice the area of a triangle of primaries in x and y; BT.709 has 0.22."""
+
+
+def possible_gamma(gamma: float) -> float | None:
+    """Return a power that a file states; None if it is outside 0.1 to 10, as no display has it."""
+    lowest, highest = _GAMMA_RANGE
+    return gamma if lowest <= gamma <= highest else None
+
+
+def possible_chromaticities(values: Sequence[float]) -> Chromaticities | None:
+    """Return the x and y that a file states; None for what cannot be white and three primaries.
+
+    All lie in the triangle of CIE 1931's x and y, the primaries span an area, and white, which is
+    their sum, lies inside it.
+
+    Args:
+        values: x and y of white, red, green and blue.
+    """
+    if len(values) != 8:
+        return None
+    points = np.array(values).reshape(4, 2)
+    columns = np.column_stack([points, 1 - points.sum(axis=1)]).T
+    if columns.min() < -1e-4 or abs(np.linalg.det(columns[:, 1:])) < _SMALLEST_GAMUT:
+        return None
+    if columns[1, 0] <= 0 or np.linalg.solve(columns[:, 1:], columns[:, 0]).min() <= 0:
+        return None
+    white_x, white_y, red_x, red_y, green_x, green_y, blue_x, blue_y = values
+    return white_x, white_y, red_x, red_y, green_x, green_y, blue_x, blue_y
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +106,9 @@ class StatedColour:
         if self.transfer in _HDR:
             return f"HDR ({_HDR[self.transfer]})"
         if self.gamma is None and self.transfer not in (_UNSPECIFIED, *_CURVES):
-            return f"the transfer curve {self.transfer} of H.273"
+            return f"encoded with the transfer curve {self.transfer} of H.273"
+        if self.chromaticities is None and self.primaries not in (_UNSPECIFIED, *_PRIMARIES):
+            return f"encoded with the primaries {self.primaries} of H.273"
         return None
 
     @property
@@ -131,11 +166,13 @@ ADOBE_RGB = StatedColour(chromaticities=_ADOBE_RGB, gamma=563 / 256)
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
-_D50 = np.array([0.96422, 1.0, 0.82491])
+_D50 = np.array([0.9642, 1.0, 0.8249])
+"""As the header of a profile must have it (ICC.1:2022, section 7.2.16)."""
 
 
 def _profile(known: Chromaticities, curve: tuple[float, ...], *, grey: bool) -> bytes:
-    white, *colours = (np.array([x / y, 1.0, (1 - x - y) / y]) for x, y in _pairs(known))
+    white, *colours = (np.array([x, y, 1 - x - y]) for x, y in _pairs(known))
+    white = white / white[1]
     matrix = np.stack(colours, axis=1)
     matrix = matrix * np.linalg.solve(matrix, white)
     cones = _BRADFORD @ _D50 / (_BRADFORD @ white)
