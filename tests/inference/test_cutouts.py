@@ -91,6 +91,15 @@ def test_a_cutout_of_16_bits_or_of_grey_is_clean(
         require_hard_edge(result)
 
 
+@pytest.mark.parametrize("how", UPSCALERS)
+def test_a_cutout_that_ends_at_the_border_of_a_texture_keeps_its_colour(how: str) -> None:
+    """The hidden other end is beside it where the texture repeats, in both directions."""
+    texture = np.zeros((SIDE, SIDE, 4), np.uint8)
+    texture[: SIDE // 2, : SIDE // 2] = (0, 90, 200, 255)
+    upscaler = Upscaler("esc-tiny", device="cpu", edges="wrap", **UPSCALERS[how])
+    require_colour(upscaler(texture, scale=2), (0, 90, 200))
+
+
 @pytest.mark.parametrize("alpha", [0, 128, 255])
 @pytest.mark.parametrize("scale", [2, 2.7])
 def test_even_opacity_stays_exactly_what_it_is(

@@ -63,7 +63,9 @@ def to_rgb_uint8(
     return np.array(colour, dtype=np.uint8, order="C")
 
 
-def continue_colours(pixels: npt.NDArray[Any], *, reach_pixels: int = 12) -> npt.NDArray[Any]:
+def continue_colours(
+    pixels: npt.NDArray[Any], *, reach_pixels: int = 12, wraps: bool = False
+) -> npt.NDArray[Any]:
     """Continue visible colours into the surroundings that alpha hides altogether.
 
     So a filter that looks at colours alone sees no edge where opacity ends. Pixel by pixel
@@ -73,12 +75,19 @@ def continue_colours(pixels: npt.NDArray[Any], *, reach_pixels: int = 12) -> npt
     Args:
         pixels: (H, W, C) uint8, uint16 or float32, C = 2 or 4, ending in straight alpha.
         reach_pixels: how far.
+        wraps: beyond each border lies the other end of the image, as in a texture that repeats.
     Returns:
         The same shape and dtype: ``pixels`` itself where there is nothing to do, else a copy.
     """
     known = pixels[..., -1] > 0
     if known.all() or not known.any():
         return pixels
+    if wraps:
+        inner = slice(reach_pixels, -reach_pixels)
+        beyond = ((reach_pixels, reach_pixels), (reach_pixels, reach_pixels), (0, 0))
+        padded = np.pad(pixels, beyond, mode="wrap")
+        continued = continue_colours(padded, reach_pixels=reach_pixels)
+        return np.ascontiguousarray(continued[inner, inner])
     result = pixels.copy()
     for _ in range(reach_pixels):
         around = np.pad(known, 1)

@@ -266,7 +266,7 @@ def planes_of(pixels: Pixels, treatment: Treatment | None = None) -> PixelPlanes
     if opaque:
         layout = _WITHOUT_EXTRA[layout]
     elif layout in _WITHOUT_EXTRA and treatment.alpha == "opacity":
-        pixels = continue_colours(pixels)
+        pixels = continue_colours(pixels, wraps=treatment.edges == "wrap")
     num_colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
     groups = [pixels[..., :num_colours]]
     if layout in _WITHOUT_EXTRA:
