@@ -17,6 +17,7 @@ from PIL import Image, features
 
 from escsr.errors import ImageReadError, ImageSizeError
 from escsr.images.files import probe_image, read_image
+from tests.images.tiff_bytes import LONG, SHORT, Value, tiff_bytes
 
 ENCODINGS = {(1, 8): "b-w", (2, 8): "b-w", (3, 8): "srgb", (4, 8): "srgb"}
 ENCODINGS |= {(1, 16): "grey16", (2, 16): "grey16", (3, 16): "rgb16", (4, 16): "rgb16"}
@@ -189,6 +190,26 @@ def test_a_tiff_that_lacks_tiles_is_an_error(picture, tmp_path: Path) -> None:
         path.write_bytes(changed)
         with pytest.raises(ImageReadError, match="16 tiles"):
             read_image(path)
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+def test_a_tiff_that_lacks_strips_is_an_error(picture, tmp_path: Path, planar: int) -> None:
+    """A directory that names fewer strips than the picture has is damaged, in each plane too."""
+    path = tmp_path / "a.tif"
+    pixels = picture(24, 16)
+    stored = pixels if planar == 1 else np.moveaxis(pixels, 2, 0).reshape(24, 16, 3)
+    length = 8 * 16 * (3 if planar == 1 else 1)
+    starts = tuple(range(8, 8 + pixels.nbytes, length))
+    for count in (len(starts), len(starts) - 1):
+        for offsets, lengths in ((count, len(starts)), (len(starts), count)):
+            tags: list[Value] = [(278, LONG, 8), (284, SHORT, planar)]
+            tags += [(273, LONG, starts[:offsets]), (279, LONG, (length,) * lengths)]
+            path.write_bytes(tiff_bytes(stored, *tags))
+            if count == len(starts):
+                np.testing.assert_array_equal(read_image(path).pixels, pixels)
+            else:
+                with pytest.raises(ImageReadError, match=f"{len(starts)} strips"):
+                    read_image(path)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ _NUMBER_OF_INKS, _EXTRA_SAMPLES, _INK_SET = 334, 338, 332
 _WIDTH, _HEIGHT = 256, 257
 _JPEG_TABLES, _STRIPS, _TILES = 347, (273, 279), (324, 325)
 _COMPRESSION, _TILE_WIDTH, _TILE_LENGTH = 259, 322, 323
+_ROWS_PER_STRIP, _PLANAR_CONFIGURATION = 278, 284
+_ALL_ROWS = 2**32 - 1
+"""RowsPerStrip where it is not stated."""
 _NO_PICTURE = 1 | 4
 """Bits of NewSubfileType: a reduced copy of another page, and a transparency mask."""
 
@@ -302,7 +305,7 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
     pages = read_pages(stream)
     if not pages:
         raise TagFormatError("it has no page")
-    _check_tiles(stream)
+    _check_strips(stream)
     return TiffFacts(
         pictures=1 + sum(not _is_beside(page) for page in pages[1:]),
         is_reduced=_is_beside(pages[0]) and (len(pages) > 1 or _SUB_DIRECTORIES in pages[0]),
@@ -312,22 +315,34 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
     )
 
 
-def _check_tiles(stream: BinaryIO) -> None:
-    """Refuse a first page with fewer tiles than its size needs, which libtiff takes for empty ones.
+def _check_strips(stream: BinaryIO) -> None:
+    """Refuse a first page with fewer strips or tiles than its size needs; libtiff takes them empty.
 
     Raises:
-        TagFormatError: tiles are missing.
+        TagFormatError: strips or tiles are missing.
     """
     layout = read_layout(stream)
     offset = read_offset(stream, layout, layout.first_at)
-    numbers = (_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_LENGTH)
-    page, _ = read_directory(stream, layout, offset, wanted={*numbers, *_TILES})
-    width, height, tile_width, tile_height = (_integer(page, number, 0) for number in numbers)
-    if not tile_width or not tile_height:
-        return
-    needed = -(-width // tile_width) * -(-height // tile_height)
-    if any(number in page and page[number].count < needed for number in _TILES):
-        raise TagFormatError(f"it lacks some of its {needed:,} tiles")
+    sizes = (_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_LENGTH)
+    others = (_ROWS_PER_STRIP, _PLANAR_CONFIGURATION, _SAMPLES_PER_PIXEL)
+    page, _ = read_directory(stream, layout, offset, wanted={*sizes, *others, *_STRIPS, *_TILES})
+    width, height, tile_width, tile_height = (_integer(page, number, 0) for number in sizes)
+    planes = _integer(page, _SAMPLES_PER_PIXEL, 1) if _has_planes(page) else 1
+    if tile_width and tile_height:
+        numbers, name = _TILES, "tiles"
+        needed = -(-width // tile_width) * -(-height // tile_height) * planes
+    else:
+        numbers, name = _STRIPS, "strips"
+        rows = _integer(page, _ROWS_PER_STRIP, _ALL_ROWS)
+        needed = -(-height // max(rows, 1)) * planes
+    if any(number in page and page[number].count < needed for number in numbers):
+        raise TagFormatError(f"it lacks some of its {needed:,} {name}")
+
+
+def _has_planes(page: Directory) -> bool:
+    """Tell whether each channel is stored by itself."""
+    several = _integer(page, _SAMPLES_PER_PIXEL, 1) > 1
+    return several and _integer(page, _PLANAR_CONFIGURATION, 1) == 2
 
 
 def jpeg_streams(stream: BinaryIO) -> Iterator[bytes]:
