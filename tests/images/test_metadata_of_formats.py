@@ -134,6 +134,27 @@ def test_chunks_that_would_be_wrong_are_left_out_and_named(picture, tmp_path: Pa
     assert left == ["without PNG chunks caBX (content credentials), teST"]
 
 
+def test_malformed_chunks_are_left_out(picture, tmp_path: Path) -> None:
+    """Chunks of a length, a unit or a number of bits that they cannot have are not copied."""
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    new = [
+        (b"tIME", bytes(6)),
+        (b"oFFs", bytes(8)),
+        (b"grAb", bytes(9)),
+        (b"pHYs", struct.pack(">IIB", 2000, 1000, 7)),
+        (b"gAMA", bytes(3)),
+        (b"sBIT", b"\5\6\5\5"),
+        (b"bKGD", bytes(2)),
+    ]
+    insert_chunks(tmp_path / "a.png", *new)
+    found = dict(chunks_of(_doubled(tmp_path / "a.png", tmp_path / "b.png")))
+    assert not found.keys() & {kind for kind, _ in new}
+    Image.fromarray(picture()).save(tmp_path / "c.png")
+    insert_chunks(tmp_path / "c.png", (b"sBIT", b"\0\x09\x08"), (b"pHYs", bytes(8)))
+    found = dict(chunks_of(_doubled(tmp_path / "c.png", tmp_path / "d.png")))
+    assert not found.keys() & {b"sBIT", b"pHYs"}
+
+
 def test_a_palette_keeps_its_background_as_a_colour(picture, tmp_path: Path) -> None:
     """BKGD names an entry of the palette; the result has no palette, so it names the colour."""
     image = Image.fromarray(np.zeros((8, 8), np.uint8), "P")

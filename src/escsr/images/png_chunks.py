@@ -38,7 +38,17 @@ _KEPT_THOUGH_UNSAFE = frozenset(
 )
 """Not marked as safe to copy, but of known meaning."""
 
-_UNIT_PIXELS = 0
+_LENGTHS = {
+    **{b"tIME": 7, b"sTER": 1, b"oFFs": 9, b"grAb": 8, b"vpAg": 9, b"caNv": 16},
+    **{b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32},
+}
+"""In bytes, of chunks of one length; one of another is malformed, and not read."""
+_SIGNIFICANT_BITS_LENGTHS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+"""Of sBIT, by colour type."""
+_BACKGROUND_LENGTHS = {0: 2, 2: 6, 3: 1, 4: 2, 6: 6}
+"""Of bKGD, by colour type."""
+
+_UNIT_PIXELS, _UNIT_METRES = 0, 1
 
 
 def read_png_blocks(stream: BinaryIO) -> FileBlocks:
@@ -47,7 +57,8 @@ def read_png_blocks(stream: BinaryIO) -> FileBlocks:
     Args:
         stream: the file.
     Returns:
-        The blocks; chunks that are damaged or behind the end of a truncated file are left out.
+        The blocks; chunks that are damaged, malformed or behind the end of a truncated file are
+        left out.
     """
     ahead: list[Chunk] = []
     behind: list[Chunk] = []
@@ -57,7 +68,7 @@ def read_png_blocks(stream: BinaryIO) -> FileBlocks:
             header = payload
         elif kind == b"IDAT":
             found = behind
-        else:
+        elif len(payload) == _LENGTHS.get(kind, len(payload)):
             found.append((kind, payload))
     blocks = FileBlocks(colour=_colour_of(ahead), density=_density_of(ahead))
     exif = _payload(ahead, b"eXIf")
@@ -122,9 +133,9 @@ def _density_of(chunks: Sequence[Chunk]) -> Density | None:
     if physical is None or len(physical) != 9:
         return None
     x, y, unit = struct.unpack(">IIB", physical)
-    if not (x and y):
+    if not (x and y) or unit > _UNIT_METRES:
         return None
-    if unit == 1:
+    if unit == _UNIT_METRES:
         return Density(pixels_per_mm=(x / 1000, y / 1000))
     return Density(ratio=(float(x), float(y))) if x != y else None
 
@@ -223,15 +234,19 @@ def _for_true_colour(
     if len(header) != 13:
         return []
     depth, colour_type = header[8], header[9]
+    lengths = _SIGNIFICANT_BITS_LENGTHS if kind == b"sBIT" else _BACKGROUND_LENGTHS
+    if len(payload) != lengths.get(colour_type):
+        return []
     if kind == b"sBIT":
-        return [(kind, payload)] if colour_type != 3 and depth >= 8 else []
+        is_sound = all(0 < bits <= depth for bits in payload)
+        return [(kind, payload)] if is_sound and colour_type != 3 and depth >= 8 else []
     if colour_type == 3:
-        entry = (palette or b"")[3 * payload[0] :][:3] if payload else b""
+        entry = (palette or b"")[3 * payload[0] :][:3]
         return [(kind, struct.pack(">3H", *entry))] if len(entry) == 3 else []
-    if depth < 8 and len(payload) == 2:
+    if depth < 8:
         level = int.from_bytes(payload, "big") * 255 // (2**depth - 1)
         return [(kind, struct.pack(">H", min(level, 255)))]
-    return [(kind, payload)] if len(payload) in (2, 6) else []
+    return [(kind, payload)]
 
 
 def fitting_chunks(
