@@ -128,6 +128,41 @@ def test_colour_spaces_that_are_not_read_are_named(
                 refuse(path)
 
 
+@pytest.mark.parametrize("photometric", [0, 1, 2])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_separate_planes_are_read_right_or_refused(
+    picture, tmp_path: Path, channels: int, photometric: int
+) -> None:
+    """Planes of RGB are put together; of grey those of one row per strip, and others refused."""
+    if photometric == 2 and channels == 2:
+        return
+    for bit_depth in (8, 16):
+        pixels = picture(24, 16, channels=channels, bit_depth=bit_depth)
+        planes = np.moveaxis(pixels, 2, 0).reshape(24, 16, channels)
+        for rows in (1, 7, 24):
+            # Every row is one strip, or the last strip of a plane is a shorter one.
+            sizes = [min(rows, 24 - top) for top in range(0, 24, rows)] * channels
+            lengths = tuple(16 * bit_depth // 8 * size for size in sizes)
+            starts = tuple(8 + sum(lengths[:k]) for k in range(len(lengths)))
+            tags: list[Value] = [(278, LONG, rows), (284, SHORT, 2)]
+            tags += [(273, LONG, starts), (279, LONG, lengths)]
+            path = _source(tmp_path, planes, *tags, photometric=photometric)
+            if photometric != 2 and rows > 1:
+                for refuse in (probe_image, read_image):
+                    with pytest.raises(ImageReadError, match="separate planes of grey"):
+                        refuse(path)
+            elif photometric > 0:
+                np.testing.assert_array_equal(read_image(path).pixels, pixels)
+
+
+def test_separate_planes_in_tiles_are_refused(picture, tmp_path: Path) -> None:
+    """They are named before any pixel is decoded."""
+    places: list[Value] = [(324, LONG, (8, 136, 264)), (325, LONG, (512,) * 3)]
+    tags: list[Value] = [(284, SHORT, 2), (322, LONG, 16), (323, LONG, 32), *places]
+    with pytest.raises(ImageReadError, match="separate planes in tiles"):
+        probe_image(_source(tmp_path, picture(24, 16), *tags))
+
+
 def _two_pages(pixels: np.ndarray, first: tuple[Value, ...], second: tuple[Value, ...]) -> bytes:
     """A picture and, in the place of its first strip, another page of 8x8."""
     data = bytearray(tiff_bytes(pixels, *first))

@@ -43,6 +43,7 @@ PAGE_TAGS = frozenset(
         *(_NEW_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES),
         *(_PHOTOMETRIC, _SAMPLES_PER_PIXEL, _NUMBER_OF_INKS, _EXTRA_SAMPLES, _INK_SET),
         *(_COMPRESSION, _TILE_WIDTH, _TILE_LENGTH),
+        *(_HEIGHT, _ROWS_PER_STRIP, _PLANAR_CONFIGURATION),
     }
 )
 """Tags that say what a page is."""
@@ -400,10 +401,17 @@ _UNREAD_KINDS = {
     51177: "a depth map",
 }
 _YCBCR, _SEPARATED, _JPEG, _WEBP = 6, 5, 7, 50001
+_GREY_OR_PALETTE = (0, 1, 3)
 
 
 def _unread_kind(page: Directory) -> str | None:
     photometric = _integer(page, _PHOTOMETRIC, 1)
+    if _has_planes(page) and _TILE_WIDTH in page:
+        return "separate planes in tiles (PlanarConfiguration 2)"
+    rows = min(_integer(page, _ROWS_PER_STRIP, _ALL_ROWS), _integer(page, _HEIGHT, 0))
+    if _has_planes(page) and photometric in _GREY_OR_PALETTE and rows > 1:
+        # libvips reads these as if the channels of a pixel stood side by side.
+        return "separate planes of grey or of a palette (PlanarConfiguration 2)"
     if photometric == _YCBCR and _integer(page, _COMPRESSION, 1) not in (_JPEG, _WEBP):
         return "YCbCr that is not compressed as JPEG"
     if photometric == _SEPARATED:
