@@ -65,6 +65,27 @@ def test_the_channel_beside_the_colours_is_what_extra_samples_says(
         np.testing.assert_array_equal(read_image(result).pixels[::2, ::2], pixels)
 
 
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_of_four_channels_of_grey_the_last_is_what_its_entry_says(
+    picture, tmp_path: Path, bit_depth: int
+) -> None:
+    """RGB and another, as GDAL writes them, keep their label; opacity before them is refused."""
+    pixels = picture(channels=4, bit_depth=bit_depth)
+    for entry, meaning, label in ((0, "data", DATA), (2, "alpha", STRAIGHT)):
+        extra: Value = (EXTRA_SAMPLES, SHORT, (0, 0, entry))
+        source = read_image(_source(tmp_path, pixels, extra, photometric=1))
+        assert source.extra == meaning
+        np.testing.assert_array_equal(source.pixels, pixels)
+        assert tags_of(_enlarged(source, tmp_path / "result.tif"))[EXTRA_SAMPLES] == [(label,)]
+    for channels, entries in ((4, (2, 0, 0)), (4, (0, 1, 2)), (3, (0, 2)), (3, (2, 0))):
+        extra = (EXTRA_SAMPLES, SHORT, entries)
+        path = _source(tmp_path, picture(channels=channels), extra, photometric=1)
+        with pytest.raises(ImageReadError, match="grey with opacity"):
+            read_image(path)
+    with pytest.raises(ImageReadError, match="0 is white"):
+        read_image(_source(tmp_path, picture(channels=3), photometric=0))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("colours", [1, 3])
 def test_premultiplied_colour_is_made_straight_and_put_back(

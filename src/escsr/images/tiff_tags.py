@@ -51,6 +51,8 @@ PAGE_TAGS = frozenset(
 ExtraSample = Literal["straight", "premultiplied", "data"]
 """A channel beside the colours: opacity, opacity that colours are multiplied by, or neither."""
 
+_MAX_CHANNELS = 16
+"""Of which the meaning is looked at; more than five are not read."""
 _MAX_DIRECTORIES = 1_024
 _MAX_ENTRIES = 4_096
 _MAX_TOTAL_ENTRIES = 1 << 17
@@ -288,7 +290,7 @@ class TiffFacts:
     is_reduced: bool
     """The first page is a smaller copy or a mask of a picture that stands elsewhere in the file."""
     extra_sample: ExtraSample | None
-    """The first channel beyond those of the colour space; None where there is none."""
+    """The last channel if it is beyond those of the colour space; None where there is none."""
     unread_kind: str | None
     """The colour space, where it is none that escsr reads and libvips might take for another."""
     tile_pixels: int
@@ -310,7 +312,7 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
     return TiffFacts(
         pictures=1 + sum(not _is_beside(page) for page in pages[1:]),
         is_reduced=_is_beside(pages[0]) and (len(pages) > 1 or _SUB_DIRECTORIES in pages[0]),
-        extra_sample=_first_extra_sample(pages[0]),
+        extra_sample=_extra_sample(pages[0]),
         unread_kind=_unread_kind(pages[0]),
         tile_pixels=_integer(pages[0], _TILE_WIDTH, 0) * _integer(pages[0], _TILE_LENGTH, 0),
     )
@@ -379,14 +381,35 @@ def _is_beside(page: Directory) -> bool:
     return reduced or bool(_integer(page, _NEW_SUBFILE_TYPE, 0) & _NO_PICTURE)
 
 
-def _first_extra_sample(page: Directory) -> ExtraSample | None:
-    """Name the first extra sample; one that ExtraSamples does not describe is data."""
-    samples = _integer(page, _SAMPLES_PER_PIXEL, 1)
+def _extra_sample(page: Directory) -> ExtraSample | None:
+    """Name the last channel if it is no colour; what ExtraSamples does not describe is data.
+
+    Of four channels of grey, as GDAL writes them, three are taken for RGB, and the fourth counts.
+    """
+    named = _extra_samples(page)
+    return named[-1] if named else None
+
+
+def _extra_samples(page: Directory) -> list[ExtraSample]:
+    """Name the channels beyond those of the colour space."""
     by_photometric = {2: 3, _SEPARATED: 4, _YCBCR: 3}
-    if samples <= by_photometric.get(_integer(page, _PHOTOMETRIC, 1), 1):
-        return None
+    colours = by_photometric.get(_integer(page, _PHOTOMETRIC, 1), 1)
+    num_extra = max(0, _integer(page, _SAMPLES_PER_PIXEL, 1) - colours)
+    said = _integers(page[_EXTRA_SAMPLES])[:num_extra] if _EXTRA_SAMPLES in page else []
+    # Fewer descriptions than channels are those of the last ones.
+    said = [0] * min(num_extra - len(said), _MAX_CHANNELS) + said
     named: dict[int, ExtraSample] = {1: "premultiplied", 2: "straight"}
-    return named.get(_integer(page, _EXTRA_SAMPLES, 0), "data")
+    return [named.get(value, "data") for value in said]
+
+
+def _grey_channels_unlike_rgb(page: Directory) -> str | None:
+    """Name three or four channels of grey that cannot be taken for RGB and another."""
+    photometric, extra = _integer(page, _PHOTOMETRIC, 1), _extra_samples(page)
+    if photometric not in (0, 1) or len(extra) not in (2, 3):
+        return None
+    if photometric == 0:
+        return f"{1 + len(extra)} channels of which 0 is white in the first"
+    return "grey with opacity and further channels" if set(extra[:2]) != {"data"} else None
 
 
 _UNREAD_KINDS = {
@@ -417,7 +440,7 @@ def _unread_kind(page: Directory) -> str | None:
     if photometric == _SEPARATED:
         inks, is_other = _integer(page, _NUMBER_OF_INKS, 4), _integer(page, _INK_SET, 1) != 1
         return "inks other than CMYK" if inks != 4 or is_other else None
-    known = _UNREAD_KINDS.get(photometric)
+    known = _UNREAD_KINDS.get(photometric) or _grey_channels_unlike_rgb(page)
     return known or (f"photometric {photometric}" if photometric > _YCBCR else None)
 
 
