@@ -1,7 +1,9 @@
 """What all tests share."""
 
+import getpass
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,12 @@ from hypothesis import settings
 # A slow machine is no defect, and CI draws the same examples each time.
 settings.register_profile("escsr", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("escsr")
+
+# PyTorch keeps kernels compiled for one level of instructions where it looks for those of another.
+level = os.environ.get("ATEN_CPU_CAPABILITY", "own")
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/escsr-inductor-{getpass.getuser()}-{level}"
+)
 
 # A shell's background jobs, and what they start, ignore Ctrl-C; the tests of it must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
