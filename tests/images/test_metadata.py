@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from escsr.images.exif import exif_of_tiff, finish_tiff, settled_exif, stated_orientation
+from escsr.images.exif import (
+    exif_of_tiff,
+    finish_tiff,
+    settled_exif,
+    sized_exif,
+    stated_orientation,
+)
 from escsr.images.files import ImageMetadata, read_image
 from escsr.images.writer import ImageWriter, write_image
 
@@ -251,3 +257,81 @@ def test_tags_that_few_libraries_know_arrive(
     assert settings[37510] == b"UNICODE\0" + "a tree é中".encode("utf-16-be")
     assert (settings[36881], settings[37521]) == ("+02:00", "123")
     assert exif.get_ifd(INTEROPERABILITY)[1].rstrip("\0") == "R03"
+
+
+SUBJECT_AREA, SUBJECT_LOCATION, FOCAL_X, FOCAL_Y = 37396, 41492, 41486, 41487
+RELATED_WIDTH, RELATED_HEIGHT = 4097, 4098
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+def test_places_in_pixels_follow_the_picture(
+    picture, tmp_path: Path, suffix: str, endian: str
+) -> None:
+    """Area and place of the subject, pixels on the sensor and related sizes are the result's."""
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[ORIENTATION] = 6
+    settings = exif.get_ifd(SETTINGS)
+    settings[SUBJECT_AREA], settings[SUBJECT_LOCATION] = (10, 30, 8, 4), (0, 39)
+    settings[FOCAL_X], settings[FOCAL_Y] = IFDRational(3001, 2), IFDRational(1000, 1)
+    settings[INTEROPERABILITY] = {1: "R98", RELATED_WIDTH: 56, RELATED_HEIGHT: 40}
+    Image.fromarray(picture(40, 56)).save(tmp_path / "a.jpg", exif=exif)
+    source = read_image(tmp_path / "a.jpg")
+    write_image(
+        tmp_path / f"b{suffix}",
+        source.pixels.repeat(3, 0).repeat(3, 1),
+        metadata=source.metadata,
+    )
+    written = _exif(tmp_path / f"b{suffix}")
+    settings, related = written.get_ifd(SETTINGS), written.get_ifd(INTEROPERABILITY)
+    assert settings[SUBJECT_AREA] == (3 * (39 - 30), 3 * 10, 3 * 4, 3 * 8)
+    assert settings[SUBJECT_LOCATION] == (0, 0)
+    assert (settings[FOCAL_X], settings[FOCAL_Y]) == (3000, 4501.5)
+    assert (related[RELATED_WIDTH], related[RELATED_HEIGHT]) == (120, 168)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "x", "y"),
+    [
+        (1, 5, 7),
+        (2, 50, 7),
+        (3, 50, 32),
+        (4, 5, 32),
+        (5, 7, 5),
+        (6, 32, 5),
+        (7, 32, 50),
+        (8, 7, 50),
+    ],
+)
+def test_the_subject_turns_with_every_orientation(
+    tmp_path: Path, orientation: int, x: int, y: int
+) -> None:
+    """The one white pixel is where the EXIF of the upright picture says; what lies outside goes."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    exif.get_ifd(SETTINGS)[SUBJECT_LOCATION] = (5, 7)
+    exif.get_ifd(SETTINGS)[SUBJECT_AREA] = (70_000, 70_000, 9)
+    exif.get_ifd(SETTINGS)[LENS] = "A lens with a name"
+    pixels = np.zeros((40, 56), np.uint8)
+    pixels[7, 5] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    source = read_image(tmp_path / "a.png")
+    assert source.pixels[y, x, 0] == 255
+    write_image(tmp_path / "b.png", source.pixels, metadata=source.metadata)
+    settings = _exif(tmp_path / "b.png").get_ifd(SETTINGS)
+    assert settings[SUBJECT_LOCATION] == (x, y)
+    assert settings[LENS] == "A lens with a name"
+    assert (SUBJECT_AREA in settings) == (orientation in (1, 5))
+
+
+@given(st.binary(max_size=60), st.integers(2, 8), st.just(38) | st.integers(0, 60))
+def test_broken_settings_do_no_harm(noise: bytes, orientation: int, at: int) -> None:
+    """Any bytes may be the camera settings of a turned picture, also those of a directory."""
+    main = struct.pack("<HHHIIHHIII", 2, 274, 3, 1, orientation, SETTINGS, 4, 1, at, 0)
+    exif = b"II*\0\x08\0\0\0" + main + struct.pack("<HHH", 1, SUBJECT_AREA, 3) + noise
+    settled = settled_exif(exif, orientation=orientation, size=(40, 56))
+    if settled is not None:
+        sized = sized_exif(settled, width=80, height=112, scale=(2, 2))
+        assert at != 38 or stated_orientation(sized) == 1
+    assert at != 38 or settled is not None

@@ -206,6 +206,7 @@ def exif_for(
         metadata.exif,
         width=width,
         height=height,
+        scale=scale_of(metadata, width, height),
         pixels_per_mm=metadata.pixels_per_mm,
         unit=metadata.resolution_unit,
         states_density=states_density,

@@ -8,6 +8,8 @@ its offset, so that unknown tags survive, and maker notes that count from the bl
 
 import io
 import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Literal
 
@@ -45,6 +47,11 @@ _THUMBNAIL_AT, _THUMBNAIL_BYTES = 513, 514
 _SETTINGS, _PLACE, _INTEROPERABILITY = 34665, 34853, 40965
 _PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION = 40962, 40963
 _COLOUR_SPACE, _INTEROPERABILITY_INDEX = 40961, 1
+_SUBJECTS = (37396, 41492)
+"""SubjectArea and SubjectLocation, in pixels before turning."""
+_FOCAL_PLANE_X, _FOCAL_PLANE_Y = 41486, 41487
+"""Pixels per unit of the sensor."""
+_RELATED_WIDTH, _RELATED_HEIGHT = 4097, 4098
 
 _STRUCTURAL = frozenset(
     {
@@ -62,14 +69,17 @@ _STRUCTURAL = frozenset(
 """Tags that say how one file stores its pixels, or that have a way of their own to the result."""
 
 
-def settled_exif(exif: bytes, *, is_turned: bool = False) -> bytes | None:
+def settled_exif(
+    exif: bytes, *, orientation: int = 1, size: tuple[int, int] = (1, 1)
+) -> bytes | None:
     """Return an EXIF block for pixels that already stand upright, without its thumbnail.
 
     The thumbnail goes, since it would show the image as it was before turning.
 
     Args:
         exif: a block, with or without its ``Exif`` prefix.
-        is_turned: whether width and height have changed places; then so do both resolutions.
+        orientation: how the pixels were turned, 1 to 8; resolutions and subjects turn with them.
+        size: width and height of the upright image in pixels.
     Returns:
         The block with prefix, orientation 1 and no thumbnail; None where it cannot be read.
     """
@@ -79,11 +89,72 @@ def settled_exif(exif: bytes, *, is_turned: bool = False) -> bytes | None:
         main, _ = block.entries(block.main_at)
         if _ORIENTATION in main:
             block.set_short(main[_ORIENTATION], 1)
-        if is_turned and {_X_RESOLUTION, _Y_RESOLUTION} <= main.keys():
+        if orientation >= 5 and {_X_RESOLUTION, _Y_RESOLUTION} <= main.keys():
             block.exchange(main[_X_RESOLUTION], main[_Y_RESOLUTION])
+        if orientation != 1 and (settings := block.pointed_at(_SETTINGS)) is not None:
+            _turn_settings(block, settings, orientation, size)
+            block.entries(block.main_at)  # still whole, unless directories overlap
     except (TagFormatError, struct.error):
         return None
     return block.data()
+
+
+def _turn_settings(
+    block: "_ExifBlock", settings: int, orientation: int, size: tuple[int, int]
+) -> None:
+    """Turn what the camera settings say of places in the picture and of both directions."""
+    entries, _ = block.entries(settings)
+    if orientation >= 5 and {_FOCAL_PLANE_X, _FOCAL_PLANE_Y} <= entries.keys():
+        block.exchange(entries[_FOCAL_PLANE_X], entries[_FOCAL_PLANE_Y])
+
+    def turned(values: tuple[int, ...]) -> tuple[int, ...]:
+        pairs = [values[:2], values[2:]]
+        if orientation >= 5:
+            pairs = [pair[::-1] for pair in pairs]
+        x, y = pairs[0]
+        x = size[0] - 1 - x if orientation in (2, 3, 6, 7) else x
+        y = size[1] - 1 - y if orientation in (3, 4, 7, 8) else y
+        return x, y, *pairs[1]
+
+    _change_subjects(block, settings, turned)
+
+
+def _size_settings(
+    block: "_ExifBlock", settings: int, size: tuple[int, int], scale: tuple[float, float]
+) -> None:
+    """Bring what the camera settings say in pixels to the pixels of a result."""
+    block.set_present(settings, (_PIXEL_X_DIMENSION, _PIXEL_Y_DIMENSION), size)
+    if (related := block.pointed_at(_INTEROPERABILITY, settings)) is not None:
+        block.set_present(related, (_RELATED_WIDTH, _RELATED_HEIGHT), size)
+    if scale == (1, 1):
+        return
+    entries, _ = block.entries(settings)
+    for number, factor in zip((_FOCAL_PLANE_X, _FOCAL_PLANE_Y), scale, strict=True):
+        if number in entries and (density := block.ratio(entries[number])) is not None:
+            block.set_ratio(entries[number], density * factor)
+
+    def sized(values: tuple[int, ...]) -> tuple[int, ...]:
+        if len(values) == 3:  # a diameter
+            return *sized(values[:2]), round(values[2] * (scale[0] * scale[1]) ** 0.5)
+        return tuple(round(value * scale[at % 2]) for at, value in enumerate(values))
+
+    _change_subjects(block, settings, sized)
+
+
+def _change_subjects(
+    block: "_ExifBlock",
+    settings: int,
+    change: Callable[[tuple[int, ...]], tuple[int, ...]],
+) -> None:
+    """Change where the subject is; a statement that is malformed or cannot hold it goes."""
+    for number in _SUBJECTS:
+        entries, _ = block.entries(settings)
+        if number not in entries:
+            continue
+        values = block.integers(entries[number], 4)
+        changed = change(values) if len(values) >= 2 else ()
+        if not changed or not block.set_integers(entries[number], changed):
+            block.drop(settings, number)
 
 
 def sized_exif(
@@ -91,6 +162,7 @@ def sized_exif(
     *,
     width: int,
     height: int,
+    scale: tuple[float, float] = (1, 1),
     pixels_per_mm: tuple[float, float] | None = None,
     unit: str = "in",
     states_density: bool = False,
@@ -101,6 +173,7 @@ def sized_exif(
         exif: a block from ``settled_exif``, or None.
         width: of the result, in pixels.
         height: of the result, in pixels.
+        scale: (x, y) pixels of the result per pixel of the source.
         pixels_per_mm: density; a block that states one states this one.
         unit: ``in`` or ``cm``, in which it is written.
         states_density: whether the block must state the density, since its file has no other place.
@@ -113,16 +186,12 @@ def sized_exif(
         exif = _PREFIX + b"II*\0" + struct.pack("<IHI", 8, 0, 0)
     block = _ExifBlock(exif)
     main, _ = block.entries(block.main_at)
-    for number, side in ((_WIDTH, width), (_HEIGHT, height)):
-        if number in main:
-            block.set_long(main[number], side)
+    block.set_present(block.main_at, (_WIDTH, _HEIGHT), (width, height))
     if pixels_per_mm and (states_density or _X_RESOLUTION in main):
         block.state_density(pixels_per_mm, unit)
     if (settings := block.pointed_at(_SETTINGS)) is not None:
-        entries, _ = block.entries(settings)
-        for number, side in ((_PIXEL_X_DIMENSION, width), (_PIXEL_Y_DIMENSION, height)):
-            if number in entries:
-                block.set_long(entries[number], side)
+        with suppress(TagFormatError):  # directories that overlap
+            _size_settings(block, settings, (width, height), scale)
     return block.data()
 
 
@@ -404,12 +473,12 @@ class _ExifBlock:
             raise TagFormatError("the block ends within a directory")
         return {self._integer("H", at): at for at in range(offset + 2, end, 12)}, end
 
-    def pointed_at(self, pointer: int) -> int | None:
-        """Return where the directory stands that a tag of the image's directory points to."""
-        main, _ = self.entries(self.main_at)
-        if pointer not in main:
+    def pointed_at(self, pointer: int, parent: int | None = None) -> int | None:
+        """Return where the directory stands that a tag points to, by default one of the image's."""
+        entries, _ = self.entries(self.main_at if parent is None else parent)
+        if pointer not in entries:
             return None
-        offset = self._integer("I", main[pointer] + 8)
+        offset = self._integer("I", entries[pointer] + 8)
         try:
             self.entries(offset)
         except TagFormatError:
@@ -423,6 +492,59 @@ class _ExifBlock:
     def set_long(self, at: int, value: int) -> None:
         """Make an entry hold one 32-bit value."""
         struct.pack_into(self._order + "HII", self._body, at + 2, 4, 1, value)
+
+    def integers(self, at: int, limit: int) -> tuple[int, ...]:
+        """Return the 16- or 32-bit values of an entry; none where it is of another kind."""
+        kind, count = self._integer("H", at + 2), self._integer("I", at + 4)
+        code = {3: "H", 4: "I"}.get(kind)
+        if code is None or count > limit:
+            return ()
+        layout = f"{self._order}{count}{code}"
+        length = struct.calcsize(layout)
+        where = at + 8 if length <= 4 else self._integer("I", at + 8)
+        if where + length > len(self._body):
+            return ()
+        return struct.unpack_from(layout, self._body, where)
+
+    def set_integers(self, at: int, values: tuple[int, ...]) -> bool:
+        """Give an entry other values of its kind, as many as it has; tell whether they fit."""
+        code = {3: "H", 4: "I"}[self._integer("H", at + 2)]
+        try:
+            data = struct.pack(f"{self._order}{len(values)}{code}", *values)
+        except struct.error:
+            return False
+        self._set_data(at, data)
+        return True
+
+    def ratio(self, at: int) -> float | None:
+        """Return the one rational number of an entry; None where it is of another kind."""
+        kind, count = self._integer("H", at + 2), self._integer("I", at + 4)
+        where = self._integer("I", at + 8)
+        if (kind, count) != (5, 1) or where + 8 > len(self._body):
+            return None
+        numerator, denominator = struct.unpack_from(self._order + "II", self._body, where)
+        return numerator / denominator if denominator else None
+
+    def set_ratio(self, at: int, value: float) -> None:
+        """Let an entry hold a rational number, to a thousandth where that fits."""
+        denominator = 1000 if value * 1000 < 2**32 else 1
+        numerator = min(round(value * denominator), 2**32 - 1)
+        self._set_data(at, struct.pack(self._order + "II", numerator, denominator))
+
+    def drop(self, directory: int, number: int) -> None:
+        """Take an entry out of a directory; all that follows it in there moves up."""
+        entries, end = self.entries(directory)
+        at = entries[number]
+        self._body[at : end + 4] = self._body[at + 12 : end + 4] + bytes(12)
+        count = self._integer("H", directory) - 1
+        struct.pack_into(self._order + "H", self._body, directory, count)
+
+    def set_present(self, directory: int, numbers: Sequence[int], values: Sequence[int]) -> None:
+        """Make those of some entries that a directory has hold one 32-bit value each."""
+        entries, _ = self.entries(directory)
+        for number, value in zip(numbers, values, strict=True):
+            if number in entries:
+                self.set_long(entries[number], value)
 
     def exchange(self, first: int, second: int) -> None:
         """Let two entries change their types and values."""
@@ -481,6 +603,13 @@ class _ExifBlock:
         head = struct.pack(self._order + "H", len(kept))
         where = self._append(head + b"".join(kept[n] for n in sorted(kept)) + following)
         struct.pack_into(self._order + "I", self._body, 4, where)
+
+    def _set_data(self, at: int, data: bytes) -> None:
+        """Put data into an entry, or behind all else, since entries may share where theirs are."""
+        if len(data) <= 4:
+            self._body[at + 8 : at + 12] = data.ljust(4, b"\0")
+        else:
+            struct.pack_into(self._order + "I", self._body, at + 8, self._append(data))
 
     def _append(self, data: bytes) -> int:
         self._body += bytes(len(self._body) % 2)

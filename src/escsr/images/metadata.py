@@ -137,13 +137,13 @@ def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> 
     if xmp is not None:
         xmp, claimed = settled_xmp(xmp, is_turned=is_turned)
         notes += claimed
-    settled = settled_exif(exif, is_turned=is_turned) if exif else None
+    size = (image.height, image.width) if is_turned else (image.width, image.height)
+    settled = settled_exif(exif, orientation=orientation, size=size) if exif else None
     if exif and settled is None:
         notes.append("damaged EXIF")
     density = blocks.density or (density_of_exif(exif) if exif else None) or Density()
     profile = blob_field(image, "icc-profile-data") or blocks.icc_profile
     photoshop = blocks.photoshop or _read_photoshop(image)
-    size = (image.height, image.width) if is_turned else (image.width, image.height)
     sized = settled_tags(blocks.sized_tags, size, orientation=orientation)
     if sized.lost_places:
         notes.append(f"{GEO_TIFF}, since the picture was turned")
