@@ -337,3 +337,21 @@ def test_tags_of_archives_are_kept(picture, tmp_path: Path, order: str) -> None:
     assert {number: written[number][0] for number in texts} == texts
     assert written[318] == [white]
     assert not {282, 283, 296} & written.keys()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [1, LONG])
+def test_iptc_is_the_bytes_of_its_tag(picture, tmp_path: Path, kind: int, order: str) -> None:
+    """Declared as bytes or as 32-bit numbers, of either byte order, beside other resources too."""
+    iptc = b"\x1c\x02\x5a\0\x07K\xc3\xb6ln 2\0\0\0\0"
+    numbers = np.frombuffer(iptc, "u1" if kind == 1 else order + "u4").tolist()
+    resource = b"8BIM\x04\x0a\0\0\0\0\0\x01\x01\0"
+    path = tmp_path / "source.tif"
+    for others in ((), ((34377, 1, tuple(resource)),)):
+        tags: list[Value] = [(33723, kind, tuple(numbers)), *others]
+        path.write_bytes(tiff_bytes(picture(), *tags, order=order))
+        written = tags_of(_enlarged(read_image(path), tmp_path / "result.tif"))
+        assert written[33723] == [tuple(iptc)]
+        carried = bytes(map(int, written[34377][0]))
+        assert carried.startswith(resource) == bool(others)
+        assert iptc in carried

@@ -31,6 +31,7 @@ from escsr.images.tiff_tags import (
     read_layout,
     read_offset,
     serialise,
+    stored_bytes,
 )
 
 _PREFIX = b"Exif\0\0"
@@ -38,7 +39,7 @@ _LITTLE = TagLayout(order="<", big=False, first_at=4)
 
 _WIDTH, _HEIGHT, _DESCRIPTION, _ORIENTATION = 256, 257, 270, 274
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PROFILE = 258, 262, 34675
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PROFILE, _IPTC = 258, 262, 34675, 33723
 _GREY_AND_RGB = (0, 1, 2, 3)
 _SRGB_MIDDLE = ((0.5 + 0.055) / 1.055) ** 2.4
 """Light of half the highest value in sRGB."""
@@ -287,7 +288,7 @@ def _ratio(tag: Tag) -> float:
 
 
 def read_tiff_blocks(stream: BinaryIO) -> FileBlocks:
-    """Read what libvips does not tell of a TIFF: EXIF, and density and colour as stated by tags.
+    """Read what libvips does not tell of a TIFF: EXIF, IPTC, density and colour as tags state them.
 
     Args:
         stream: the file.
@@ -300,7 +301,9 @@ def read_tiff_blocks(stream: BinaryIO) -> FileBlocks:
         return FileBlocks()
     sized = {number: tag for number, tag in main.items() if number in TAGS_TO_READ}
     colour = _colour_of_tags(main) if _PROFILE not in main else None
-    blocks = FileBlocks(exif=exif_of_tiff(stream), sized_tags=sized, colour=colour)
+    # Bytes, though usually declared as 32-bit numbers, which libvips takes for such.
+    iptc = stored_bytes(main[_IPTC], layout) if _IPTC in main else None
+    blocks = FileBlocks(exif=exif_of_tiff(stream), sized_tags=sized, colour=colour, iptc=iptc)
     if (density := density_of_tags(main)) is not None:
         return replace(blocks, density=density)
     if main.keys() >= {_X_RESOLUTION, _Y_RESOLUTION}:

@@ -46,6 +46,8 @@ class FileBlocks:
     """XMP packet, whole."""
     photoshop: bytes | None = None
     """Photoshop's resource blocks, with IPTC."""
+    iptc: bytes | None = None
+    """IPTC of a tag of its own, as TIFF has it."""
     density: Density | None = None
     """Density that the container states itself."""
     comments: tuple[bytes, ...] = ()

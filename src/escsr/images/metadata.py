@@ -143,7 +143,7 @@ def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> 
         notes.append("damaged EXIF")
     density = blocks.density or (density_of_exif(exif) if exif else None) or Density()
     profile = blob_field(image, "icc-profile-data") or blocks.icc_profile
-    photoshop = blocks.photoshop or _read_photoshop(image)
+    photoshop = blocks.photoshop or _read_photoshop(image, blocks.iptc)
     sized = settled_tags(blocks.sized_tags, size, orientation=orientation)
     if sized.lost_places:
         notes.append(f"{GEO_TIFF}, since the picture was turned")
@@ -185,16 +185,17 @@ def _turned(pair: tuple[float, float] | None, is_turned: bool) -> tuple[float, f
     return (pair[1], pair[0]) if pair is not None and is_turned else pair
 
 
-def _read_photoshop(image: VipsImage) -> bytes | None:
+def _read_photoshop(image: VipsImage, iptc: bytes | None) -> bytes | None:
     """Bring JPEG's APP13 segment and TIFF's two tags to one form: Photoshop resource blocks."""
-    photoshop, iptc = blob_field(image, "photoshop-data"), blob_field(image, "iptc-data")
-    if photoshop or not iptc:
+    photoshop = blob_field(image, "photoshop-data")
+    iptc = iptc or blob_field(image, "iptc-data")
+    if not iptc or (photoshop and iptc_of(photoshop)):
         return photoshop
     if iptc.startswith(_APP13):
-        return iptc.removeprefix(_APP13)
+        return photoshop or iptc.removeprefix(_APP13)
     if iptc.startswith(b"8BIM"):
-        return iptc
-    return _resource(_IPTC, iptc)
+        return photoshop or iptc
+    return (photoshop or b"") + _resource(_IPTC, iptc)
 
 
 _IPTC, _RESOLUTION_INFO = 0x0404, 0x03ED

@@ -253,6 +253,11 @@ def read_directory(
     return directory, next_at
 
 
+def stored_bytes(tag: Tag, layout: TagLayout) -> bytes:
+    """Return the value of a tag as it stands in the file, whatever type of numbers it claims."""
+    return _swapped(tag.payload, tag.kind, layout.order)
+
+
 def read_pages(stream: BinaryIO) -> list[Directory]:
     """Read what the pages of a TIFF are, one directory for each: ``PAGE_TAGS`` alone.
 
