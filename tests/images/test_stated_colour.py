@@ -169,6 +169,40 @@ def test_code_points_of_avif_arrive_in_png(
     assert _code_points(tmp_path / "b.avif") == (primaries, transfer)
 
 
+@pytest.mark.parametrize("has_box", [True, False], ids=["colr", "stream alone"])
+@pytest.mark.parametrize("has_alpha", [False, True], ids=["grey", "alpha"])
+def test_grey_avif_in_video_range_is_read_from_black_to_white(
+    tmp_path: Path, has_alpha: bool, has_box: bool
+) -> None:
+    """Luma of 16 to 235 becomes 0 to 255, as with chroma; opacity is in full range."""
+    levels = np.array([0, 64, 128, 255], np.uint8).repeat(16)[None].repeat(16, axis=0)
+    picture = Image.fromarray(np.stack([levels] * 3 + [np.full_like(levels, 99)], axis=-1))
+    picture = picture if has_alpha else picture.convert("RGB")
+    path = tmp_path / "a.avif"
+    picture.save(path, quality=100, subsampling="4:0:0", range="limited")
+    if not has_box:
+        path.write_bytes(path.read_bytes().replace(b"colr", b"xolr"))
+    pixels = read_image(path).pixels
+    np.testing.assert_allclose(pixels[8, 8::16, :3].T, [[0, 64, 128, 255]] * 3, atol=1)
+    assert not has_alpha or np.all(pixels[..., 3] == 99)
+
+
+def test_an_avif_without_a_colour_box_is_what_its_stream_states(swatches, tmp_path: Path) -> None:
+    """The AV1 sequence header says BT.2020 and PQ, and so does the PNG result."""
+    path = tmp_path / "a.avif"
+    Image.fromarray(swatches).save(path, quality=95, subsampling="4:4:4")
+    data = path.read_bytes().replace(b"colr", b"xolr")
+    at = data.index(b"\x12\0\x0a")  # temporal delimiter, then the sequence header
+    head = f"{int.from_bytes(data[at : at + 24], 'big'):0192b}"
+    said, wanted = ("".join(f"{n:08b}" for n in points) for points in ((1, 13, 6), (9, 16, 6)))
+    assert head.count(said) == 1
+    patched = int(head.replace(said, wanted), 2).to_bytes(24, "big")
+    path.write_bytes(data[:at] + patched + data[at + 24 :])
+    source = read_image(path)
+    write_image(tmp_path / "b.png", source.pixels, metadata=source.metadata)
+    assert dict(chunks_of(tmp_path / "b.png"))[b"cICP"] == bytes([9, 16, 0, 1])
+
+
 @pytest.mark.parametrize("suffix", WITH_PROFILES)
 @pytest.mark.parametrize(("transfer", "name"), [(16, r"HDR \(PQ\)"), (18, r"HDR \(HLG\)")])
 def test_hdr_is_refused_by_name_where_it_cannot_be_stated(

@@ -147,9 +147,8 @@ def decode_upright(opened: OpenedImage) -> Pixels:
         pixels = _decode_jpeg(path) if form == "JPEG" else _to_array(image)
     except pyvips.Error as error:
         raise _unreadable(path, form, error) from error
-    if form == "AVIF" and pixels.dtype == np.uint16:
-        # libvips shifts 10 and 12 bits up and leaves zeros below: white would not be white.
-        pixels |= pixels >> np.uint16(integer_field(image, "bits-per-sample", default=16))
+    if form == "AVIF":
+        _fill_range(pixels, opened)
     if opened.extra_sample == "premultiplied" and image.bands in (2, 4):
         if form == "TIFF":
             _multiply_again(pixels)
@@ -334,6 +333,28 @@ def _strips(pixels: Pixels) -> Iterator[Pixels]:
     rows = max(1, _STRIP_PIXELS // pixels.shape[1])
     for top in range(0, pixels.shape[0], rows):
         yield pixels[top : top + rows]
+
+
+def _fill_range(pixels: Pixels, opened: OpenedImage) -> None:
+    """Make white of an AVIF the highest value, in place."""
+    rest = pixels
+    if opened.blocks.is_grey_in_video_range:
+        # libheif expands video range only together with chroma. Opacity is always in full range.
+        colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+        _expand_video_range(pixels[..., :colours])
+        rest = pixels[..., colours:]
+    if pixels.dtype == np.uint16:
+        # libvips shifts 10 and 12 bits up and leaves zeros below: white would not be white.
+        rest |= rest >> np.uint16(integer_field(opened.image, "bits-per-sample", default=16))
+
+
+def _expand_video_range(pixels: Pixels) -> None:
+    """Turn 16 to 235 (of 8 bits, or as much shifted up) into black to white, in place."""
+    peak = np.iinfo(pixels.dtype).max
+    unit = (peak + 1) // 256
+    for strip in _strips(pixels):
+        light = (strip.astype(np.float32) - 16 * unit) / (219 * unit)
+        strip[...] = np.rint(np.clip(light, 0, 1) * peak)
 
 
 def _make_straight(pixels: Pixels) -> None:

@@ -58,6 +58,8 @@ class FileBlocks:
     """Tags of a TIFF for a TIFF result: places on earth and the like."""
     is_premultiplied: bool = False
     """Whether colour is stored multiplied by opacity."""
+    is_grey_in_video_range: bool = False
+    """Whether pixels are coded as grey alone, in which black is 16 and white 235 of 255."""
     is_lossless: bool = False
     """Whether pixels are stored without loss in a format that could also lose."""
     notes: tuple[str, ...] = ()

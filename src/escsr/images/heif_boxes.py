@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from escsr.images.av1_header import Av1Colour, read_av1_colour
 from escsr.images.file_blocks import FileBlocks, HeadRewriter
 from escsr.images.stated_colour import SRGB_CODE_POINTS, StatedColour
 
@@ -17,6 +18,12 @@ _MAX_BOXES = 1 << 12
 """Of a file."""
 _MAX_ITEMS = 1 << 16
 _FULL_RANGE = 0x80
+_MONOCHROME = 0x10
+"""In the third byte of av1C."""
+_UNSPECIFIED = 2
+_MAX_OFFSET = 1 << 42
+_HEADER_BYTES = 1 << 10
+"""More than a sequence header takes."""
 _MATRIX_BT601 = 6
 """How libheif's encoder makes luma and chroma of RGB unless told otherwise."""
 
@@ -36,18 +43,21 @@ def read_heif_blocks(stream: BinaryIO) -> FileBlocks:
     if meta is None:
         return FileBlocks()
     try:
-        return _facts_of(dict(_boxes(meta[4:])))
+        parts = dict(_boxes(meta[4:]))
+        return _facts_of(parts, _coded_colour(parts, stream))
     except (struct.error, IndexError, KeyError):
         return FileBlocks()
 
 
-def _facts_of(parts: dict[bytes, bytes]) -> FileBlocks:
-    primary = _primary_item(parts[b"pitm"])
-    colour, has_profile = None, False
-    for kind, content in _properties_of(parts.get(b"iprp", b""), primary):
+def _facts_of(parts: dict[bytes, bytes], coded: Av1Colour | None) -> FileBlocks:
+    """Read what the boxes say of the primary item; ``coded`` counts where no box says a colour."""
+    colour, has_profile, is_full_range = None, False, coded is None or coded.is_full_range
+    if coded is not None and (coded.primaries, coded.transfer) != (_UNSPECIFIED, _UNSPECIFIED):
+        colour = StatedColour(primaries=coded.primaries, transfer=coded.transfer)
+    for kind, content in _properties_of(parts.get(b"iprp", b""), _primary_item(parts[b"pitm"])):
         if kind == b"colr" and content[:4] == b"nclx":
-            primaries, transfer = struct.unpack_from(">HH", content, 4)
-            colour = StatedColour(primaries=primaries, transfer=transfer)
+            primaries, transfer, _, flags = struct.unpack_from(">HHHB", content, 4)
+            colour, is_full_range = _stated(primaries, transfer), bool(flags & _FULL_RANGE)
         has_profile = has_profile or (kind == b"colr" and content[:4] in (b"prof", b"rICC"))
     references = list(_boxes(parts.get(b"iref", b"")[4:]))
     kinds = set(_item_kinds(parts.get(b"iinf", b"")))
@@ -55,8 +65,80 @@ def _facts_of(parts: dict[bytes, bytes]) -> FileBlocks:
     return FileBlocks(
         colour=None if has_profile else colour,
         is_premultiplied=any(kind == b"prem" for kind, _ in references),
+        is_grey_in_video_range=(coded is not None and coded.is_monochrome and not is_full_range),
         notes=("the gain map (HDR)",) if has_gain_map else (),
     )
+
+
+def _stated(primaries: int, transfer: int) -> StatedColour:
+    """Bring 16-bit fields to code points, which have 8 bits; larger ones state nothing."""
+    largest = 0xFF
+    return StatedColour(
+        primaries=primaries if primaries <= largest else _UNSPECIFIED,
+        transfer=transfer if transfer <= largest else _UNSPECIFIED,
+    )
+
+
+def _coded_item(parts: dict[bytes, bytes]) -> tuple[int, bytes] | None:
+    """Return number and av1C of the primary item, or of the first tile that it consists of."""
+    primary = _primary_item(parts[b"pitm"])
+    for item in (primary, *_tiles_of(parts.get(b"iref", b""), primary)):
+        for kind, content in _properties_of(parts.get(b"iprp", b""), item):
+            if kind == b"av1C":
+                return item, content
+    return None
+
+
+def _tiles_of(content: bytes, item: int) -> list[int]:
+    """Return the first item that ``item`` is derived from, if any."""
+    code = ">H" if content[:1] == b"\0" else ">I"
+    size = struct.calcsize(code)
+    for kind, inner in _boxes(content[4:]):
+        if kind == b"dimg" and struct.unpack_from(code, inner)[0] == item:
+            return [struct.unpack_from(code, inner, size + 2)[0]]
+    return []
+
+
+def _coded_colour(parts: dict[bytes, bytes], stream: BinaryIO) -> Av1Colour | None:
+    """Read the sequence header of the primary item; None where it is not found."""
+    found = _coded_item(parts)
+    if found is None:
+        return None
+    item, configuration = found
+    try:
+        if (colour := read_av1_colour(configuration[4 : 4 + _HEADER_BYTES])) is not None:
+            return colour
+        return read_av1_colour(_start_of_item(parts, item, stream))
+    except IndexError:
+        return None
+
+
+def _start_of_item(parts: dict[bytes, bytes], wanted: int, stream: BinaryIO) -> bytes:
+    """Read the first bytes of an item of a file, or b"" where a box does not say where it is."""
+    content = parts.get(b"iloc", b"")
+    version, sizes = content[0], content[4:6]
+    offset_bytes, length_bytes = sizes[0] >> 4, sizes[0] & 15
+    base_bytes, index_bytes = sizes[1] >> 4, sizes[1] & 15 if version else 0
+    boxes = io.BytesIO(content[6:])
+
+    def number(count: int) -> int:
+        return int.from_bytes(boxes.read(count), "big")
+
+    id_bytes = 4 if version > 1 else 2
+    for _ in range(min(number(id_bytes), _MAX_ITEMS)):
+        item = number(id_bytes)
+        is_within_meta = bool(version and number(2) & 15 == 1)
+        number(2)  # the file that holds it
+        base, extents = number(base_bytes), number(2)
+        if item == wanted:
+            number(index_bytes)
+            start = base + number(offset_bytes)
+            if is_within_meta:
+                return parts.get(b"idat", b"")[start:][:_HEADER_BYTES]
+            stream.seek(min(start, _MAX_OFFSET))
+            return stream.read(_HEADER_BYTES)
+        boxes.seek(extents * (index_bytes + offset_bytes + length_bytes), io.SEEK_CUR)
+    return b""
 
 
 def _file_boxes(stream: BinaryIO) -> Iterator[Box]:

@@ -171,9 +171,9 @@ _D50 = np.array([0.9642, 1.0, 0.8249])
 
 
 def _profile(known: Chromaticities, curve: tuple[float, ...], *, grey: bool) -> bytes:
-    white, *colours = (np.array([x, y, 1 - x - y]) for x, y in _pairs(known))
-    white = white / white[1]
-    matrix = np.stack(colours, axis=1)
+    points = np.array([[x, y, 1 - x - y] for x, y in _pairs(known)], np.float64)
+    white: npt.NDArray[np.float64] = points[0] / points[0, 1]
+    matrix: npt.NDArray[np.float64] = points[1:].T
     matrix = matrix * np.linalg.solve(matrix, white)
     cones = _BRADFORD @ _D50 / (_BRADFORD @ white)
     adaptation = np.linalg.inv(_BRADFORD) @ np.diag(cones) @ _BRADFORD
