@@ -181,6 +181,19 @@ def test_a_dry_run_on_ones_own_images_validates_too(train: Train, photographs: P
     assert "validation" in result.stdout
 
 
+def test_a_dry_run_goes_on_from_damaged_images_to_whole_ones(
+    train: Train, photographs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the headers are whole and all pixels are missing; what is left out is named."""
+    first = sorted(photographs.iterdir())[0]
+    for number in range(3):
+        damaged = photographs / f"{number}-damaged{first.suffix}"
+        damaged.write_bytes(first.read_bytes()[:200])
+    result = train("--dry-run", "--data", photographs)
+    assert result.exit_code == 0, result.output
+    assert sum("-damaged" in message for message in caplog.messages) == 3
+
+
 def test_broken_images_are_named_counted_and_left_out(recipe: Path, tmp_path: Path) -> None:
     """On stderr, unasked, in a process of its own; the run goes on with the others."""
     folder = write_every_kind(tmp_path / "kinds")

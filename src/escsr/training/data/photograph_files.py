@@ -38,7 +38,7 @@ def usable_files(
     Args:
         paths: of the files.
         smallest_side_pixels: both sides need at least this many.
-        limit: stop after so many usable files.
+        limit: stop after so many usable files, which are decoded to be sure of each.
     Returns:
         The usable ones, in the order of ``paths``.
     """
@@ -48,7 +48,7 @@ def usable_files(
     with mapped_on_all_cores(probe, paths) as files:
         for file in files:
             seen += 1
-            if file is not None:
+            if file is not None and (limit is None or decode_photograph(file) is not None):
                 usable.append(file)
             if len(usable) == limit:
                 break
