@@ -92,6 +92,19 @@ def test_results_of_another_size_are_left_out_where_they_were_come_across(
     assert all(isinstance(entry, Job) for entry in plan_jobs(named, rules(Destination())))
 
 
+def test_a_result_of_another_size_is_said_to_come_from_the_input_of_its_format(
+    make_picture: MakePicture,
+) -> None:
+    """Where several inputs have its name and size; else from whichever there is."""
+    sizes = {"1.jpg": 24, "1.png": 24, "1_x3.jpg": 72, "1_x3.png": 72, "1_x3.webp": 72}
+    paths = [make_picture(n, width=side, height=side) for n, side in sizes.items()]
+    found = [InputFile(path=path, is_named=False) for path in paths]
+    *_, jpeg, png, webp = plan_jobs(found, rules(Destination()))
+    for entry, origin in ((jpeg, "1.jpg"), (png, "1.png"), (webp, "1.jpg")):
+        assert isinstance(entry, FileResult)
+        assert f"{origin}, from a run for another size" in (entry.note or "")
+
+
 def test_an_earlier_result_is_left_out_only_where_it_was_come_across(
     make_picture: MakePicture,
 ) -> None:

@@ -319,7 +319,10 @@ def _result_of_another_size(
     if match["size"] is not None and match["size"] != f"{width}x{height}":
         return None
     key = name_identity(job.file.path.with_name(match["stem"]))
-    for file, size in sources.get(key, []):
+    candidates = sources.get(key, [])
+    # Of a.jpg and a.png, a_x2.png is more likely the result of a.png.
+    suffix = job.file.path.suffix.lower()
+    for file, size in sorted(candidates, key=lambda s: s[0].path.suffix.lower() != suffix):
         factor = float(match["factor"]) if match["factor"] else max(width, height) / max(size)
         if factor > 1 and all(
             abs(large - factor * small) <= 1
