@@ -41,6 +41,8 @@ def upscaler() -> Upscaler:
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "torch.uint8; .*Divide"),
         (torch.full((1, 3, 4, 4), 255.0), "from 255 to 255"),
         (torch.full((1, 3, 4, 4), float("nan")), "NaN"),
+        (torch.zeros(1, 3, 4, 4, device="meta"), "on the meta device; .* holds its values"),
+        (torch.zeros(1, 3, 4, 4).to_sparse(), "laid out as torch.sparse_coo; .*to_dense"),
         ([[0, 1], [2, 3]], "is a list; allowed are a path"),
         (None, "is a NoneType"),
     ],
@@ -65,6 +67,16 @@ def test_other_pil_modes_are_refused(upscaler: Upscaler, mode: str) -> None:
     """With the way out."""
     with pytest.raises(ImageValueError, match=rf"mode {mode}; .*convert\(\"RGB\"\)"):
         upscaler(Image.new(mode, (4, 4)))
+
+
+def test_a_transparent_grey_of_16_bits_is_refused(upscaler: Upscaler) -> None:
+    """Pillow has no mode for the result; without the mark the image is enlarged."""
+    image = Image.fromarray(np.zeros((4, 4), np.uint16))
+    image.info["transparency"] = 0
+    with pytest.raises(ImageValueError, match=r"mode I;16.*transparent grey.*delete"):
+        upscaler(image)
+    del image.info["transparency"]
+    assert upscaler(image).mode == "I;16"
 
 
 @pytest.mark.parametrize(

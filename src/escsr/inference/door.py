@@ -77,7 +77,7 @@ def pixels_of_picture(picture: "Picture") -> Pixels:
         picture: of mode L, LA, RGB, RGBA or I;16; palettes and 1-bit images are converted, and a
             colour that ``info`` marks as transparent becomes alpha.
     Raises:
-        ImageValueError: another mode, or several frames or pages.
+        ImageValueError: another mode, several frames or pages, or a transparent grey of 16 bits.
         ImageSizeError: no pixels.
     """
     _require_one_frame(picture)
@@ -87,6 +87,12 @@ def pixels_of_picture(picture: "Picture") -> Pixels:
             'Convert it first, for instance with image.convert("RGB").'
         )
     _require_pixels(picture.height, picture.width)
+    if picture.mode.startswith("I;16") and picture.has_transparency_data:
+        raise ImageValueError(
+            f"The PIL image has the mode {picture.mode} and a transparent grey in "
+            'info["transparency"], and Pillow has no mode for grey of 16 bits with alpha. Give an '
+            "array of grey and alpha, (H, W, 2) uint16, or delete that entry of info."
+        )
     if picture.mode == "P":
         picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     elif picture.mode in ("1", "L", "RGB") and picture.has_transparency_data:
@@ -123,7 +129,8 @@ def require_tensor(image: Tensor) -> None:
     """Refuse a tensor that is not a batch of RGB images.
 
     Raises:
-        ImageValueError: not (B, 3, H, W), not floating point, not in [0, 1], or NaN.
+        ImageValueError: not (B, 3, H, W), not floating point, not in [0, 1], NaN, or not dense
+            values, as on the meta device.
         ImageSizeError: no pixels.
     """
     if image.dtype not in _TENSOR_DTYPES:
@@ -139,6 +146,12 @@ def require_tensor(image: Tensor) -> None:
     _require_pixels(image.shape[2], image.shape[3])
     if image.shape[0] == 0:
         raise ImageSizeError("The batch holds no image; give at least one.")
+    if image.is_meta or image.layout != torch.strided:
+        came = "on the meta device" if image.is_meta else f"laid out as {image.layout}"
+        raise ImageValueError(
+            f"The tensor is {came}; a batch of images is dense and holds its values, on the CPU or "
+            "another device. Give such a tensor, for instance with image.to_dense()."
+        )
     lowest, highest = torch.aminmax(image.detach())
     _require_range(float(lowest), float(highest), bool(torch.isfinite(image).all()))
 
