@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -411,6 +412,72 @@ def test_extents_of_panoramas_in_pixels_grow_with_them(picture, tmp_path: Path) 
     assert b'GPano:FullPanoWidthPixels="112"' in data
     assert b'GPano:CroppedAreaTopPixels="14"' in data
     assert b"<GPano:FullPanoHeightPixels>80<" in data
+
+
+REGIONS = (
+    b'xmlns:mwg-rs="http://www.metadataworkinggroup.com/schemas/regions/" '
+    b'xmlns:stDim="http://ns.adobe.com/xap/1.0/sType/Dimensions#" '
+    b'xmlns:stArea="http://ns.adobe.com/xmp/sType/Area#"'
+)
+APPLIED = (
+    b'<mwg-rs:Regions rdf:parseType="Resource"><mwg-rs:AppliedToDimensions stDim:w="56" '
+    b'stDim:h="40" stDim:unit="pixel"/><mwg-rs:RegionList><rdf:Bag><rdf:li '
+    b'rdf:parseType="Resource"><mwg-rs:Name>Joe</mwg-rs:Name>%b</rdf:li></rdf:Bag>'
+    b"</mwg-rs:RegionList></mwg-rs:Regions>"
+)
+AS_ATTRIBUTES = (
+    b"<mwg-rs:Area stArea:x='%b' stArea:y='%b' stArea:w='%b' stArea:h='%b' stArea:unit='%b'/>"
+)
+AS_ELEMENTS = (
+    b'<mwg-rs:Area rdf:parseType="Resource"><stArea:x>%b</stArea:x><stArea:y>%b</stArea:y>'
+    b"<stArea:w>%b</stArea:w><stArea:h>%b</stArea:h><stArea:unit>%b</stArea:unit></mwg-rs:Area>"
+)
+
+
+@pytest.mark.parametrize("area", [AS_ATTRIBUTES, AS_ELEMENTS])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_face_regions_turn_with_the_picture(
+    picture, tmp_path: Path, orientation: int, area: bytes
+) -> None:
+    """The centre of a region turns as a pixel does, its extents as the picture's."""
+    xmp = RDF % (REGIONS, APPLIED % (area % (b"0.25", b"0.1", b"0.2", b"0.05", b"normalized")))
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(picture(40, 56)).save(tmp_path / "a.jpg", xmp=xmp, exif=exif)
+    path = _doubled(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    found = (read_image(path).metadata.xmp or b"").decode()
+    names = ("stDim:w", "stDim:h", "stArea:x", "stArea:y", "stArea:w", "stArea:h")
+    stated = [re.findall(rf"(?<!/)\b{name}[=>][\"']?([\d.]+)", found) for name in names]
+    x, y = [
+        *((0.25, 0.1), (0.75, 0.1), (0.75, 0.9), (0.25, 0.9)),
+        *((0.1, 0.25), (0.9, 0.25), (0.9, 0.75), (0.1, 0.75)),
+    ][orientation - 1]
+    sides = (80, 112, x, y, 0.05, 0.2) if orientation >= 5 else (112, 80, x, y, 0.2, 0.05)
+    assert [[float(value) for value in values] for values in stated] == [[side] for side in sides]
+
+
+def test_regions_that_cannot_be_turned_are_removed_and_named(picture, tmp_path: Path) -> None:
+    """Areas in pixels, Microsoft's regions and panoramas go from a turned picture, else stay."""
+    area = AS_ELEMENTS % (b"25", b"10", b"20", b"5", b"pixel")
+    declared = REGIONS + (
+        b' xmlns:MP="http://ns.microsoft.com/photo/1.2/"'
+        b' xmlns:GPano="http://ns.google.com/photos/1.0/panorama/"'
+        b' GPano:FullPanoWidthPixels="56"'
+    )
+    microsoft = b"<MP:RegionInfo><rdf:Description/></MP:RegionInfo><dc:rights>me</dc:rights>"
+    xmp = RDF % (DC + b" " + declared, APPLIED % area + microsoft)
+    for orientation in (1, 3, 6):
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(picture(40, 56)).save(tmp_path / "a.jpg", xmp=xmp, exif=exif)
+        metadata = read_image(tmp_path / "a.jpg").metadata
+        kept = [name in (metadata.xmp or b"") for name in (b"<mwg-rs:", b"<MP:", b" GPano:", b"me")]
+        assert kept == [orientation == 1] * 3 + [True]
+        assert metadata.left_out("JPEG") == [
+            "without face regions (Microsoft)",
+            "without the extents of a panorama",
+            "without face regions",
+        ] * (orientation != 1)
 
 
 # Lossless WebP

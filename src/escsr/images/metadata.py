@@ -135,7 +135,7 @@ def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> 
     exif = blocks.exif or blob_field(image, "exif-data")
     xmp, notes = blocks.xmp or blob_field(image, "xmp-data"), list(blocks.notes)
     if xmp is not None:
-        xmp, claimed = settled_xmp(xmp, is_turned=is_turned)
+        xmp, claimed = settled_xmp(xmp, orientation=orientation)
         notes += claimed
     size = (image.height, image.width) if is_turned else (image.width, image.height)
     settled = settled_exif(exif, orientation=orientation, size=size) if exif else None

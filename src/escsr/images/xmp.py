@@ -7,6 +7,9 @@ Source: XMP Specification, parts 1 and 3 (Adobe, 2016 and 2020).
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
+
+_ANY_NAME = rb"[\w.-]+"
 
 _XMP = b"http://ns.adobe.com/xap/1.0/"
 _XMP_NOTE = b"http://ns.adobe.com/xmp/note/"
@@ -15,13 +18,23 @@ _APPLE_GAIN_MAP = b"http://ns.apple.com/HDRGainMap/1.0/"
 _CONTAINER = b"http://ns.google.com/photos/1.0/container/"
 _CAMERA = b"http://ns.google.com/photos/1.0/camera/"
 
+_EXIF = b"http://ns.adobe.com/exif/1.0/"
+_AREA = b"http://ns.adobe.com/xmp/sType/Area#"
+_DIMENSIONS = b"http://ns.adobe.com/xap/1.0/sType/Dimensions#"
+_REGIONS = (b"http://www.metadataworkinggroup.com/schemas/regions/", rb"Regions")
+_UNTURNED = {
+    (b"http://ns.microsoft.com/photo/1.2/", rb"RegionInfo"): "face regions (Microsoft)",
+    (b"http://iptc.org/std/Iptc4xmpExt/2008-02-29/", rb"ImageRegion"): "image regions (IPTC)",
+    (b"http://ns.google.com/photos/1.0/panorama/", _ANY_NAME): "the extents of a panorama",
+}
+"""Namespace and properties of places in the picture that are removed from a turned one."""
+
 _MAX_BYTES = 1 << 24
 """Of a packet that is kept."""
 _MAX_PREFIXES = 2
 """Of one namespace; more is no packet that a program has written."""
 _SPACE = rb"(?<!\s)\s+"
 """Space before an attribute; matched from its start alone, or long runs would take for ever."""
-_ANY_NAME = rb"[\w.-]+"
 _SEMANTIC = re.compile(rb""":Semantic(?:\s*=\s*["']|>)\s*(\w+)""")
 _EMBEDDED_FILES = {
     b"GainMap": "the gain map (HDR)",
@@ -31,15 +44,15 @@ _EMBEDDED_FILES = {
 _NO_FILE_OF_ITS_OWN = b"Primary"
 
 
-def settled_xmp(xmp: bytes, *, is_turned: bool = False) -> tuple[bytes, list[str]]:
+def settled_xmp(xmp: bytes, *, orientation: int = 1) -> tuple[bytes, list[str]]:
     """Correct a packet for pixels that already stand upright, alone in their file.
 
     Args:
         xmp: the packet.
-        is_turned: whether width and height have changed places; then so do both resolutions.
+        orientation: how the pixels were turned, 1 to 8; resolutions and face regions turn too.
     Returns:
         The packet with orientation 1, without thumbnails and without claims of gain maps, videos
-        and further packets; and what those claims were about, in words.
+        and further packets; and in words what those claims were about, and what was not turned.
     """
     if len(xmp) > _MAX_BYTES:
         return b"", [f"XMP of {len(xmp)} bytes"]
@@ -59,8 +72,13 @@ def settled_xmp(xmp: bytes, *, is_turned: bool = False) -> tuple[bytes, list[str
         dropped.append(_EMBEDDED_FILES[b"MotionPhoto"])
     bare = _without_properties(without, _XMP_NOTE, rb"HasExtendedXMP")
     bare = _without_properties(bare, _XMP, rb"Thumbnails")
+    # Also in EXIF, where they are corrected.
+    bare = _without_properties(bare, _EXIF, rb"(?:Subject(?:Area|Location)|FocalPlane[XY]\w+)")
     bare = _ORIENTATION.sub(rb"\g<1>1", bare)
-    return _with_turned_density(bare) if is_turned else bare, list(dict.fromkeys(dropped))
+    if orientation != 1:
+        bare, unturned = _with_turned_places(bare, orientation)
+        dropped += unturned
+    return _with_turned_density(bare) if orientation >= 5 else bare, list(dict.fromkeys(dropped))
 
 
 def resized_xmp(xmp: bytes, *, width: int, height: int, scale: tuple[float, float]) -> bytes:
@@ -248,3 +266,62 @@ _TURNED_RESOLUTION = re.compile(rb"\btiff:([XY])Resolution\b")
 def _with_turned_density(xmp: bytes) -> bytes:
     other = {b"X": b"Y", b"Y": b"X"}
     return _TURNED_RESOLUTION.sub(lambda match: b"tiff:%bResolution" % other[match[1]], xmp)
+
+
+def _with_turned_places(xmp: bytes, orientation: int) -> tuple[bytes, list[str]]:
+    """Turn face regions (MWG); remove other places in the picture, and name them."""
+    dropped: list[str] = []
+    for (namespace, names), what in _UNTURNED.items():
+        without = _without_properties(xmp, namespace, names)
+        if without != xmp:
+            dropped.append(what)
+        xmp = without
+    if _REGIONS[0] not in xmp:
+        return xmp, dropped
+    turned = _with_turned_areas(xmp, orientation)
+    if turned is None:
+        return _without_properties(xmp, *_REGIONS), [*dropped, "face regions"]
+    return turned, dropped
+
+
+_EXCHANGED = {b"x": b"y", b"y": b"x", b"w": b"h", b"h": b"w"}
+
+
+def _with_turned_areas(xmp: bytes, orientation: int) -> bytes | None:
+    """Turn normalised areas, which state their centres; None where others are among them.
+
+    Source: Guidelines for Handling Image Metadata 2.0 (Metadata Working Group), section 5.9.
+    """
+    for prefix in _prefixes(xmp, _AREA):
+        area = rb"(?<!/)\b" + re.escape(prefix) + b":"
+        begun = rb"""(?:\s*=\s*["']|\s*>)\s*"""
+        number = rb"""-?\d{0,3}(?:\.\d{0,30})?(?:[eE]-?\d\d?)?(?=\s*["'<])"""
+        plain = len(re.findall(area + b"[xy]" + begun + number, xmp))
+        is_normalised = len(re.findall(area + b"unit" + begun + b"normalized", xmp)) == len(
+            re.findall(area + rb"unit\s*[=>]", xmp)
+        )
+        if plain != len(re.findall(area + rb"[xy]\s*[=>]", xmp)) or not is_normalised:
+            return None
+        if orientation >= 5:
+            xmp = _with_exchanged_names(xmp, prefix)
+        mirrored = b"x" * (orientation in (2, 3, 6, 7)) + b"y" * (orientation in (3, 4, 7, 8))
+        if mirrored:
+            value = rb"(%b[%b]%b)(%b)" % (area, mirrored, begun, number)
+            xmp = re.sub(value, _mirrored, xmp)
+    if orientation >= 5:
+        for prefix in _prefixes(xmp, _DIMENSIONS):
+            xmp = _with_exchanged_names(xmp, prefix)
+    return xmp
+
+
+def _with_exchanged_names(xmp: bytes, prefix: bytes) -> bytes:
+    """Let x and y, and w and h, change places."""
+    name = rb"\b(" + re.escape(prefix) + rb":)([xywh])\b"
+    return re.sub(name, lambda match: match[1] + _EXCHANGED[match[2]], xmp)
+
+
+def _mirrored(match: re.Match[bytes]) -> bytes:
+    try:
+        return match[1] + f"{1 - Decimal(match[2].decode('ascii')):f}".encode("ascii")
+    except ArithmeticError:
+        return match[0]
