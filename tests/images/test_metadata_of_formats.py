@@ -513,6 +513,21 @@ def test_premultiplied_avif_is_read_straight(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels[8, 12], straight[8, 12])
 
 
+def test_pixels_of_an_avif_that_are_not_square_are_kept_or_named(picture, tmp_path: Path) -> None:
+    """The ratio of densities of pixels twice as wide as high is in a PNG; an AVIF lacks it."""
+    Image.fromarray(picture()).save(tmp_path / "a.avif")
+    data = (tmp_path / "a.avif").read_bytes()
+    # Both boxes have 16 bytes.
+    at = data.index(b"pixi")
+    (tmp_path / "a.avif").write_bytes(
+        data[:at] + struct.pack(">4sII", b"pasp", 2, 1) + data[at + 12 :]
+    )
+    metadata = read_image(tmp_path / "a.avif").metadata
+    assert metadata.left_out("AVIF") == ["without the shape of pixels"]
+    found = dict(chunks_of(_doubled(tmp_path / "a.avif", tmp_path / "b.png")))
+    assert found[b"pHYs"] == struct.pack(">IIB", 1, 2, 0)
+
+
 def _mark_as_premultiplied(path: Path) -> None:
     """Add the reference by which an AVIF says so, and move what the file points to behind it."""
     data = bytearray(path.read_bytes())

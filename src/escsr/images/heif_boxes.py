@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from escsr.images.av1_header import Av1Colour, read_av1_colour
-from escsr.images.file_blocks import FileBlocks, HeadRewriter
+from escsr.images.file_blocks import Density, FileBlocks, HeadRewriter
 from escsr.images.stated_colour import SRGB_CODE_POINTS, StatedColour
 
 _MAX_META_BYTES = 1 << 24
@@ -54,7 +54,8 @@ def _facts_of(parts: dict[bytes, bytes], coded: Av1Colour | None) -> FileBlocks:
     colour, has_profile, is_full_range = None, False, coded is None or coded.is_full_range
     if coded is not None and (coded.primaries, coded.transfer) != (_UNSPECIFIED, _UNSPECIFIED):
         colour = StatedColour(primaries=coded.primaries, transfer=coded.transfer)
-    for kind, content in _properties_of(parts.get(b"iprp", b""), _primary_item(parts[b"pitm"])):
+    properties = list(_properties_of(parts.get(b"iprp", b""), _primary_item(parts[b"pitm"])))
+    for kind, content in properties:
         if kind == b"colr" and content[:4] == b"nclx":
             primaries, transfer, _, flags = struct.unpack_from(">HHHB", content, 4)
             colour, is_full_range = _stated(primaries, transfer), bool(flags & _FULL_RANGE)
@@ -64,9 +65,21 @@ def _facts_of(parts: dict[bytes, bytes], coded: Av1Colour | None) -> FileBlocks:
     has_gain_map = b"tmap" in kinds or b"hdrgainmap" in parts.get(b"iprp", b"")
     return FileBlocks(
         colour=None if has_profile else colour,
+        density=_density_of(dict(properties)),
         is_premultiplied=any(kind == b"prem" for kind, _ in references),
         is_grey_in_video_range=(coded is not None and coded.is_monochrome and not is_full_range),
         notes=("the gain map (HDR)",) if has_gain_map else (),
+    )
+
+
+def _density_of(properties: dict[bytes, bytes]) -> Density | None:
+    """Return the ratio of densities of pixels that are not square, as the picture is turned."""
+    across, down = struct.unpack(">II", properties.get(b"pasp", b"").ljust(8, b"\0")[:8])
+    if not (across and down) or across == down:
+        return None
+    is_turned = properties.get(b"irot", b"\0")[0] & 1
+    return Density(
+        ratio=(float(across), float(down)) if is_turned else (float(down), float(across))
     )
 
 
