@@ -71,7 +71,7 @@ def test_the_precision_that_is_used_is_told_and_recorded(
     """With "auto" first of all on stderr, with the reason; then in the log and in the weights."""
     result = train("--data", photographs, "--set", "precision=auto")
     assert result.exit_code == 0, result.output
-    said = re.match(r"Computing in (bfloat16|float32) on cpu: .*(?:bfloat16|BF16).*\.\n", result.stderr)
+    said = re.match(r"Computing in (\w+) on cpu: .*(?:bfloat16|BF16).*\.\n", result.stderr)
     assert said is not None, result.stderr
     used = said[1]
     assert log_of(tmp_path / "run", "precision") == [(used,), (used,)]
