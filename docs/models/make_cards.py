@@ -5,6 +5,7 @@
 Run it again whenever weights change; a test compares the cards with the files.
 """
 
+import csv
 import json
 import tempfile
 from pathlib import Path
@@ -66,7 +67,7 @@ photograph itself ([source](../sample/README.md)). It is no part of the training
 - **Licence of the weights**: {provenance.licence}: use, change and sell them and what you make
   with them; keep the notice.
 - **Training data**: {provenance.training_data}.
-- **Recipe**: `recipes/shipped/{provenance.recipe_name}.toml`, {recipe["steps"]:,} steps,
+- **Recipe**: `recipes/shipped/{provenance.recipe_name}.toml`, {_steps(model, recipe["steps"])},
   {_start(recipe)}; {provenance.date}; [log](../../src/escsr/weights/bundled/{stem}.log.csv).
 - **File**: {model.size_bytes / 1024:.0f} KB, float16, sha256 of the tensors `{header.sha256[:16]}…`
   (`escsr inspect {stem}`).
@@ -89,9 +90,9 @@ PSNR-Y in dB / SSIM-Y by the field's protocol:
 `escsr evaluate {model.name} bicubic -s {model.scale} --data Set5 --data Set14 --data B100`.
 
 **Limits**: made for clean photographs that were shrunk by bicubic. Noise, JPEG blocks and scratches
-are enlarged, not repaired; text and line art were not trained; very flat, saturated colour may be
-off by some levels at the very corners of an image. It adds no detail that the photograph does not
-hint at. Tone and colour are kept by `Upscaler`'s guard ([fidelity](../fidelity.md)).
+are enlarged, not repaired; text and line art were not trained. It adds no detail that the
+photograph does not hint at. `Upscaler` keeps tone, colour and flat regions
+([fidelity](../fidelity.md), [flat regions](../files.md#borders-and-flat-graphics)).
 """
 
 
@@ -150,6 +151,13 @@ def _row(test_set: str, model: BundledModel) -> str:
     quality = model.header.provenance.quality
     psnr_y_db, ssim_y = quality[f"{test_set} PSNR-Y dB"], quality[f"{test_set} SSIM-Y"]
     return f"| {test_set} | {psnr_y_db:.2f} / {ssim_y:.4f} | {BICUBIC[test_set][model.scale - 2]} |"
+
+
+def _steps(model: BundledModel, planned: int) -> str:
+    log = model.path.with_name(f"{model.name}-x{model.scale}.log.csv")
+    with log.open(encoding="utf-8", newline="") as file:
+        done = max(int(row["step"]) for row in csv.DictReader(file))
+    return f"{done:,} steps" if done >= planned else f"{done:,} of {planned:,} steps so far"
 
 
 def _start(recipe: dict[str, object]) -> str:

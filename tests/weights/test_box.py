@@ -49,10 +49,11 @@ def test_a_damaged_file_in_the_box_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_box_is_small(shipped: list[BundledModel]) -> None:
-    """At most 1 MB in all, and esc-tiny of at most 150 K parameters."""
-    assert sum(model.size_bytes for model in shipped) <= 1_000_000
+    """At most 4 MB in all; esc-tiny of at most 150 K parameters, esc-small of 350 K."""
+    assert sum(model.size_bytes for model in shipped) <= 4_000_000
     for model in shipped:
-        assert count_parameters(ESC(model.header.config)) <= 150_000
+        largest = 350_000 if model.name == "esc-small" else 150_000
+        assert count_parameters(ESC(model.header.config)) <= largest
 
 
 def test_every_shipped_file_is_what_its_name_says(shipped: list[BundledModel]) -> None:

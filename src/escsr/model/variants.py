@@ -51,12 +51,16 @@ VARIANTS: dict[str, ESCConfig] = {
         position_bias="implicit",
         attention_gate=True,
     ),
+    "esc-small": ESCConfig(
+        dim=48, pdim=16, num_blocks=3, num_conv_layers=4, window_size=16, num_heads=3
+    ),
     "esc-tiny": ESCConfig(
         dim=32, pdim=8, num_blocks=2, num_conv_layers=4, window_size=16, num_heads=2
     ),
 }
-"""Name -> configuration at x4 (of the restorer esc-real-m-conv at x1). esc-tiny is ours, made to
-ship; the others are the paper's, of its official code, and ESC-RIB's (arXiv:2603.06738)."""
+"""Name -> configuration at x4 (of the restorer esc-real-m-conv at x1). esc-small and
+esc-tiny are ours, made to ship; the others are the paper's, of its official code, and ESC-RIB's
+(arXiv:2603.06738)."""
 
 _OTHER_SCALES: dict[str, tuple[int, ...]] = {
     "esc-real": (4,),
