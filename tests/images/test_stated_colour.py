@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -345,6 +346,47 @@ def test_profiles_have_the_illuminant_that_icc_prescribes(swatches, tmp_path: Pa
         profile = image.info["icc_profile"]
     assert profile[68:80].hex() == "0000f6d6000100000000d32d"
     np.testing.assert_array_equal(_profile_numbers(profile, b"wtpt") * 65536, (63190, 65536, 54061))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_profile_for_other_pixels_is_left_out_and_named(tmp_path: Path, suffix: str) -> None:
+    """Grey with a profile for RGB is grey without a profile in every format, and the note says so.
+
+    Level 100 of grey stays 100: no format applies the profile, whose curve is linear.
+    """
+    grey = np.full((16, 16), 100, np.uint8)
+    with Image.open(_rewritten(tmp_path, ".tif", np.stack([grey] * 3, axis=-1), GAMMA_1)) as image:
+        profile = image.info["icc_profile"]
+    path = tmp_path / f"grey{suffix}"
+    Image.fromarray(grey).save(path, icc_profile=profile)
+    source = read_image(path)
+    assert source.metadata.notes == ("the ICC profile, which is for RGB and not for grey",)
+    for result in (tmp_path / f"out{suffix}" for suffix in ALL):
+        write_image(result, source.pixels, metadata=source.metadata)
+        with Image.open(result) as image:
+            assert "icc_profile" not in image.info
+            assert np.abs(np.asarray(image.convert("L")).astype(int) - 100).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ALL)
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda p: p[:200],
+        lambda p: p[:36] + b"none" + p[40:],
+        lambda p: b"\xff" + p[1:],
+        lambda _: b"?",
+    ],
+    ids=["cut", "signature", "size", "one byte"],
+)
+def test_a_damaged_profile_is_left_out_and_named(
+    swatches, tmp_path: Path, suffix: str, damaged: Callable[[bytes], bytes]
+) -> None:
+    """The pixels are read, and the note says that the profile is damaged."""
+    profile = damaged(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    Image.fromarray(swatches).save(tmp_path / f"a{suffix}", icc_profile=profile)
+    metadata = read_image(tmp_path / f"a{suffix}").metadata
+    assert (metadata.icc_profile, metadata.notes) == (None, ("a damaged ICC profile",))
 
 
 def test_the_profile_of_a_gif_arrives(swatches, tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ def encode(
     profile = profile_for(metadata, grey=image.bands < 3)
     if image.bands < 3 and not form.holds_grey and profile is not None:
         image, metadata = _grey_to_srgb(image, metadata, profile)
+    elif image.bands < 3 and not form.holds_grey:
+        metadata = replace(metadata, icc_profile=None)  # one for RGB does not describe grey
     if form.name == "TIFF":
         if image.bands in (2, 4) and metadata.extra_sample == "premultiplied":
             image = _premultiplied(image)

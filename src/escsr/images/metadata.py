@@ -143,6 +143,9 @@ def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> 
         notes.append("damaged EXIF")
     density = blocks.density or (density_of_exif(exif) if exif else None) or Density()
     profile = blob_field(image, "icc-profile-data") or blocks.icc_profile
+    if profile is not None and (fault := fault_of_profile(profile, grey=image.bands < 3)):
+        notes.append(fault)
+        profile = None
     photoshop = blocks.photoshop or _read_photoshop(image, blocks.iptc)
     sized = settled_tags(blocks.sized_tags, size, orientation=orientation)
     if sized.lost_places:
@@ -163,6 +166,33 @@ def read_metadata(image: VipsImage, blocks: FileBlocks, *, orientation: int) -> 
         is_lossless=blocks.is_lossless,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+_PROFILE_HEADER_BYTES = 128
+_COLOUR_SPACES = {b"GRAY": "grey", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "Lab"}
+
+
+def fault_of_profile(profile: bytes, *, grey: bool) -> str | None:
+    """Say in words why an ICC profile does not describe pixels; None where it does.
+
+    Args:
+        profile: as the file holds it.
+        grey: whether the pixels have one channel of colour, and not RGB.
+    Source: ICC.1:2022, section 7 (header and table of tags).
+    """
+    start = _PROFILE_HEADER_BYTES + 4
+    size, num_tags = (int.from_bytes(profile[at : at + 4], "big") for at in (0, start - 4))
+    end = start + 12 * num_tags
+    if profile[36:40] != b"acsp" or not start < end <= size <= len(profile):
+        return "a damaged ICC profile"
+    for at in range(start, end, 12):
+        offset, length = (int.from_bytes(profile[at + i : at + i + 4], "big") for i in (4, 8))
+        if offset + length > size:
+            return "a damaged ICC profile"
+    if profile[16:20] != (b"GRAY" if grey else b"RGB "):
+        kind = _COLOUR_SPACES.get(profile[16:20], "other colours")
+        return f"the ICC profile, which is for {kind} and not for {'grey' if grey else 'RGB'}"
+    return None
 
 
 def integer_field(image: VipsImage, name: str, *, default: int) -> int:

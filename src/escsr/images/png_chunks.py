@@ -157,11 +157,13 @@ def _with_raw_profiles(
             raw.setdefault(*_unwrapped(name, data))
     if blocks.exif is None and raw.get("exif"):
         blocks = replace(blocks, exif=raw["exif"], orientation=stated_orientation(raw["exif"]))
+    iccp = _payload(ahead, b"iCCP")
     return replace(
         blocks,
         xmp=raw.get("xmp") or None,
         photoshop=raw.get("iptc") or None,
-        icc_profile=raw.get("icc") if _payload(ahead, b"iCCP") is None else None,
+        # libpng drops a profile that is damaged or for other pixels; users are told so.
+        icc_profile=raw.get("icc") if iccp is None else _inflated(iccp.partition(b"\0")[2][1:]),
     )
 
 
