@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.TiffImagePlugin import IFDRational
 
 from escsr.errors import ImageFormatError
+from escsr.images.av1_header import read_av1_colour
 from escsr.images.files import probe_image, read_image
 from escsr.images.output_checks import check_output
 from escsr.images.writer import write_image
@@ -202,6 +203,32 @@ def test_an_avif_without_a_colour_box_is_what_its_stream_states(swatches, tmp_pa
     source = read_image(path)
     write_image(tmp_path / "b.png", source.pixels, metadata=source.metadata)
     assert dict(chunks_of(tmp_path / "b.png"))[b"cICP"] == bytes([9, 16, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        ("12000a0d20000002afff9b5f2c24402640", (9, 16, False, True)),
+        ("12000a0d20000002afff9b5f2430340440", (12, 13, False, False)),
+        ("12000a0d00000002afff9b5f2612241240", (9, 18, True, False)),
+        ("12000a0d20000002afff9b5f2404340080", (1, 13, False, True)),
+        ("12000a0d40000002afff9b5f2d050605c4", (5, 6, False, True)),
+        ("12000a0a00000002afff9b5f2540", (2, 2, True, True)),
+    ],
+    ids=["10 bits", "video range", "grey", "RGB", "12 bits", "nothing stated"],
+)
+def test_sequence_headers_of_video_are_read(
+    stream: str, expected: tuple[int, int, bool, bool]
+) -> None:
+    """AV1 headers as libaom makes them for several frames say what it was told to encode."""
+    colour = read_av1_colour(bytes.fromhex(stream))
+    assert colour is not None
+    assert expected == (
+        colour.primaries,
+        colour.transfer,
+        colour.is_monochrome,
+        colour.is_full_range,
+    )
 
 
 @pytest.mark.parametrize("suffix", WITH_PROFILES)
