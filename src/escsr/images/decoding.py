@@ -3,7 +3,8 @@
 import logging
 import os
 import stat
-from collections.abc import Generator, Iterator
+import weakref
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ class OpenedImage:
     """What it holds beside its pixels, as far as libvips does not tell."""
     extra_sample: ExtraSample | None
     """What the channel beside the colours is; None where there is none."""
+    source: pyvips.Source
+    """From which ``image`` is read; it must live as long."""
 
     @property
     def extra(self) -> ExtraChannel:
@@ -106,8 +109,9 @@ def open_image(path: Path, max_pixels: int) -> OpenedImage:
     """
     form = _recognised(path)
     tiff = _check_frames(path, form, max_pixels)
+    source = _source(path, tiff.as_straight if tiff is not None else {})
     try:
-        image = _load(path, form, fail_on="error")
+        image = _load(source, form, fail_on="error")
     except pyvips.Error as error:
         raise _unreadable(path, form, error) from error
     pages = integer_field(image, "n-pages", default=1)
@@ -124,7 +128,9 @@ def open_image(path: Path, max_pixels: int) -> OpenedImage:
     if image.bands in (2, 4, 5) and not _is_bare_cmyk(image):
         extra = "premultiplied" if blocks.is_premultiplied else "straight"
         extra = (tiff.extra_sample or "data") if tiff is not None else extra
-    return OpenedImage(path=path, format=form, image=image, blocks=blocks, extra_sample=extra)
+    return OpenedImage(
+        path=path, format=form, image=image, blocks=blocks, extra_sample=extra, source=source
+    )
 
 
 def _is_bare_cmyk(image: VipsImage) -> bool:
@@ -132,9 +138,11 @@ def _is_bare_cmyk(image: VipsImage) -> bool:
     return image.interpretation == "cmyk" and image.bands == 4
 
 
-def decode_upright(opened: OpenedImage) -> Pixels:
+def decode_upright(opened: OpenedImage) -> tuple[Pixels, tuple[str, ...]]:
     """Decode an opened image, whole and upright; CMYK becomes sRGB, premultiplied alpha straight.
 
+    Returns:
+        The pixels, and in words what of the picture they cannot hold.
     Raises:
         ImageReadError: the file is truncated or damaged.
         ImageError: in a process forked after libvips had worked.
@@ -149,11 +157,12 @@ def decode_upright(opened: OpenedImage) -> Pixels:
         raise _unreadable(path, form, error) from error
     if form == "AVIF":
         _fill_range(pixels, opened)
+    lost: tuple[str, ...] = ()
     if opened.extra_sample == "premultiplied" and image.bands in (2, 4):
-        if form == "TIFF":
-            _multiply_again(pixels)
-        _make_straight(pixels)
-    return _upright(pixels, orientation_of(image))
+        exceeds = _make_straight(pixels)
+        # Lossy coding alone lets colours of an AVIF exceed their opacity.
+        lost = (_GLOW,) if exceeds and form == "TIFF" else ()
+    return _upright(pixels, orientation_of(image)), lost
 
 
 def orientation_of(image: VipsImage) -> int:
@@ -270,12 +279,42 @@ def _unread(path: Path, kind: str) -> ImageReadError:
     )
 
 
-def _load(path: Path, form: FormatName, *, fail_on: str) -> VipsImage:
+class _PatchedFile:
+    """A file some bytes of which are read as others."""
+
+    def __init__(self, path: Path, patches: Mapping[int, bytes]) -> None:
+        self._patches = patches
+        self._stream = path.open("rb", buffering=0)
+        weakref.finalize(self, self._stream.close)
+
+    def read(self, size: int) -> bytes:
+        start = self._stream.tell()
+        data = bytearray(self._stream.read(size))
+        for offset, patch in self._patches.items():
+            for at, value in enumerate(patch, offset - start):
+                if 0 <= at < len(data):
+                    data[at] = value
+        return bytes(data)
+
+    def seek(self, offset: int, whence: int) -> int:
+        return self._stream.seek(offset, whence)
+
+
+def _source(path: Path, patches: Mapping[int, bytes]) -> pyvips.Source:
     # What libvips said of other files stays in its buffer, and would be told as this one's fault.
     pyvips.vips_lib.vips_error_clear()
+    if patches:
+        file = _PatchedFile(path, patches)
+        source = pyvips.SourceCustom()
+        source.on_read(file.read)
+        source.on_seek(file.seek)
+        return source
     # A source takes the name as it is; libvips' file loaders would parse "photo[1].jpg", and
     # would answer from their cache after the file has changed.
-    source = pyvips.Source.new_from_file(os.fsencode(path))  # pyright: ignore[reportArgumentType]
+    return pyvips.Source.new_from_file(os.fsencode(path))  # pyright: ignore[reportArgumentType]
+
+
+def _load(source: pyvips.Source, form: FormatName, *, fail_on: str) -> VipsImage:
     match form:
         case "JPEG":
             return pyvips.Image.jpegload_source(source, access="sequential", fail_on=fail_on)
@@ -295,7 +334,7 @@ def _load(path: Path, form: FormatName, *, fail_on: str) -> VipsImage:
 def _decode_jpeg(path: Path) -> Pixels:
     """Decode a JPEG so strictly that missing data is an error and not grey rows."""
     try:
-        return _to_array(_load(path, "JPEG", fail_on="warning"))
+        return _to_array(_load(_source(path, {}), "JPEG", fail_on="warning"))
     except pyvips.Error as error:
         mended = without_harmless_flaws(path.read_bytes())
         if mended is None:
@@ -357,26 +396,23 @@ def _expand_video_range(pixels: Pixels) -> None:
         strip[...] = np.rint(np.clip(light, 0, 1) * peak)
 
 
-def _make_straight(pixels: Pixels) -> None:
-    """Divide colour by the opacity in the last channel, in place."""
-    peak = np.iinfo(pixels.dtype).max
+_GLOW = "glow (premultiplied colours that exceed their opacity)"
+
+
+def _make_straight(pixels: Pixels) -> bool:
+    """Divide colour by the opacity in the last channel, in place.
+
+    Returns:
+        Whether any colour exceeds its opacity by more than one level of 8 bits, so that it is lost.
+    """
+    peak = int(np.iinfo(pixels.dtype).max)
+    exceeds = False
     for strip in _strips(pixels):
         colour, alpha = strip[..., :-1].astype(np.uint32), strip[..., -1:].astype(np.uint32)
+        exceeds = exceeds or bool((colour > alpha + peak // 255).any())
         straight = (colour * peak + alpha // 2) // np.maximum(alpha, 1)
         strip[..., :-1] = np.where(alpha > 0, np.minimum(straight, peak), 0)
-
-
-def _multiply_again(pixels: Pixels) -> None:
-    """Undo libvips' division of a TIFF's colour by its opacity, in place.
-
-    libvips cuts quotients off to whole levels. Each leads back to one product, which can be divided
-    again and rounded. It divides in single precision, so that a quotient can be a little too large;
-    that matters where alpha is small.
-    """
-    peak = np.iinfo(pixels.dtype).max
-    for strip in _strips(pixels):
-        colour, alpha = strip[..., :-1].astype(np.float64), strip[..., -1:].astype(np.float64)
-        strip[..., :-1] = np.ceil(colour * alpha / peak - 0.005 * (alpha < peak / 2))
+    return exceeds
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -112,9 +112,14 @@ def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Sou
             opened.blocks,
             orientation=orientation_of(opened.image),
         )
+        pixels, lost = decode_upright(opened)
         return SourceImage(
-            pixels=decode_upright(opened),
-            metadata=replace(metadata, extra_sample=opened.extra_sample or "straight"),
+            pixels=pixels,
+            metadata=replace(
+                metadata,
+                extra_sample=opened.extra_sample or "straight",
+                notes=(*metadata.notes, *lost),
+            ),
             extra=opened.extra,
         )
 

@@ -300,6 +300,8 @@ class TiffFacts:
     """The colour space, where it is none that escsr reads and libvips might take for another."""
     tile_pixels: int
     """Of one tile; 0 where there are none."""
+    as_straight: Mapping[int, bytes]
+    """Bytes by offset that would label grey or RGB as not multiplied by opacity, where it is."""
 
 
 def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
@@ -320,6 +322,7 @@ def read_tiff_facts(stream: BinaryIO) -> TiffFacts:
         extra_sample=_extra_sample(pages[0]),
         unread_kind=_unread_kind(pages[0]),
         tile_pixels=_integer(pages[0], _TILE_WIDTH, 0) * _integer(pages[0], _TILE_LENGTH, 0),
+        as_straight=_labels_as_straight(stream, pages[0]),
     )
 
 
@@ -345,6 +348,19 @@ def _check_strips(stream: BinaryIO) -> None:
         needed = -(-height // max(rows, 1)) * planes
     if any(number in page and page[number].count < needed for number in numbers):
         raise TagFormatError(f"it lacks some of its {needed:,} {name}")
+
+
+def _labels_as_straight(stream: BinaryIO, page: Directory) -> dict[int, bytes]:
+    if _extra_sample(page) != "premultiplied" or _integer(page, _PHOTOMETRIC, 1) == _SEPARATED:
+        return {}
+    layout = read_layout(stream)
+    offset = read_offset(stream, layout, layout.first_at)
+    entries, _ = _read_entries(stream, layout, offset, {_EXTRA_SAMPLES})
+    label = page[_EXTRA_SAMPLES]
+    unit = f"<u{_UNIT_BYTES[label.kind]}"
+    values = np.frombuffer(label.payload, unit)
+    straight = np.where(values == 1, 2, values).astype(unit).tobytes()
+    return {entries[0].start: _swapped(straight, label.kind, layout.order)}
 
 
 def _has_planes(page: Directory) -> bool:
