@@ -75,6 +75,14 @@ def test_json_is_for_programs_and_failures_are_told_on_stderr(
     assert result.stderr.count("FAILED") == 4
 
 
+def test_a_missing_model_is_told_before_the_work(escsr: Escsr, two_sets: tuple[Path, Path]) -> None:
+    """Whoever mistyped a name can stop what would take hours; the last line tells it again."""
+    result = escsr("evaluate", "bicubic", "nothere.pth", "-s", "2", "--data", two_sets[0])
+    assert result.exit_code == 1
+    said = [result.output.index(text) for text in ("left out: nothere", "PSNR", "FAILED: nothere")]
+    assert said == sorted(said)
+
+
 def test_results_are_written_with_pictures(
     escsr: Escsr, weights: Path, two_sets: tuple[Path, Path], tmp_path: Path
 ) -> None:

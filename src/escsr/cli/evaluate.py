@@ -97,7 +97,7 @@ def evaluate_command(
     """
     from dataclasses import replace
 
-    from escsr.cli.evaluate_view import note_lines
+    from escsr.cli.evaluate_view import failure_lines, note_lines
     from escsr.evaluation.comparison import enter
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.report_folder import prepare_report_folder
@@ -111,7 +111,9 @@ def evaluate_command(
         prepare_report_folder(out, overwrite=overwrite)
     entrants = enter(model, data, scale=scale)
     entrants = replace(entrants, failures=[*entrants.failures, *unloaded])
-    for line in note_lines(entrants.test_sets):
+    # Told again in the end; whoever mistyped a name need not wait for that.
+    left_out = [f"left out: {line}" for line in failure_lines(entrants.failures)]
+    for line in (*left_out, *note_lines(entrants.test_sets)):
         typer.echo(f"NOTE: {line}", err=True)
     conditions = replace(
         _conditions(entrants.scale, columns),
