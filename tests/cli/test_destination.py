@@ -1,5 +1,6 @@
 """Where results go."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,23 @@ def test_an_output_file_needs_a_known_suffix(tmp_path: Path) -> None:
     for name in ("result", "result.xyz", "result.gif"):
         with pytest.raises(ConfigurationError, match=r"jpg.*png.*slash"):
             rule(tmp_path / name)
+
+
+def test_a_format_and_an_output_without_its_suffix_name_the_file_to_write(tmp_path: Path) -> None:
+    """The format was given, and is not asked for again."""
+    with pytest.raises(ConfigurationError, match=r"name it result\.png\. .*slash"):
+        rule(tmp_path / "result", image_suffix=".png")
+
+
+def test_pipes_and_devices_are_no_output(tmp_path: Path) -> None:
+    """Whatever their names and the format; standard output is the way to a pipe."""
+    for name in ("pipe", "pipe.png"):
+        os.mkfifo(tmp_path / name)
+        for suffix in (None, ".png"):
+            with pytest.raises(ConfigurationError, match=r"is a named pipe.*-o -"):
+                rule(tmp_path / name, image_suffix=suffix)
+    with pytest.raises(ConfigurationError, match=r"/dev/null is a device.*-o -"):
+        rule(Path("/dev/null"), image_suffix=".png")
 
 
 def test_output_and_format_may_not_contradict_each_other(tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ class _Search:
         if path.name.startswith("."):
             return
         if suffix in self._suffixes:
-            if kind := _special_kind(path):
+            if kind := special_kind(path):
                 reason = f"{kind}, not a file; name it as an input if an image comes from it"
                 self.left_out.append(LeftOut(path=path, reason=reason))
                 return
@@ -277,7 +277,7 @@ class _Search:
             self.num_other_files += 1
 
 
-def _special_kind(path: Path) -> str | None:
+def special_kind(path: Path) -> str | None:
     """What a name leads to that is neither a file nor a folder; None for a file, or nothing."""
     try:
         mode = path.stat().st_mode

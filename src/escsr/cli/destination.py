@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from escsr.cli.collection import InputFile, home_opened
+from escsr.cli.collection import InputFile, home_opened, special_kind
 from escsr.cli.options import suffix_names
 from escsr.errors import ConfigurationError
 from escsr.images.formats import READABLE_SUFFIXES, WRITABLE_SUFFIXES, format_for_writing
@@ -95,6 +95,11 @@ def destination_of(
         _check_folders(path, "folder")
         return Destination(folder=path, name_suffix=name_suffix, image_suffix=image_suffix)
     _check_folders(path.parent, "file")
+    if kind := special_kind(path):
+        raise ConfigurationError(
+            f"The output {path} is {kind}, not a file, and cannot be replaced by a result. Name a "
+            "file, or write to standard output with -o - and redirect that."
+        )
     _check_file_suffix(path, image_suffix)
     return Destination(file=path)
 
@@ -127,6 +132,11 @@ def _check_folders(folder: Path, what: str) -> None:
 
 def _check_file_suffix(path: Path, image_suffix: str | None) -> None:
     if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        if image_suffix is not None:
+            raise ConfigurationError(
+                f"The output {path} is a file without the suffix of its format; name it "
+                f"{path.name}{image_suffix}. For a folder, end the name with a slash."
+            )
         raise ConfigurationError(
             f"The output {path} has no suffix of a known format; known are "
             f"{suffix_names(WRITABLE_SUFFIXES)}. For a folder, end the name with a slash."
