@@ -135,6 +135,18 @@ def test_no_input_is_a_usage_error(upscale: Escsr, tmp_path: Path) -> None:
         assert "No input" in result.stderr
 
 
+def test_a_second_name_that_is_no_file_may_have_been_meant_for_the_result(
+    upscale: Escsr, make_picture: MakePicture, tmp_path: Path
+) -> None:
+    """The message says how to name it; a name that no result can have was meant otherwise."""
+    photo = make_picture()
+    for name, is_hinted_at in (("out.png", True), ("out.txt", False)):
+        result = upscale(photo, tmp_path / name, "--dry-run")
+        assert result.exit_code == 1
+        assert "There is no such file or folder." in result.stderr
+        assert (f"write -o {tmp_path / name}." in result.stderr) == is_hinted_at
+
+
 def test_an_output_that_cannot_be_made_is_refused(
     upscale: Escsr, make_picture: MakePicture, tmp_path: Path
 ) -> None:
@@ -184,7 +196,8 @@ def test_an_absurd_size_is_refused_until_the_limit_is_raised(
     photo = make_picture(width=40, height=30)
     result = upscale(photo, "--max-megapixels", "0.001")
     assert result.exit_code == 1
-    assert "photo.png: FAILED: " in result.stdout + result.stderr
+    assert "photo.png: FAILED: " in result.stderr
+    assert "40x30 pixels, 0.0012 megapixels; the limit is 0.0010." in result.stderr
     assert upscale(photo, "--max-megapixels", "0.0012").exit_code == 0
 
 

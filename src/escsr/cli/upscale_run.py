@@ -47,6 +47,7 @@ from escsr.cli.streams import (
 )
 from escsr.errors import ConfigurationError, EscsrError, ImageReadError, ImageWriteError
 from escsr.images.files import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES
+from escsr.images.formats import WRITABLE_SUFFIXES
 from escsr.inference.backends import BackendChoice
 from escsr.inference.borders import Edges
 from escsr.inference.devices import Precision
@@ -155,6 +156,7 @@ def _collect(request: UpscaleRequest, stack: ExitStack) -> tuple[FoundInputs, De
         recursive=request.recursive,
         excluded_folder=None if request.output is None else home_opened(request.output),
     )
+    found = _with_hint_at_output(found, request)
     if not found.files:
         reasons = [f"{entry.text}: {entry.reason}" for entry in found.missing]
         reasons += [f"{entry.path}: {entry.reason}" for entry in found.left_out]
@@ -172,6 +174,18 @@ def _collect(request: UpscaleRequest, stack: ExitStack) -> tuple[FoundInputs, De
             image_suffix=image_suffix,
         )
     return _with_copies(found, request, stack), destination
+
+
+def _with_hint_at_output(found: FoundInputs, request: UpscaleRequest) -> FoundInputs:
+    """Where the second of two names is no file: perhaps it was meant for the result."""
+    if request.output is not None or len(request.inputs) != 2 or len(found.missing) != 1:
+        return found
+    missing = found.missing[0]
+    is_writable = Path(missing.text).suffix.lower() in WRITABLE_SUFFIXES
+    if missing.text != request.inputs[1] or not is_writable:
+        return found
+    hint = f"{missing.reason} If it names the result, write -o {missing.text}."
+    return replace(found, missing=[replace(missing, reason=hint)])
 
 
 def _temporary_folder(stack: ExitStack) -> Path:
