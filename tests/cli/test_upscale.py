@@ -254,6 +254,19 @@ def test_a_dry_run_says_the_tiles_and_the_memory(upscale: Escsr, make_picture: M
     refused = upscale(photo, "--dry-run", "--memory", "1MB")
     assert refused.exit_code == 1
     assert re.search(r"memory limit is 1 MB, but .* needs at least \d+ MB", refused.stderr)
+    assert "memory limit is 1 KB, but" in upscale(photo, "--dry-run", "--memory", "1KB").stderr
+
+
+def test_a_tile_that_is_rounded_up_to_whole_windows_is_told(
+    upscale: Escsr, make_picture: MakePicture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the side that is taken; a tile of whole windows is taken as it is."""
+    photo = make_picture(width=64, height=48)
+    for tile in (7, 16):
+        upscale(photo, "--dry-run", "-t", str(tile))
+    said = [message for message in caplog.messages if "rounded up" in message]
+    assert len(said) == 1
+    assert said[0].startswith("A tile of 7 pixels is rounded up to 16")
 
 
 def test_json_is_all_of_stdout_and_names_every_input(

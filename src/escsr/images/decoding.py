@@ -438,11 +438,22 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
+        claimed, limit = _told_apart(width * height / 1e6, max_pixels / 1e6)
         raise ImageSizeError(
-            f"{path} claims {width}x{height} pixels, {width * height / 1e6:,.0f} megapixels; the "
-            f"limit is {max_pixels / 1e6:,.0f}. If the file can be trusted, raise max_pixels "
+            f"{path} claims {width}x{height} pixels, {claimed} megapixels; the "
+            f"limit is {limit}. If the file can be trusted, raise max_pixels "
             "(--max-megapixels)."
         )
+
+
+def _told_apart(megapixels: float, limit: float) -> tuple[str, str]:
+    """Both in words, with as few decimals as show that they differ and are not 0."""
+    texts = ("", "")
+    for decimals in range(7):  # with six, a pixel counts
+        texts = (f"{megapixels:,.{decimals}f}", f"{limit:,.{decimals}f}")
+        if texts[0] != texts[1] and float(texts[1].replace(",", "")) > 0:
+            break
+    return texts
 
 
 def _check_kind(path: Path, form: FormatName, image: VipsImage) -> None:

@@ -1,6 +1,7 @@
 """Plan and run the passes that make a larger image: the part that files and arrays share."""
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -324,9 +325,20 @@ class Enlarger:
             self._warn_once(
                 "Tiles do not fit in memory; working layer by layer instead, which takes longer."
             )
+        self._warn_of_rounding(cost.window_size, max(workload.width, workload.height))
         if isinstance(plan, TilePlan) and not plan.is_whole:
             self._warn_of_seams(plan.grid)
         return plan
+
+    def _warn_of_rounding(self, window_size: int, longest: int) -> None:
+        """Where tiles of the side that was asked for cannot be."""
+        tile = self.settings.tile
+        if isinstance(tile, int) and tile % window_size and tile < longest:
+            rounded = math.ceil(tile / window_size) * window_size
+            self._warn_once(
+                f"A tile of {tile} pixels is rounded up to {rounded}, whole attention windows of "
+                f"{window_size}."
+            )
 
     def _warn_of_seams(self, grid: TileGrid) -> None:
         """Where the user asked for less than is taken unasked."""

@@ -123,7 +123,7 @@ class Room:
         needed = f"{math.ceil(needed_bytes / _MB)} MB"
         task = f"enlarging {workload.width}x{workload.height} pixels {cost.scale:.4g} times"
         if self.limit_bytes is not None:
-            there = f"The memory limit is {self.limit_bytes / _MB:.0f} MB"
+            there = f"The memory limit is {_amount(self.limit_bytes)}"
             remedy = "Raise the limit to that (--memory)"
         else:
             there = f"About {(self.device_bytes or 0) / _MB:.0f} MB of memory are free"
@@ -285,6 +285,16 @@ def _tell_if_smaller(tile: TileChoice, side: int, longest: int) -> None:
     wanted = longest if tile in ("whole", None) else tile
     if isinstance(wanted, int) and side < min(wanted, longest):
         logger.warning("Tiles of %d pixels exceed the memory limit; taking %d.", wanted, side)
+
+
+def _amount(num_bytes: int) -> str:
+    """In a unit in which it is not 0."""
+    for unit, name in ((_MB, "MB"), (1000, "KB")):
+        if num_bytes >= 100 * unit:
+            return f"{num_bytes / unit:.0f} {name}"
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {name}"
+    return f"{num_bytes} bytes"
 
 
 def _is_integer(value: object, *, at_least: int) -> bool:
