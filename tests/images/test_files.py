@@ -1,6 +1,7 @@
 """Reading real files of every kind, and refusing what would come out wrong."""
 
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -200,6 +201,27 @@ def test_a_single_frame_gif_is_read(picture, tmp_path: Path) -> None:
     still.save(tmp_path / "a.gif")
     read = read_image(tmp_path / "a.gif").pixels[..., :3]
     np.testing.assert_array_equal(read, np.asarray(still.convert("RGB")))
+
+
+@pytest.mark.parametrize("place", [(5, 6), (0, 0), (30, 6), (30, 20), (50, 6)])
+def test_what_the_frame_of_a_gif_does_not_cover_is_transparent(
+    place: tuple[int, int], tmp_path: Path
+) -> None:
+    """As browsers show it, also where the canvas is extended to hold the frame."""
+    path = tmp_path / "a.gif"
+    Image.new("RGB", (20, 15), (9, 80, 90)).save(path)
+    data = path.read_bytes()
+    descriptor = struct.pack("<c4H", b",", 0, 0, 20, 15)
+    assert data.count(descriptor) == 1
+    data = data.replace(descriptor, struct.pack("<c4H", b",", *place, 20, 15))
+    path.write_bytes(data[:6] + struct.pack("<2H", 40, 30) + data[10:])
+    left, top = place
+    expected = np.zeros((max(30, top + 15), max(40, left + 20), 4), np.uint8)
+    expected[top : top + 15, left : left + 20] = (9, 80, 90, 255)
+    pixels = read_image(path).pixels
+    assert probe_image(path).channels == 4
+    assert np.array_equal(pixels[..., 3], expected[..., 3])
+    assert np.array_equal(pixels[expected[..., 3] > 0], expected[expected[..., 3] > 0])
 
 
 def test_a_tiff_with_a_preview_page_is_one_picture(picture, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from escsr.images.formats import (
     read_png_facts,
     recognise,
 )
+from escsr.images.gif_extensions import read_first_frame
 from escsr.images.jpeg_flaws import without_harmless_flaws
 from escsr.images.metadata import VipsImage, integer_field, read_blocks
 from escsr.images.tiff_tags import (
@@ -121,6 +122,9 @@ def open_image(path: Path, max_pixels: int) -> OpenedImage:
     _check_kind(path, form, image)
     with path.open("rb") as stream:
         blocks = read_blocks(stream, form)
+        frame = read_first_frame(stream) if form == "GIF" else None
+    if frame is not None:
+        image = _transparent_outside(image, frame)
     if blocks.orientation is not None:
         image = image.copy()
         image.set_type(pyvips.GValue.gint_type, "orientation", blocks.orientation)
@@ -131,6 +135,16 @@ def open_image(path: Path, max_pixels: int) -> OpenedImage:
     return OpenedImage(
         path=path, format=form, image=image, blocks=blocks, extra_sample=extra, source=source
     )
+
+
+def _transparent_outside(image: VipsImage, frame: tuple[int, int, int, int]) -> VipsImage:
+    """Give a GIF alpha where its frame (left, top, width, height) leaves pixels of it uncovered."""
+    left, top, width, height = frame
+    covers_all = (width, height) == (image.width, image.height)
+    if image.bands in (2, 4) or covers_all or not (width and height):
+        return image
+    covered = pyvips.Image.black(width, height).invert()
+    return image.bandjoin(covered.embed(left, top, image.width, image.height))
 
 
 def _is_bare_cmyk(image: VipsImage) -> bool:

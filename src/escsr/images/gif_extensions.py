@@ -1,8 +1,9 @@
-"""The extensions of a GIF beside its pixels, which libvips does not read.
+"""What a GIF holds beside its pixels, which libvips does not tell.
 
 Sources: GIF89a; ICC.1 (application ICCRGBG1012); XMP part 3, section 2.1.
 """
 
+import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -33,6 +34,23 @@ def read_gif_blocks(stream: BinaryIO) -> FileBlocks:
             whole = b"".join(bytes([len(block)]) + block for block in blocks[1:])
             xmp = whole[:-_XMP_TRAILER_BYTES] if len(whole) > _XMP_TRAILER_BYTES else None
     return FileBlocks(comments=tuple(comments), icc_profile=icc, xmp=xmp)
+
+
+def read_first_frame(stream: BinaryIO) -> tuple[int, int, int, int] | None:
+    """Read where on the canvas the first frame lies; None where it is not found.
+
+    Args:
+        stream: the file.
+    Returns:
+        (left, top, width, height) in pixels; libvips extends a canvas that cannot hold it.
+    """
+    for _ in _extensions(stream):
+        pass
+    stream.seek(-1, 1)  # behind the extensions one byte was read
+    descriptor = stream.read(10)
+    if len(descriptor) < 10 or not descriptor.startswith(b","):
+        return None
+    return struct.unpack_from("<4H", descriptor, 1)
 
 
 def _extensions(stream: BinaryIO) -> Iterator[tuple[bytes, list[bytes]]]:
