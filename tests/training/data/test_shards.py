@@ -79,6 +79,22 @@ def test_shards_are_not_written_over_others(coloured: Path) -> None:
         write_shards([], coloured)
 
 
+def test_a_limit_passes_over_images_that_cannot_be_used(tmp_path: Path) -> None:
+    """For a rehearsal: a shard whose first images are damaged or too small; none at all is told."""
+    members = {f"0{n}.png": b"no image" for n in range(3)}
+    for number, side in ((10, 9), (11, 20), (12, 20)):
+        write_image(tmp_path / f"{number}.png", np.full((side, 24, 3), 10 * number, np.uint8))
+        members[f"{number}.png"] = (tmp_path / f"{number}.png").read_bytes()
+    pack(tmp_path / "a.tar", members)
+    source = opened(tmp_path / "a.tar", image_limit=2)
+    assert source.image_count == 2
+    assert set(images_of(source, range(2))) == {11, 12}
+    source.close()
+    pack(tmp_path / "b.tar", {"0.png": b"no image"})
+    with pytest.raises(TrainingError, match=r"None of the images .* can be used"):
+        opened(tmp_path / "b.tar", image_limit=2)
+
+
 def test_every_image_is_seen_once_per_epoch(coloured: Path) -> None:
     """Ten images, batches of four: five batches are two epochs."""
     source = opened(coloured)

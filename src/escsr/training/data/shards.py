@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
@@ -71,8 +72,6 @@ class Shards:
         self._patches = patches
         self._samples = samples
         self._shards = _counted(paths, on_loaded)
-        self._members = _chosen_members(self._shards, samples)
-        self._counts = np.array([len(members) for members in self._members])
         self._left_out: set[tuple[int, int]] = set()
         self._cache = MemoryCache[int, tuple[EncodedImage, ...]](
             self._read,
@@ -81,6 +80,13 @@ class Shards:
             keep_at_least=2,
         )
         self._folder = TemporaryFolder()
+        try:
+            self._members = _chosen_members(self._shards, samples, self._is_usable)
+        except BaseException:
+            self.close()
+            raise
+        self._left_out.clear()  # what was found so far was not chosen
+        self._counts = np.array([len(members) for members in self._members])
         _log.info("%d images in %d shards", self.image_count, len(paths))
 
     @property
@@ -135,6 +141,9 @@ class Shards:
         members = generator.permutation(self._members[shard])
         return shard, np.roll(members, -first).tolist()
 
+    def _is_usable(self, shard: int, member: int) -> bool:
+        return self._decode(shard, member) is not None
+
     def _read(self, shard: int) -> tuple[EncodedImage, ...]:
         return read_shard(self._shards[shard])
 
@@ -180,9 +189,15 @@ def _counted(paths: Sequence[Path], on_loaded: Callable[[int, int], None]) -> li
     return counted
 
 
-def _chosen_members(shards: Sequence[ShardFile], samples: SampleSettings) -> list[list[int]]:
+def _chosen_members(
+    shards: Sequence[ShardFile], samples: SampleSettings, is_usable: Callable[[int, int], bool]
+) -> list[list[int]]:
     """Per shard, the numbers of the images in use.
 
+    Args:
+        shards: with their numbers of images.
+        samples: which images; where they are limited, those that can be used are counted.
+        is_usable: whether an image can be used, by the numbers of its shard and of itself.
     Raises:
         TrainingError: there are none.
     """
@@ -192,7 +207,13 @@ def _chosen_members(shards: Sequence[ShardFile], samples: SampleSettings) -> lis
             f"There is no image in the {len(shards)} shards ({shards[0].path}, …); their members "
             "must be image files, such as 00000001.png."
         )
-    of_all = of_all[: samples.image_limit]
+    if samples.image_limit is not None:
+        of_all = list(islice((m for m in of_all if is_usable(*m)), samples.image_limit))
+    if not of_all:
+        raise TrainingError(
+            f"None of the images in the {len(shards)} shards ({shards[0].path}, …) can be used; "
+            "the log says what is wrong with each. Give other images."
+        )
     chosen: list[list[int]] = [[] for _ in shards]
     for index in random_share(len(of_all), samples):
         shard, member = of_all[index]
