@@ -18,8 +18,6 @@ _MAX_BOXES = 1 << 12
 """Of a file."""
 _MAX_ITEMS = 1 << 16
 _FULL_RANGE = 0x80
-_MONOCHROME = 0x10
-"""In the third byte of av1C."""
 _UNSPECIFIED = 2
 _MAX_OFFSET = 1 << 42
 _HEADER_BYTES = 1 << 10
