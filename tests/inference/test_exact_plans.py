@@ -78,7 +78,7 @@ def test_exact_is_yes_or_no() -> None:
 def test_a_limit_below_the_smallest_parts_is_refused() -> None:
     """With what is needed; without the wish to be exact it would be the same for tiles."""
     upscaler = Upscaler(smallest(2), device="cpu", exact=True, memory_limit_bytes=1)
-    with pytest.raises(DeviceMemoryError, match=r"limit is 0 MB.*needs at least"):
+    with pytest.raises(DeviceMemoryError, match=r"limit is 1 bytes.*needs at least"):
         upscaler(random_pixels(64, 64))
 
 
