@@ -1,0 +1,13 @@
+// The bytes of a weights file of escsr's: safetensors, with the configuration in its header.
+#pragma once
+#include "configuration.h"
+#include "weights.h"
+
+namespace escsr {
+
+// Read a file whose header has "configuration"-like metadata as escsr.weights.store writes it. Every offset, shape and
+// length is checked before it is used.
+// json: the configuration's text, terminated by a zero.
+bool read_container(const void* bytes, size_t num_bytes, Tensors& tensors, Buffer<char>& json, Failure& failure);
+
+}  // namespace escsr

@@ -1,0 +1,39 @@
+// The kernels of one level of instructions; compiled once for each, with that level's flags.
+#include "kernels.h"
+#include "heads.h"
+#include "kernels/maps.h"
+#include "kernels/multiply.h"
+#include "kernels/vectors.h"
+
+#define ESCSR_TEXT_OF(name) #name
+#define ESCSR_TEXT(name) ESCSR_TEXT_OF(name)
+#define ESCSR_JOIN_OF(a, b) a##b
+#define ESCSR_JOIN(a, b) ESCSR_JOIN_OF(a, b)
+
+namespace escsr {
+
+// kernels_avx512 and so on.
+extern const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL);
+const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL) = {
+    ESCSR_TEXT(ESCSR_LEVEL),
+    ESCSR_LANES,
+    nullptr,  // layer_scratch
+    nullptr,  // run_layer
+    nullptr,  // linear_scratch
+    nullptr,  // run_linear
+    nullptr,  // attention_scratch
+    nullptr,  // attend
+    nullptr,  // gate_scratch
+    nullptr,  // run_gate
+    nullptr,  // spectrum_scratch
+    nullptr,  // run_spectrum
+    nullptr,  // dynamic_spectrum
+    nullptr,  // run_large_kernel
+    nullptr,  // convolution_scratch
+    nullptr,  // convolve_3x3
+    nullptr,  // shallow_scratch
+    nullptr,  // convolve_shallow
+    nullptr,  // heads
+};
+
+}  // namespace escsr

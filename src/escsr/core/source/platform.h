@@ -1,0 +1,42 @@
+// What the core asks of the operating system; platform.cpp alone knows which one it is.
+#pragma once
+#include "base.h"
+
+namespace escsr {
+
+// Processors that this process may use; at least 1.
+int32_t usable_processors();
+
+// Seconds from some moment on, monotonic.
+double seconds();
+
+// A thread; `start` returns false where the platform starts none (any more), and the caller does the work itself.
+class Thread {
+   public:
+    bool start(void (*run)(void*), void* data);
+    void join();
+
+   private:
+    void (*run_)(void*) = nullptr;
+    void* data_ = nullptr;
+    unsigned char handle_[64] = {};
+    friend struct ThreadEntry;
+};
+
+// A number that threads wait on: `wait` sleeps while it equals `value` (it may wake without a reason), `wake_all` is
+// called after it was changed.
+void wait_while(int32_t* number, int32_t value);
+void wake_all(int32_t* number);
+
+// Tell the processor that this thread is waiting in a loop.
+void pause_briefly();
+
+// Instructions of this processor, the best first that the core has kernels for, as ESCSR_CPU names them.
+bool has_avx512();
+bool has_avx2();
+bool has_sse42();
+
+// The environment variable; null where it is not set.
+const char* environment(const char* name);
+
+}  // namespace escsr
