@@ -3,7 +3,9 @@
 #include "heads.h"
 #include "kernels/maps.h"
 #include "kernels/multiply.h"
+#include "kernels/shallow.h"
 #include "kernels/vectors.h"
+#include "kernels/winograd.h"
 
 #define ESCSR_TEXT_OF(name) #name
 #define ESCSR_TEXT(name) ESCSR_TEXT_OF(name)
@@ -29,10 +31,10 @@ const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL) = {
     nullptr,  // run_spectrum
     nullptr,  // dynamic_spectrum
     nullptr,  // run_large_kernel
-    nullptr,  // convolution_scratch
-    nullptr,  // convolve_3x3
-    nullptr,  // shallow_scratch
-    nullptr,  // convolve_shallow
+    ESCSR_LEVEL::winograd::scratch,
+    ESCSR_LEVEL::winograd::run,
+    ESCSR_LEVEL::shallow::scratch,
+    ESCSR_LEVEL::shallow::run,
     nullptr,  // heads
 };
 
