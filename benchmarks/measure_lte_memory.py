@@ -24,12 +24,12 @@ from typing import Any
 
 import torch
 
+from escsr.family.variants import variant
 from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.network import ESC
-from escsr.model.variants import variant
 from escsr.shapes import ImageBatch
 
 _OTHER_QUERIES_AT_ONCE = 777

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
+from escsr.family.variants import VARIANTS
 from escsr.inference.backends import choose_backend
 from escsr.inference.engine import Engine
 from escsr.model.network import ESC
-from escsr.model.variants import VARIANTS
 
 NETWORKS = ("esc-tiny", "esc", "esc-light", "esc-fp", "esc-real", "esc-rib")
 SIZES = ((1, 1), (8, 8), (16, 16), (33, 17), (64, 64), (100, 150), (256, 256))

@@ -23,10 +23,10 @@ import torch
 
 from escsr.evaluation.benchmark.counting import Product
 from escsr.evaluation.benchmark.floor import exp_rate, matrix_rate
+from escsr.family.variants import VARIANTS
 from escsr.inference.engine import Engine
 from escsr.inference.native import body, convolution, layers
 from escsr.model.network import ESC
-from escsr.model.variants import VARIANTS
 
 _PRODUCTS = ((4096, 64, 80), (4096, 576, 64), (2048, 2048, 2048))
 """Rows, inner and columns: a 1x1 and a 3x3 convolution of ESC's, and one large in every way."""

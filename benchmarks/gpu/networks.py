@@ -8,13 +8,13 @@ import torch
 from gpu.subjects import Plan, measure, ratios, switches
 from torch import Tensor, nn
 
+from escsr.family.configuration import ESCConfig
+from escsr.family.variants import variant
 from escsr.inference.backends import prepare
 from escsr.inference.cuda_graphs import GraphedNetwork
 from escsr.inference.folding import fold
 from escsr.model.attention_backends import FoldedBackend, available_backends
-from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
-from escsr.model.variants import variant
 
 NAMES = ("esc", "esc-light", "esc-fp")
 FOLDED: tuple[FoldedBackend, ...] = ("naive", "sdpa", "flex", "triton")

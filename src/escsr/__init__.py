@@ -28,9 +28,10 @@ from escsr.errors import (
 from escsr.version import __version__
 
 if TYPE_CHECKING:
+    from escsr.family import ESCConfig
     from escsr.inference.one_call import upscale
     from escsr.inference.upscaler import Upscaler
-    from escsr.model import ESC, ESCConfig
+    from escsr.model import ESC
     from escsr.weights import bundled_models, inspect_checkpoint, load_model
 
 __all__ = [
@@ -67,10 +68,14 @@ def __getattr__(name: str) -> Any:
         from escsr import inference
 
         return inference.Upscaler if name == "Upscaler" else inference.upscale
-    if name in ("ESC", "ESCConfig"):
-        from escsr import model
+    if name == "ESCConfig":
+        from escsr.family import ESCConfig
 
-        return model.ESC if name == "ESC" else model.ESCConfig
+        return ESCConfig
+    if name == "ESC":
+        from escsr.model import ESC
+
+        return ESC
     if name in ("bundled_models", "inspect_checkpoint", "load_model"):
         from escsr import weights
 

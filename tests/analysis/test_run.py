@@ -12,8 +12,8 @@ from escsr.analysis.records import PARTS, Skipped
 from escsr.analysis.report import analysis_as_dict, as_json, skipped_lines
 from escsr.analysis.run import Analysis, Findings, Settings, analyse, num_passes
 from escsr.evaluation.contenders import Contender
+from escsr.family.variants import VARIANTS, variant
 from escsr.model import ESC
-from escsr.model.variants import VARIANTS, variant
 
 from .networks import MIDDLE, Rival, random_image
 

@@ -10,7 +10,7 @@ import torch
 from escsr.model import ESCConfig
 from escsr.weights import Provenance, save_reference_weights, save_weights
 from escsr.weights.official import to_reference
-from tests.family import FAMILY, family_network
+from tests.family_networks import FAMILY, family_network
 
 from .conftest import Escsr, MakePicture
 

@@ -7,7 +7,7 @@ import pytest
 
 from escsr.images.files import probe_image
 from escsr.weights import save_reference_weights
-from tests.family import family_network
+from tests.family_networks import family_network
 
 from .conftest import Escsr, MakePicture
 

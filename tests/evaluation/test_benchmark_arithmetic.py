@@ -25,12 +25,12 @@ from escsr.evaluation.benchmark.record import (
 )
 from escsr.evaluation.benchmark.result_paths import prepare_result_paths, write_results
 from escsr.evaluation.benchmark.subject import Kind, Subject, floor_of, parse_rival
+from escsr.family.configuration import ESCConfig
+from escsr.family.variants import variant
 from escsr.inference.published_formulation import as_published
 from escsr.inference.rivals import Rival
 from escsr.model.complexity import count_macs
-from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
-from escsr.model.variants import variant
 
 ENVIRONMENT = {"gpu": None, "processor": "one", "torch": "2.6", "cores": 2, "instructions": "-"} | {
     "date": "-",

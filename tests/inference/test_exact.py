@@ -14,7 +14,7 @@ from escsr.inference.exact.run import exact_bands
 from escsr.inference.planes import planes_of
 from escsr.inference.tiling import Span
 from escsr.model import ESC, ESCConfig
-from tests.family import FAMILY, family_network
+from tests.family_networks import FAMILY, family_network
 from tests.inference.exact_runs import ROUNDING, plan_of, random_pixels, shaken, whole_and_exact
 from tests.inference.networks import smallest
 from tests.model.configurations import configurations

@@ -23,7 +23,7 @@ from escsr.model.axis_view import AxisView
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.padding import reflect_pad_to_multiple
 from escsr.weights import bundled_models, save_reference_weights
-from tests.family import FAMILY, family_network
+from tests.family_networks import FAMILY, family_network
 
 ROUNDING = 2e-5
 """Of [0, 1]: the folded network adds up in another order."""

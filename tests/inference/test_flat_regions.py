@@ -11,7 +11,7 @@ from escsr import Upscaler, load_model
 from escsr.errors import ConfigurationError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
-from tests.family import family_network
+from tests.family_networks import family_network
 from tests.inference.networks import NearestEnlarger, smallest
 from tests.inference.test_colour_guard import CAT, Drifting
 from tests.inference.test_cutouts import UPSCALERS

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from escsr.errors import ImageSizeError, ImageValueError
+from escsr.family.variants import variant
 from escsr.model import ESC, ESCConfig, local_texture, query_pieces
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.query_neighbours import find_neighbours, pixel_centres
-from escsr.model.variants import variant
 from escsr.weights.official import to_ours
 from tests.golden_files import golden_path, read_golden, relative_error
 from tests.model.networks import ROUNDING_FLOAT64, random_image, randomise, weights_as_arrays

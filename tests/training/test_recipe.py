@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from escsr.errors import RecipeError
-from escsr.model.variants import VARIANTS
+from escsr.family.variants import VARIANTS
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import check_recipe
 from tests.training.runs import RECIPE

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tests.family import family_network
+from tests.family_networks import family_network
 from torch import Tensor
 
 import escsr

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tests.family import family_network
+from tests.family_networks import family_network
 from tests.mutation import no_more_than_10_seconds, peak_memory_bytes
 from torch import Tensor
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from escsr.errors import CheckpointError
+from escsr.family.variants import variant_scales
 from escsr.model import ESC, VARIANTS, ESCConfig, variant
-from escsr.model.variants import variant_scales
 from escsr.weights import (
     Provenance,
     inspect_checkpoint,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escsr.errors import CheckpointError
+from escsr.family.variants import variant_scales
 from escsr.model import VARIANTS, ESCConfig, variant
-from escsr.model.variants import variant_scales
 from escsr.weights import infer_config, to_reference
 from escsr.weights.fitting import empty_network
 from escsr.weights.recognition import recognise

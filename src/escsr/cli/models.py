@@ -101,8 +101,8 @@ def _print_table(models: "list[BundledModel]") -> None:
 
 def _variants(*, at_all_scales: bool) -> list[dict[str, Any]]:
     """Every named network, with what it costs at each factor it was published for, or the last."""
+    from escsr.family.variants import variant_scales
     from escsr.model import VARIANTS, variant
-    from escsr.model.variants import variant_scales
     from escsr.weights.inspection import config_parameters, output_macs
 
     loadable = set(_loadable())

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from escsr.errors import CheckpointError, ConfigurationError
+from escsr.family.configuration import ESCConfig
 from escsr.inference.backends import Backend, BackendChoice, accelerate, choose_backend, prepare
 from escsr.inference.colour_guard import keep_colours
 from escsr.inference.devices import choose_device
@@ -16,7 +17,6 @@ from escsr.inference.folding import backend_within, fold, position_rank
 from escsr.model.attention_backends import AttentionBackend, FoldedBackend, require_available
 from escsr.model.autocast import without_autocast
 from escsr.model.axis_view import AxisView
-from escsr.model.config import ESCConfig
 from escsr.model.flash_bias import RankRule
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.network import ESC

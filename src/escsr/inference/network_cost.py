@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from escsr.family.configuration import ESCConfig
 from escsr.model.attention_backends import FoldedBackend
-from escsr.model.config import ESCConfig
 
 _MIB = 2**20
 _FLOAT_BYTES = 4

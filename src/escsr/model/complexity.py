@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from escsr.model.config import ESCConfig, Mixer
+from escsr.family.configuration import ESCConfig, Mixer
 from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE, dynamic_hidden_dim
 from escsr.model.upsamplers import enlarging_steps
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from escsr.model.config import LargeKernel
+from escsr.family.configuration import LargeKernel
 from escsr.shapes import FeatureMap
 
 DYNAMIC_KERNEL_SIZE = 3

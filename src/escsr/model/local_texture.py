@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.errors import ImageSizeError, ImageValueError
+from escsr.family.configuration import ESCConfig
 from escsr.model.autocast import without_autocast
 from escsr.model.axis_view import AxisView
-from escsr.model.config import ESCConfig
 from escsr.model.precise_convolution import convolve_precisely
 from escsr.model.query_neighbours import (
     AxisNeighbours,

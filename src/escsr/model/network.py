@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from escsr.errors import ConfigurationError, ImageValueError
+from escsr.family.configuration import ESCConfig, Mixer
 from escsr.model.attention_backends import AttentionBackend
-from escsr.model.config import ESCConfig, Mixer
 from escsr.model.convolutional_attention import (
     ConvAttention,
     LargeKernelWeights,

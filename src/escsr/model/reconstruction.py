@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from escsr.model.config import ESCConfig
+from escsr.family.configuration import ESCConfig
 from escsr.model.dysample import DySampleReconstruction
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.upsamplers import (

@@ -5,8 +5,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from escsr.errors import ConfigurationError
-from escsr.model.config import ESCConfig
-from escsr.model.variants import VARIANTS, variant
+from escsr.family.configuration import ESCConfig
+from escsr.family.variants import VARIANTS, variant
 from escsr.training.adversarial.gan_recipe import GanRecipe, PerceptualRecipe
 from escsr.training.adversarial.perceptual import LEAST_PERCEPTUAL_PIXELS
 from escsr.training.data.patches import Augmentation, Degradation

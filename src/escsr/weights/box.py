@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from escsr.errors import CheckpointError, UnknownModelError
-from escsr.model.variants import VARIANTS, unknown_name_message
+from escsr.family.variants import VARIANTS, unknown_name_message
 from escsr.weights.header import WeightsHeader
 from escsr.weights.store import read_header
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from escsr.errors import CheckpointError, ConfigurationError
+from escsr.family.configuration import ESCConfig
 from escsr.model.attention_backends import AttentionBackend
-from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
 from escsr.weights.checkpoint_file import CheckpointFile, Container, read_checkpoint, reading
 from escsr.weights.fitting import Naming, build_network

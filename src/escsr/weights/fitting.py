@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from escsr.errors import CheckpointError
+from escsr.family.configuration import ESCConfig
 from escsr.model.attention_backends import AttentionBackend
-from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
 from escsr.model.openmp import allow_forks
 from escsr.weights.official import to_reference

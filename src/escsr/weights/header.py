@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from escsr.errors import CheckpointError, ConfigurationError
-from escsr.model.config import ESCConfig
+from escsr.family.configuration import ESCConfig
 from escsr.version import __version__
 
 FORMAT_VERSION = 1

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from escsr.errors import ConfigurationError
+from escsr.family.configuration import ESCConfig
+from escsr.family.variants import VARIANTS, variant
 from escsr.model.complexity import count_macs, count_parameters
-from escsr.model.config import ESCConfig
-from escsr.model.variants import VARIANTS, variant
 from escsr.weights.checkpoint import Checkpoint, open_checkpoint
 from escsr.weights.checkpoint_file import reading
 from escsr.weights.fitting import empty_network

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from escsr.errors import CheckpointError, ConfigurationError
+from escsr.family.variants import VARIANTS
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.network import ESC
-from escsr.model.variants import VARIANTS
 from escsr.weights.box import find_bundled
 from escsr.weights.checkpoint import open_checkpoint
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from escsr.errors import CheckpointError
-from escsr.model.config import ESCConfig
+from escsr.family.configuration import ESCConfig
 from escsr.model.dysample import initial_places
 from escsr.model.position_bias import expand_bias
 from escsr.weights.official_names import (

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from escsr.model.config import LargeKernel
+from escsr.family.configuration import LargeKernel
 
 Family = Literal["esc", "real", "real-m", "lte", "rib"]
 Ending = Literal["subpixels", "layers", "dysample", "narrowed dysample", "lte"]

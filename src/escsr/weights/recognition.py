@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from escsr.errors import CheckpointError
-from escsr.model.config import ESCConfig
+from escsr.family.configuration import ESCConfig
 from escsr.weights.official import (
     to_ours,
     to_reference,

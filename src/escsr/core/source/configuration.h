@@ -1,4 +1,4 @@
-// The hyper-parameters of a network, as escsr.model.config.ESCConfig has them.
+// The hyper-parameters of a network, as escsr.family.configuration.ESCConfig has them.
 #pragma once
 #include "base.h"
 

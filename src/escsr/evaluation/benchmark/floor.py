@@ -13,8 +13,8 @@ from torch import Tensor
 
 from escsr.evaluation.benchmark.counting import Arithmetic, Product, arithmetic_of
 from escsr.evaluation.benchmark.record import FloorRound
+from escsr.family.configuration import ESCConfig
 from escsr.inference.published_formulation import as_published
-from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
 
 _ROWS_AT_ONCE = (1024, 4096, 16384)

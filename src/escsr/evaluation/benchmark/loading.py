@@ -13,6 +13,7 @@ from escsr.evaluation.benchmark.floor import Floor, floor_of_network
 from escsr.evaluation.benchmark.published_quality import published_quality
 from escsr.evaluation.benchmark.record import Conditions, Portrait, Quality
 from escsr.evaluation.benchmark.subject import Subject
+from escsr.family.variants import VARIANTS, variant
 from escsr.inference.backends import Backend
 from escsr.inference.devices import Precision, choose_device, choose_dtype
 from escsr.inference.engine import Engine
@@ -21,7 +22,6 @@ from escsr.inference.published_rivals import PUBLISHED_RIVALS, build_rival, is_r
 from escsr.inference.rivals import Rival, load_rival
 from escsr.model.attention_backends import FoldedBackend
 from escsr.model.network import ESC
-from escsr.model.variants import VARIANTS, variant
 from escsr.shapes import ImageBatch
 from escsr.weights import bundled_models, load_model
 from escsr.weights.loading import normalised_name

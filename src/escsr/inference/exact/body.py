@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import torch
 
+from escsr.family.configuration import ESCConfig
 from escsr.inference.devices import FreedMemory
 from escsr.inference.exact.feature_store import FeatureMapStore, FeatureStore
 from escsr.inference.exact.image_source import ImageSource
 from escsr.inference.exact.patch import Patch, Rectangle
 from escsr.inference.exact.steps import NotFiniteError, Opened, OpenMixer, Steps, Unmixed
-from escsr.model.config import ESCConfig
 from escsr.model.network import ESC
 
 OnCoreDone = Callable[[int], None]

@@ -7,11 +7,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from escsr.family.configuration import ESCConfig
 from escsr.inference.exact.feature_store import FeatureMapStore
 from escsr.inference.exact.image_source import ImageSource
 from escsr.inference.exact.patch import Patch, Rectangle
 from escsr.inference.tiling import AxisScale, Span
-from escsr.model.config import ESCConfig
 from escsr.model.dysample import DySampleReconstruction
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.network import ESC

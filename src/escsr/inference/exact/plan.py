@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from escsr.family.configuration import ESCConfig
 from escsr.inference.exact.body import INNER_SLACK, convolved_slack
 from escsr.inference.exact.cores import cut_into_cores
 from escsr.inference.exact.feature_store import Place, map_bytes, require_disk_space
@@ -13,7 +14,6 @@ from escsr.inference.exact.head import SKIP_REACH, largest_margin
 from escsr.inference.exact.image_source import map_size
 from escsr.inference.memory import AUTO_SHARE, Room, TileChoice, Workload, standing_bytes
 from escsr.inference.network_cost import NetworkCost
-from escsr.model.config import ESCConfig
 
 _LARGEST_CORE_BYTES = 2**25
 """Of queries, keys and values of an automatic part. Larger blocks are taken from the system and

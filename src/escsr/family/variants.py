@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from escsr.errors import ConfigurationError, UnknownModelError
-from escsr.model.config import ESCConfig
+from escsr.family.configuration import ESCConfig
 
 _REAL = ESCConfig(
     num_blocks=10,
