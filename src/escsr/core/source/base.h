@@ -97,6 +97,12 @@ class Objects {
         free_bytes(items_);
         items_ = nullptr, size_ = 0;
     }
+    void swap(Objects& other) {
+        T* items = items_;
+        const int64_t size = size_;
+        items_ = other.items_, size_ = other.size_;
+        other.items_ = items, other.size_ = size;
+    }
     int64_t size() const { return size_; }
     T& operator[](int64_t index) { return items_[index]; }
     const T& operator[](int64_t index) const { return items_[index]; }

@@ -4,9 +4,11 @@
 
 namespace escsr {
 
+constexpr int32_t MOST_DIMENSIONS = 6;
+
 struct Shape {
     int32_t num_dimensions;
-    int64_t sides[4];
+    int64_t sides[MOST_DIMENSIONS];
 };
 
 // All arrays as float32.
@@ -25,18 +27,21 @@ class Tensors {
     // False, naming some, where there are arrays that nothing took.
     bool require_all_used(Failure& failure) const;
     int64_t num_parameters() const;
+    int64_t count() const { return count_; }
 
    private:
     struct Entry {
         Buffer<char> name;
         Buffer<float> values;
-        Shape shape;
-        int32_t num_dimensions;
+        Shape shape = {0, {}};
+        uint32_t hash = 0;
         mutable bool is_used = false;
     };
     bool grow(Failure& failure);
+    void enter(int32_t index);
     const Entry* find(const char* name) const;
     Objects<Entry> entries_;
+    Buffer<int32_t> places_;  // hash table of indices of entries, -1 for none; twice as large as entries_
     int64_t count_ = 0;
 };
 
