@@ -7,17 +7,23 @@
 #include "kernels/vectors.h"
 #include "kernels/winograd.h"
 
-#define ESCSR_TEXT_OF(name) #name
-#define ESCSR_TEXT(name) ESCSR_TEXT_OF(name)
 #define ESCSR_JOIN_OF(a, b) a##b
 #define ESCSR_JOIN(a, b) ESCSR_JOIN_OF(a, b)
+
+// As ESCSR_CPU and escsr_description name it.
+#define ESCSR_NAME_avx512 "avx512"
+#define ESCSR_NAME_avx2 "avx2"
+#define ESCSR_NAME_sse42 "sse4.2"
+#define ESCSR_NAME_neon "neon"
+#define ESCSR_NAME_simd128 "simd128"
+#define ESCSR_NAME_generic "generic"
 
 namespace escsr {
 
 // kernels_avx512 and so on.
 extern const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL);
 const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL) = {
-    ESCSR_TEXT(ESCSR_LEVEL),
+    ESCSR_JOIN(ESCSR_NAME_, ESCSR_LEVEL),
     ESCSR_LANES,
     nullptr,  // layer_scratch
     nullptr,  // run_layer

@@ -23,10 +23,13 @@ class Progress {
     int32_t stopped_ = 0;
 };
 
-// The threads of one run, each with memory of its own. They wait actively for some 50 us after each piece of work
-// and sleep after that, so that the next piece finds them awake but another process is not in their way.
+// The threads of one run, each with memory of its own. They are started when a piece of work first needs them, wait
+// actively for some 50 us after each piece and sleep after that, so that the next piece finds them awake but another
+// process is not in their way. A piece is done when its items are, whether all threads came to it or not: one that the
+// system does not run just then keeps nobody waiting.
 class Workers {
    public:
+    // 0: one for each processor that this process may use.
     Workers(int32_t num_threads, Progress& progress);
     ~Workers();
     Workers(const Workers&) = delete;
@@ -34,7 +37,7 @@ class Workers {
 
     int64_t num_threads() const { return num_threads_; }
 
-    // At least so many floats for each thread, on a cache line.
+    // At least so many floats for each thread, on a cache line; what was there is lost.
     bool reserve(int64_t floats, Failure& failure);
 
     // Run work(item, scratch) for items 0 to count - 1, in any order; each thread takes the next one when it is done
@@ -50,26 +53,39 @@ class Workers {
 
    private:
     typedef void (*RunItem)(const void* work, int64_t item, float* scratch);
-    bool run_items(int64_t count, RunItem run, const void* work, Failure& failure);
-    void serve(int64_t thread);
-    void take_items(int64_t thread);
-    static void enter(void* member);
-
     struct Member {
         Workers* workers;
         int64_t number;
         Thread thread;
     };
+    bool run_items(int64_t count, RunItem run, const void* work, Failure& failure);
+    bool make(Failure& failure);
+    void start(int64_t members);
+    void open(int64_t count, RunItem run, const void* work);
+    void close();
+    void take_items(int64_t thread);
+    bool next_item(int64_t& item);
+    static void enter(void* member);
+    void serve(int64_t thread);
+    bool join_piece();
+    void leave_piece();
+    int32_t wait_for_other(int32_t epoch);
+
     Progress& progress_;
     int64_t num_threads_;
-    bool started_ = false;
-    Objects<Member> members_;         // beside the calling thread
+    int64_t num_started_ = 0;         // members that run
+    bool starts_more_ = true;         // false after the system refused
+    Objects<Member> members_;         // beside the calling thread, which is number 0
     Objects<Buffer<float>> scratch_;  // of each thread
-    // Of the piece of work that is being done.
+    // Of the piece of work that is being done; written while no member is inside.
     RunItem run_ = nullptr;
     const void* work_ = nullptr;
-    int64_t count_ = 0, next_ = 0;
-    int32_t epoch_ = 0, busy_ = 0, leaving_ = 0;
+    int64_t count_ = 0;
+    alignas(64) int64_t next_ = 0;   // item to take
+    alignas(64) int32_t epoch_ = 0;  // grows with each piece; members wait on it
+    int32_t sleeping_ = 0;           // members that do so asleep
+    int32_t leaving_ = 0;            // 1: members are to end
+    alignas(64) int32_t inside_;     // members at work, and flags: see threads.cpp
 };
 
 }  // namespace escsr
