@@ -121,15 +121,19 @@ struct ShallowTask {
     bool adds;
 };
 
+constexpr int64_t SUM_ROWS = 16;  // sums are of so many rows, whatever the threads' pieces are
+constexpr int64_t PIECE_COLUMNS = 64;
+
 struct Kernels {
     const char* name;
     int64_t lanes;
     // The floats of scratch that a kernel needs.
     int64_t (*layer_scratch)(const LayerTask&);
-    // hidden_sum: (E,), the sums of hidden over the place are added to it; null for none. The place: any height,
-    // at most 64 columns.
+    // hidden_sum: (height / SUM_ROWS rounded up, E), the sums of hidden over so many rows each are added to it; null for
+    // none. The place: any height, at most PIECE_COLUMNS columns.
     void (*run_layer)(const LayerTask&, Place place, double* hidden_sum, float* scratch);
     int64_t (*linear_scratch)(const LinearTask&);
+    // result_sum: (R,), the sums of the result over the place are added to it; null for none.
     void (*run_linear)(const LinearTask&, Place place, double* result_sum, float* scratch);
     int64_t (*attention_scratch)(const AttentionTask&);
     void (*attend)(const AttentionTask&, int64_t window_row, int64_t window_column, int64_t head, float* scratch);

@@ -1,9 +1,13 @@
 // The kernels of one level of instructions; compiled once for each, with that level's flags.
 #include "kernels.h"
 #include "heads.h"
+#include "kernels/large_kernel.h"
+#include "kernels/layer.h"
+#include "kernels/linear.h"
 #include "kernels/maps.h"
 #include "kernels/multiply.h"
 #include "kernels/shallow.h"
+#include "kernels/spectrum.h"
 #include "kernels/vectors.h"
 #include "kernels/winograd.h"
 
@@ -25,18 +29,18 @@ extern const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL);
 const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL) = {
     ESCSR_JOIN(ESCSR_NAME_, ESCSR_LEVEL),
     ESCSR_LANES,
-    nullptr,  // layer_scratch
-    nullptr,  // run_layer
-    nullptr,  // linear_scratch
-    nullptr,  // run_linear
+    ESCSR_LEVEL::layer::scratch,
+    ESCSR_LEVEL::layer::run,
+    ESCSR_LEVEL::linear::scratch,
+    ESCSR_LEVEL::linear::run,
     nullptr,  // attention_scratch
     nullptr,  // attend
     nullptr,  // gate_scratch
     nullptr,  // run_gate
-    nullptr,  // spectrum_scratch
-    nullptr,  // run_spectrum
-    nullptr,  // dynamic_spectrum
-    nullptr,  // run_large_kernel
+    ESCSR_LEVEL::spectrum::scratch,
+    ESCSR_LEVEL::spectrum::run,
+    ESCSR_LEVEL::spectrum::with_dynamic,
+    ESCSR_LEVEL::large_kernel::run,
     ESCSR_LEVEL::winograd::scratch,
     ESCSR_LEVEL::winograd::run,
     ESCSR_LEVEL::shallow::scratch,
