@@ -30,8 +30,9 @@ class Body {
     // Multiply-adds for a map of this size, for the progress.
     double work(int64_t height, int64_t width) const;
 
-   private:
     struct Parts;
+
+   private:
     Parts* parts_ = nullptr;
 };
 

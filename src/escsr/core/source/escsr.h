@@ -121,15 +121,13 @@ ESCSR_API escsr_status escsr_run(const escsr_network *network, const float *imag
                                  float *result, int64_t output_height, int64_t output_width,
                                  const escsr_options *options, escsr_error *error);
 
-/* Rows of an image that is read, and of a result that is written, as it is needed. Callbacks return 0, or anything
- * else to give up, and are called from the thread that called escsr_run_rows alone. */
+/* Rows of an image that is read as it is needed. Callbacks return 0, or anything else to give up, and are called from
+ * the thread that called escsr_begin or escsr_make_rows alone. */
 typedef struct escsr_rows {
     size_t size;
     void *user;
     /* Put rows [top, bottom) of the image into `rows`, (3, bottom - top, width). Each row is asked for several times. */
     int (*read)(void *user, int64_t top, int64_t bottom, float *rows);
-    /* Take rows [top, bottom) of the result, (3, bottom - top, output_width); from the first to the last. */
-    int (*write)(void *user, int64_t top, int64_t bottom, const float *rows);
 } escsr_rows;
 
 /* Where features are kept that memory has no room for: a file, say. NULL callbacks keep them in memory. */
@@ -140,26 +138,36 @@ typedef struct escsr_storage {
     int (*write)(void *user, int64_t offset, int64_t num_bytes, const void *bytes);
 } escsr_storage;
 
-/* What a run takes. */
+/* What a job takes. */
 typedef struct escsr_needs {
     size_t size;
-    int64_t memory_bytes;  /* at most, beside the network, the image and the result that the caller holds */
+    int64_t memory_bytes;  /* at most, beside the network, the image, and the rows of the result that the caller holds */
     int64_t storage_bytes; /* of escsr_storage; 0 where features are kept in memory */
-    int64_t band_rows;     /* rows of features that are worked on at a time */
+    int64_t band_rows;     /* rows of the result that are best made at a time */
 } escsr_needs;
 
-/* What escsr_run_rows (with_storage 0 or 1) takes for an image when it is to keep within limit_bytes of memory; where
- * it cannot, the least that it can do with, which is more. limit_bytes 0 is no limit: what escsr_run takes. */
+/* What a job (with storage if with_storage is 1) takes for an image when it is to keep within limit_bytes of memory;
+ * where it cannot, the least that it can do with, which is more. limit_bytes 0 is no limit. */
 ESCSR_API escsr_status escsr_plan(const escsr_network *network, int64_t height, int64_t width, int64_t output_height,
                                   int64_t output_width, const escsr_options *options, int64_t limit_bytes,
                                   int32_t with_storage, escsr_needs *needs, escsr_error *error);
 
-/* escsr_run for images and results of any size, in the memory that escsr_plan says for limit_bytes; the result is
- * the same up to the order of sums. */
-ESCSR_API escsr_status escsr_run_rows(const escsr_network *network, int64_t height, int64_t width,
-                                      int64_t output_height, int64_t output_width, const escsr_rows *rows,
-                                      const escsr_storage *storage, int64_t limit_bytes,
-                                      const escsr_options *options, escsr_error *error);
+/* One image that is being enlarged: escsr_run for images and results of any size, in the memory that escsr_plan says for
+ * limit_bytes. The result is that of escsr_run up to the order of sums. */
+typedef struct escsr_job escsr_job;
+
+/* Make the features of an image. The network, and what rows, storage and options point to, are in use until escsr_end. */
+ESCSR_API escsr_status escsr_begin(const escsr_network *network, int64_t height, int64_t width, int64_t output_height,
+                                   int64_t output_width, const escsr_rows *rows, const escsr_storage *storage,
+                                   int64_t limit_bytes, const escsr_options *options, escsr_job **job,
+                                   escsr_error *error);
+
+/* Make rows [top, bottom) of the result, (3, bottom - top, output_width): any rows in any order, by one thread at a
+ * time. More at a time than escsr_plan's band_rows take more memory. */
+ESCSR_API escsr_status escsr_make_rows(escsr_job *job, int64_t top, int64_t bottom, float *rows, escsr_error *error);
+
+/* Free what a job holds; NULL is allowed. */
+ESCSR_API void escsr_end(escsr_job *job);
 
 #ifdef __cplusplus
 }

@@ -197,44 +197,71 @@ bool run_whole(const escsr_network& network, const float* image, int64_t height,
     return HeadRun(network, session, source, features, task).make(rows, 0, output_height, failure);
 }
 
-bool run_rows(const escsr_network& network, int64_t height, int64_t width, int64_t output_height, int64_t output_width,
-              const escsr_rows& rows, const escsr_storage* storage, int64_t limit_bytes, const escsr_options& options,
-              Failure& failure) {
+}  // namespace escsr
+
+// What escsr_job is.
+struct escsr_job {
+    escsr_job(const escsr_network& network, const escsr::Sizes& sizes, const escsr_options& options,
+              const escsr_rows& rows, const escsr_storage* storage)
+        : network(network), rows(rows), task(escsr::head_task(network, sizes, options)),
+          progress(options.progress, options.user), workers(escsr::threads_of(options), progress),
+          session(*network.kernels, workers, storage), image(this->rows, sizes.height, sizes.width) {}
+
+    const escsr_network& network;
+    const escsr_rows rows;
+    const escsr::HeadTask task;
+    escsr::Progress progress;
+    escsr::Workers workers;
+    escsr::Session session;
+    escsr::ImageSource image;
+    escsr::FeatureMap features;
+};
+
+namespace escsr {
+
+escsr_job* begin_job(const escsr_network& network, int64_t height, int64_t width, int64_t output_height,
+                     int64_t output_width, const escsr_rows& rows, const escsr_storage* storage, int64_t limit_bytes,
+                     const escsr_options& options, Failure& failure) {
     const Sizes sizes = {height, width, output_height, output_width};
-    const bool with_storage = storage && storage->read && storage->write;
-    const Cutting cutting = cut(network, sizes, options, limit_bytes, with_storage);
-    const HeadTask task = head_task(network, sizes, options);
-    Progress progress(options.progress, options.user);
-    Workers workers(threads_of(options), progress);
-    Session session(*network.kernels, workers, cutting.is_stored ? storage : nullptr);
-    session.set_size(cutting.height, cutting.width, cutting.core_height, cutting.core_width);
-    const Place all = {0, output_height, 0, output_width};
-    progress.set_total(network.body.work(cutting.height, cutting.width) + network.head.work(task, all));
-    ImageSource source(rows, height, width);
-    FeatureMap features;
-    if (!network.body.run(session, source, features, failure)) return false;
-    session.release();
-    HeadRun head(network, session, source, features, task);
-    Buffer<float> band;
-    for (int64_t top = 0; top < output_height; top += cutting.band_rows) {
-        const int64_t bottom = least(top + cutting.band_rows, output_height);
-        if (!band.data() && !band.allocate(3 * (bottom - top) * output_width, failure)) return false;
-        ResultRows result;
-        result.data = band.data(), result.top = top, result.bottom = bottom;
-        result.height = output_height, result.width = output_width;
-        if (!head.make(result, top, bottom, failure)) return false;
-        if (rows.write(rows.user, top, bottom, band.data()))
-            return failure.set(ESCSR_CALLBACK, "rows %lld to %lld of the result could not be written",
-                               static_cast<long long>(top), static_cast<long long>(bottom));
+    const Cutting cutting = cut(network, sizes, options, limit_bytes, storage != nullptr);
+    void* memory = allocate_bytes(sizeof(escsr_job));
+    if (!memory) {
+        failure.out_of_memory(sizeof(escsr_job));
+        return nullptr;
     }
-    return true;
+    escsr_job* job =
+        new (EscsrPlacement{memory}) escsr_job(network, sizes, options, rows, cutting.is_stored ? storage : nullptr);
+    job->session.set_size(cutting.height, cutting.width, cutting.core_height, cutting.core_width);
+    const Place all = {0, output_height, 0, output_width};
+    job->progress.set_total(network.body.work(cutting.height, cutting.width) + network.head.work(job->task, all));
+    if (network.body.run(job->session, job->image, job->features, failure)) {
+        job->session.release();
+        return job;
+    }
+    end_job(job);
+    return nullptr;
 }
+
+bool make_rows(escsr_job& job, int64_t top, int64_t bottom, float* rows, Failure& failure) {
+    ResultRows result;
+    result.data = rows, result.top = top, result.bottom = bottom;
+    result.height = job.task.result.height, result.width = job.task.result.width;
+    return HeadRun(job.network, job.session, job.image, job.features, job.task).make(result, top, bottom, failure);
+}
+
+void end_job(escsr_job* job) {
+    if (!job) return;
+    job->~escsr_job();
+    free_bytes(job);
+}
+
+int64_t output_height_of(const escsr_job& job) { return job.task.result.height; }
 
 bool plan_run(const escsr_network& network, int64_t height, int64_t width, int64_t output_height, int64_t output_width,
               const escsr_options& options, int64_t limit_bytes, bool with_storage, escsr_needs& needs, Failure&) {
     const Cutting cutting = cut(network, {height, width, output_height, output_width}, options, limit_bytes, with_storage);
     needs.memory_bytes = cutting.memory_bytes, needs.storage_bytes = cutting.storage_bytes;
-    needs.band_rows = cutting.core_height;
+    needs.band_rows = cutting.band_rows;
     return true;
 }
 
