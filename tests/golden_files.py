@@ -32,6 +32,11 @@ SMALL_GOLDEN: list[str] = [
     "esc_real_m_pixelshuffle_x2",
     "esc_real_m_pixelshuffle_x3",
     "esc_real_m_pixelshuffledirect_x3",
+    "esc_real_m3_lda_x2",
+    "esc_real_m3_pa_up_x2",
+    "esc_real_m3_transpose_conv_x2_unshuffle",
+    "esc_real_m3_transpose_conv_x3",
+    "esc_real_m3_transpose_conv_x4",
     "esc_rib_strong_x2",
     "esc_lte_tiny_x2.5",
 ]
@@ -60,6 +65,8 @@ LTE_TOLERANCE = 5e-5
 _SMALL_FOLDER = Path(__file__).parent / "golden"
 _FIELD_OF_ARGUMENT = {
     "upscaling_factor": "scale",
+    "scale": "scale",
+    "mid_dim": "upsampler_dim",
     "dim": "dim",
     "pdim": "pdim",
     "n_blocks": "num_blocks",
@@ -156,9 +163,12 @@ def _fields_of(class_name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if arguments.pop("use_dysample", False):
         fields = {"upsampler": "dysample", "upsampler_dim": arguments["dim"]}
     if "upsampler" in arguments:
-        kind, scale = arguments.pop("upsampler"), arguments["upscaling_factor"]
+        kind = arguments.pop("upsampler")
+        # Of traiNNer-redux, whose arguments have other names.
+        scale = arguments.get("upscaling_factor") or arguments["scale"]
         fields["upsampler"] = _KINDS_OF_REAL_M.get(kind, kind)
-        fields["unshuffle"] = 4 // scale if scale < 3 else 1
+        is_unshuffled = arguments.pop("unshuffle_mod", True) and scale < 3
+        fields["unshuffle"] = 4 // scale if is_unshuffled else 1
     return {**fields, **{_FIELD_OF_ARGUMENT[name]: value for name, value in arguments.items()}}
 
 

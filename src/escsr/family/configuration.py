@@ -11,7 +11,15 @@ LargeKernel = Literal["dense", "decomposed"]
 PositionBias = Literal["table", "implicit"]
 Mixer = Literal["window", "convolution"]
 Upsampler = Literal[
-    "pixelshuffledirect", "pixelshuffle", "nearest+conv", "conv+nearest", "dysample", "lte"
+    "pixelshuffledirect",
+    "pixelshuffle",
+    "nearest+conv",
+    "conv+nearest",
+    "dysample",
+    "lte",
+    "transpose+conv",
+    "lda",
+    "pa_up",
 ]
 
 
@@ -39,7 +47,7 @@ class ESCConfig:
     num_heads: int = 4
     """Attention heads; divides ``dim``."""
     large_kernel_size: int = 13
-    """Side of the large kernel shared by the whole network; odd."""
+    """Side of the large kernel shared by the whole network; odd, 1 or more."""
     expansion: float = 1.25
     """Hidden over input channels of the ConvFFN before each ConvAttention."""
     first_expansion: float = 2.0
@@ -57,9 +65,11 @@ class ESCConfig:
     """"dense": P x P x K x K; "decomposed": 1x1 P x P, then depthwise K x K (ESC-FP)."""
     upsampler: Upsampler = "pixelshuffledirect"
     """From features to pixels. "nearest+conv" is ESC-Real's, "conv+nearest" ESC-Real-M's (which
-    calls it nearest+conv, too); "lte" enlarges by any factor."""
+    calls it nearest+conv, too); "lte" enlarges by any factor; "transpose+conv", "lda" and "pa_up"
+    are traiNNer-redux's."""
     upsampler_dim: int = 48
-    """Channels within "pixelshuffle" and "dysample"; the features' own where it equals ``dim``."""
+    """Channels within "pixelshuffle", "dysample", "lda" and "pa_up". "dysample" and "lda" take the
+    features as they are where it equals ``dim``; of "lda" it is a multiple of 8."""
     dysample_groups: int = 4
     """Groups of channels that "dysample" moves together; divides ``upsampler_dim``."""
     unshuffle: int = 1
@@ -96,11 +106,11 @@ class ESCConfig:
             _require_integer(name, getattr(self, name), at_least=1)
         for name in ("num_conv_layers", "position_frequencies", "texture_mlp_layers"):
             _require_integer(name, getattr(self, name), at_least=0)
-        _require_integer("large_kernel_size", self.large_kernel_size, at_least=3)
+        _require_integer("large_kernel_size", self.large_kernel_size, at_least=1)
         if self.large_kernel_size % 2 == 0:
             raise ConfigurationError(
                 f"large_kernel_size is {self.large_kernel_size}; a kernel needs a centre, "
-                "so give an odd number of 3 or more."
+                "so give an odd number."
             )
         if self.pdim > self.dim:
             raise ConfigurationError(
@@ -136,6 +146,11 @@ class ESCConfig:
     def is_arbitrary_scale(self) -> bool:
         """Whether the network enlarges to any size; ``scale`` is then its default."""
         return self.upsampler == "lte"
+
+    @property
+    def needs_position(self) -> bool:
+        """Whether a part of a result is made by its place in the whole image, beside its pixels."""
+        return self.upsampler in ("lte", "lda")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, as plain JSON values."""
@@ -204,11 +219,19 @@ def _require_upsampler(config: ESCConfig) -> None:
             'pixels become channels no enlarged image is added, so set image_skip to "none".'
         )
     steps_exist = scale == 3 or (scale > 1 and scale & (scale - 1) == 0)
-    if kind in ("pixelshuffle", "nearest+conv", "conv+nearest") and not steps_exist:
+    stacks = ("pixelshuffle", "nearest+conv", "conv+nearest", "pa_up")
+    if kind in stacks and not steps_exist:
         raise ConfigurationError(
             f"upsampler is {kind!r} and enlarges the features by {scale}; it can by 3 and by "
             'powers of 2 (for the same size, take "pixelshuffledirect").'
         )
+    if kind == "transpose+conv" and scale not in (2, 3, 4):
+        raise ConfigurationError(
+            f"upsampler is {kind!r} and enlarges the features by {scale}; it can by 2, 3 and 4 "
+            '(for the same size, take "pixelshuffledirect").'
+        )
+    if kind == "lda":
+        _require_local_attention(config)
     if kind == "dysample" and config.upsampler_dim % config.dysample_groups:
         raise ConfigurationError(
             f"dysample_groups is {config.dysample_groups} and upsampler_dim is "
@@ -218,6 +241,19 @@ def _require_upsampler(config: ESCConfig) -> None:
         raise ConfigurationError(
             f'upsampler is "lte" with texture_dim {config.texture_dim} and unshuffle '
             f"{config.unshuffle}; texture_dim must be even and unshuffle 1."
+        )
+
+
+def _require_local_attention(config: ESCConfig) -> None:
+    if config.inner_scale < 2:
+        raise ConfigurationError(
+            'upsampler is "lda" and enlarges the features by 1; it can by 2 and more (for the same '
+            'size, take "pixelshuffledirect").'
+        )
+    if config.upsampler_dim % 8:
+        raise ConfigurationError(
+            f'upsampler is "lda" and upsampler_dim is {config.upsampler_dim}; a quarter of it is '
+            "split into 2 groups, so choose a multiple of 8."
         )
 
 

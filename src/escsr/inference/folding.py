@@ -223,7 +223,7 @@ class FoldedConvAttention(ConvAttention):
 def _convolve_dense_merged(
     features: FeatureMap, large_kernel: LargeKernelWeights, dynamic_kernel: Tensor
 ) -> FeatureMap:
-    merged = large_kernel[0].clone()
+    merged = _with_room(large_kernel[0])
     centre = _centre(merged)
     # (1, P, 3, 3) -> (P, P, 3, 3), zero but where both channels are the same
     centre += torch.diag_embed(dynamic_kernel[0].permute(1, 2, 0)).permute(2, 3, 0, 1)
@@ -234,10 +234,16 @@ def _convolve_decomposed_merged(
     features: FeatureMap, large_kernel: LargeKernelWeights, dynamic_kernel: Tensor
 ) -> FeatureMap:
     channel_mixing, spatial = large_kernel
-    merged = spatial.clone()
+    merged = _with_room(spatial)
     _centre(merged).add_(dynamic_kernel.transpose(0, 1))
     mixed = F.conv2d(features, channel_mixing)
     return F.conv2d(mixed, merged, padding=merged.shape[-1] // 2, groups=mixed.shape[1])
+
+
+def _with_room(kernel: Tensor) -> Tensor:
+    """A copy of a kernel (…, K, K), with zeros around one of 1x1: 3x3 at least."""
+    missing = max(0, DYNAMIC_KERNEL_SIZE - kernel.shape[-1]) // 2
+    return F.pad(kernel, [missing] * 4) if missing else kernel.clone()
 
 
 def _centre(kernel: Tensor) -> Tensor:

@@ -94,10 +94,10 @@ def _upsampler_floats(config: ESCConfig, scale: float) -> float:
     match config.upsampler:
         case "nearest+conv" | "conv+nearest":
             return max(image, beside + 2 * config.dim * area)
-        case "pixelshuffle":
+        case "pixelshuffle" | "lda" | "pa_up":
             return max(image, beside + 2 * config.upsampler_dim * area)
         case "dysample":
             places = 2 * config.dysample_groups
             return max(image, beside + max(2.5 * config.upsampler_dim, 7 * places) * area)
-        case "pixelshuffledirect" | "lte":
+        case "pixelshuffledirect" | "lte" | "transpose+conv":
             return image

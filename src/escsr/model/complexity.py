@@ -6,6 +6,7 @@ from torch import nn
 
 from escsr.family.configuration import ESCConfig, Mixer
 from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE, dynamic_hidden_dim
+from escsr.model.local_deformable_attention import NEIGHBOURS, REDUCTION
 from escsr.model.upsamplers import enlarging_steps
 
 
@@ -87,10 +88,11 @@ def _window_attention(config: ESCConfig, pixels: int, padded_pixels: int) -> int
 def _conv_attention(config: ESCConfig, pixels: int) -> int:
     p, k = config.pdim, config.large_kernel_size
     dynamic_taps = DYNAMIC_KERNEL_SIZE**2 if config.dynamic_kernel else 0
+    merged_taps = max(k * k, dynamic_taps)
     if config.large_kernel == "dense":
         per_pixel = p * p * k * k + p * dynamic_taps
     else:
-        per_pixel = p * p + p * k * k
+        per_pixel = p * p + p * merged_taps
     per_pixel += config.dim**2
     if not config.dynamic_kernel:
         return per_pixel * pixels
@@ -121,6 +123,33 @@ def _upsampler(config: ESCConfig) -> int:
             widths = [waves, *[config.texture_mlp_dim] * config.texture_mlp_layers, 3]
             inside = sum(before * after for before, after in pairwise(widths))
             return 2 * 9 * dim * waves + 4 * scale**2 * inside
+        case "transpose+conv":
+            return _transpose_conv(dim, scale)
+        case "lda":
+            return _local_attention(dim, inner, scale)
+        case "pa_up":
+            widths = [dim, *[inner] * (len(_areas(scale)) - 1)]
+            steps = zip(widths, _areas(scale), strict=True)
+            inside = sum((9 * width + 10 * inner) * inner * area for width, area in steps)
+            return inside + 9 * inner * 3 * scale**2
+
+
+def _transpose_conv(dim: int, scale: int) -> int:
+    """Every pixel that comes in meets a whole kernel."""
+    taps = 9 if scale == 3 else 16
+    first = taps * dim * dim if scale == 4 else 0
+    pixels_before_last = 4 if scale == 4 else 1
+    return first + pixels_before_last * taps * dim * 3 + 9 * 3 * 3 * scale**2
+
+
+def _local_attention(dim: int, inner: int, scale: int) -> int:
+    """Interpolation is not counted, as torch's counter does not; both products of attention are."""
+    hidden, places = inner // REDUCTION, NEIGHBOURS**2
+    narrow = 9 * dim * inner if inner != dim else 0
+    offsets = 9 * hidden + _norm(hidden) + 9 * hidden * 2 * places
+    attention = places * (hidden + inner)
+    at_result = offsets + attention + 9 * inner * 3
+    return narrow + _norm(inner) + 2 * inner * hidden + at_result * scale**2
 
 
 def _areas(scale: int) -> list[int]:

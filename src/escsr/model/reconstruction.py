@@ -5,11 +5,14 @@ from torch import nn
 
 from escsr.family.configuration import ESCConfig
 from escsr.model.dysample import DySampleReconstruction
+from escsr.model.local_deformable_attention import LocalAttentionReconstruction
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.upsamplers import (
     ConvNearestReconstruction,
     NearestConvReconstruction,
+    PixelAttentionReconstruction,
     PixelShuffleReconstruction,
+    TransposeConvReconstruction,
 )
 from escsr.shapes import FeatureMap, ImageBatch
 
@@ -37,6 +40,12 @@ def build_reconstruction(config: ESCConfig) -> nn.Module:
             )
         case "lte":
             return LocalTextureHead(config)
+        case "transpose+conv":
+            return TransposeConvReconstruction(dim, scale)
+        case "lda":
+            return LocalAttentionReconstruction(dim, config.upsampler_dim, scale)
+        case "pa_up":
+            return PixelAttentionReconstruction(dim, config.upsampler_dim, scale)
 
 
 class Reconstruction(nn.Module):

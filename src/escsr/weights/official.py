@@ -39,9 +39,13 @@ RECORDED_UPSAMPLERS = (
     "pixelshuffle",
     "conv+nearest",
     "dysample",
+    "transpose+conv",
+    "lda",
+    "pa_up",
 )
 """Our names of the kinds in the order of ESC-Real-M's record."""
-_RECORD_VERSION = 2
+_KINDS_OF_OFFICIAL_CODE = 5
+"""So many of them are in records of version 2; traiNNer-redux's, of version 3, know all."""
 
 
 def to_ours(reference_state: Mapping[str, Tensor]) -> StateDict:
@@ -108,7 +112,10 @@ def _constants(layout: Layout, config: ESCConfig) -> StateDict:
     constants: StateDict = {}
     if layout.family == "real-m":
         kind = 0 if scale == 1 else RECORDED_UPSAMPLERS.index(config.upsampler)
-        numbers = (_RECORD_VERSION, kind, scale, config.dim, 3, config.upsampler_dim, groups)
+        version = 2 if kind < _KINDS_OF_OFFICIAL_CODE else 3
+        # What the last stage was given: of "pa_up", what the one before made.
+        width = config.upsampler_dim if config.upsampler == "pa_up" else config.dim
+        numbers = (version, kind, scale, width, 3, config.upsampler_dim, groups)
         constants[META_UPSAMPLE] = torch.tensor(numbers, dtype=torch.uint8)
     if config.upsampler == "dysample":
         place = next(t for p, t in ours_to_reference(layout) if p.fullmatch(_OFFSET_NAME))

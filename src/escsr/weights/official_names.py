@@ -4,14 +4,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from escsr.family.configuration import LargeKernel
 
 Family = Literal["esc", "real", "real-m", "lte", "rib"]
-Ending = Literal["subpixels", "layers", "dysample", "narrowed dysample", "lte"]
+Ending = Literal[
+    "subpixels", "layers", "dysample", "narrowed dysample", "lte", "lda", "narrowed lda"
+]
 Pairs = tuple[tuple[str, str], ...]
 Rules = tuple[tuple[re.Pattern[str], str], ...]
 
@@ -121,6 +123,10 @@ def layout_of_reference(names: Iterable[str]) -> Layout:
 
 
 def _ending_of_reference(names: set[str]) -> Ending:
+    if any(name.startswith("to_img.2.proj_q") for name in names):
+        return "narrowed lda"
+    if any(name.startswith("to_img.0.proj_q") for name in names):
+        return "lda"
     if any(name.startswith("to_img.2.offset") for name in names):
         return "narrowed dysample"
     if any(re.fullmatch(r"to_img\.(0\.)?offset\..*", name) for name in names):
@@ -141,7 +147,7 @@ def layout_of_ours(state: Mapping[str, Tensor]) -> Layout:
     entering = state.get("shallow.weight")
     is_unshuffled = entering is not None and entering.dim() == 4 and entering.shape[1] != 3
     ending = _ending_of_ours(state)
-    of_real = ending == "dysample" or (ending == "layers" and _NEAREST_FIRST in state)
+    of_real = ending == "dysample" or (ending == "layers" and _is_nearest_first(state))
     return Layout(
         family="real" if of_real and not is_unshuffled else "real-m",
         large_kernel=kernel,
@@ -150,10 +156,15 @@ def layout_of_ours(state: Mapping[str, Tensor]) -> Layout:
     )
 
 
-_NEAREST_FIRST = "reconstruction.layers.1.weight"
+def _is_nearest_first(names: Mapping[str, Tensor]) -> bool:
+    """Whether a stack is ESC-Real's: no transposed convolution comes first, and it has no gates."""
+    others = ("reconstruction.layers.0.weight", "reconstruction.layers.2.gate.weight")
+    return "reconstruction.layers.1.weight" in names and not any(name in names for name in others)
 
 
 def _ending_of_ours(names: Mapping[str, Tensor]) -> Ending:
+    if "reconstruction.attention.to_query.weight" in names:
+        return "narrowed lda" if "reconstruction.narrow.weight" in names else "lda"
     if "reconstruction.sampler.offset.weight" in names:
         narrowed = "reconstruction.narrow.weight" in names
         return "narrowed dysample" if narrowed else "dysample"
@@ -181,6 +192,7 @@ def own_patterns() -> tuple[re.Pattern[str], ...]:
         Layout(family="lte", ending="lte"),
         Layout(family="real-m", ending="layers"),
         Layout(family="real-m", ending="narrowed dysample"),
+        Layout(family="real-m", ending="narrowed lda"),
     )
     names = dict.fromkeys(ours for layout in layouts for _, ours in _pairs(layout))
     return tuple(_pattern(name) for name in (*names, *_OURS_ALONE))
@@ -190,7 +202,7 @@ _EVERY_LAYOUT = tuple(
     Layout(family=family, large_kernel=kernel, ending=ending, is_unshuffled=unshuffled)
     for family in ("esc", "real", "real-m", "lte", "rib")
     for kernel in ("dense", "decomposed")
-    for ending in ("subpixels", "layers", "dysample", "narrowed dysample", "lte")
+    for ending in get_args(Ending)
     for unshuffled in (False, True)
 )
 
@@ -232,7 +244,14 @@ def _ending(layout: Layout) -> Pairs:
         case "lte":
             return _LTE
         case "layers":
-            return (("to_img.#", "reconstruction.layers.#"),)
+            return (
+                ("to_img.#", "reconstruction.layers.#"),
+                ("to_img.#.conv.0", "reconstruction.layers.#.gate"),
+            )
+        case "narrowed lda":
+            return (("to_img.0", "reconstruction.narrow"), *_local_attention(2))
+        case "lda":
+            return _local_attention(0)
         case "narrowed dysample":
             return (("to_img.0", "reconstruction.narrow"), *_dysample("to_img.2"))
         case "dysample":
@@ -247,6 +266,20 @@ def _dysample(place: str) -> Pairs:
         (f"{place}.offset", "reconstruction.sampler.offset"),
         (f"{place}.scope", "reconstruction.sampler.scope"),
         (f"{place}.end_conv", "reconstruction.sampler.mix"),
+    )
+
+
+def _local_attention(place: int) -> Pairs:
+    theirs, ours = f"to_img.{place}", "reconstruction.attention"
+    return (
+        (f"{theirs}.layer_norm", f"{ours}.norm"),
+        (f"{theirs}.proj_q", f"{ours}.to_query"),
+        (f"{theirs}.proj_k", f"{ours}.to_key"),
+        (f"{theirs}.conv_offset.0", f"{ours}.offset_depthwise"),
+        (f"{theirs}.conv_offset.1", f"{ours}.offset_norm"),
+        (f"{theirs}.conv_offset.3", f"{ours}.to_offset"),
+        (f"{theirs}.relative_position_bias_table", f"{ours}.position_bias"),
+        (f"to_img.{place + 1}", "reconstruction.to_image"),
     )
 
 

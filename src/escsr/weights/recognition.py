@@ -37,6 +37,7 @@ _MORE_RANKS = {
     "blocks.0.attention.position_bias.table": 2,
     "reconstruction.to_subpixels.weight": 4,
     "reconstruction.amplitude.weight": 4,
+    "reconstruction.attention.to_query.weight": 4,
 }
 """Tensors that some have and that tell something."""
 

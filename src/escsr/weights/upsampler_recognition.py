@@ -18,6 +18,8 @@ _REAL_SCALE = 4
 """ESC-Real's one factor."""
 _LTE_SCALE = 4
 """ESC+LTE is trained up to this factor."""
+_LDA_SCALE = 4
+"""The factor that traiNNer-redux takes unless told."""
 
 
 def recognise_upsampler(
@@ -73,7 +75,11 @@ def _from_shapes(
         return {"upsampler": "pixelshuffledirect", "image_skip": skip}, _subpixels(shapes), ()
     if "reconstruction.sampler.offset.weight" in shapes:
         return _dysample(shapes, known_scale or _REAL_SCALE)
-    return _stack(shapes, known_scale or (2 if unshuffle == 2 else 3))
+    if "reconstruction.attention.to_query.weight" in shapes:
+        width = shapes["reconstruction.attention.to_query.weight"][1]
+        fields = {"upsampler": "lda", "image_skip": "none", "upsampler_dim": width}
+        return fields, known_scale or _LDA_SCALE, ("scale",)
+    return _stack(shapes, known_scale, unshuffle)
 
 
 def _image_skip(shapes: Shapes) -> str:
@@ -122,22 +128,41 @@ def _dysample(shapes: Shapes, scale: int) -> tuple[dict[str, Any], int, tuple[st
     )
 
 
-def _stack(shapes: Shapes, scale_of_one_step: int) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+def _stack(
+    shapes: Shapes, known_scale: int | None, unshuffle: int
+) -> tuple[dict[str, Any], int, tuple[str, ...]]:
     """Which layers are convolutions tells the kind and the number of steps."""
     pattern = r"reconstruction\.layers\.(\d+)\.weight"
     matches = (re.fullmatch(pattern, name) for name in shapes)
     places = sorted(int(match[1]) for match in matches if match is not None)
-    steps = len(places) - 2
+    kernels = [shapes[f"reconstruction.layers.{place}.weight"] for place in places]
     fields: dict[str, Any] = {"image_skip": "none"}
-    if steps < 1:
-        raise CheckpointError("The upsampler has too few convolutions for one of ESC's.")
-    if places[:2] == [0, 2]:
-        widths = [shapes[f"reconstruction.layers.{place}.weight"][0] for place in places]
+    for place, kernel in zip(places, kernels, strict=True):
+        if len(kernel) != 4 or 0 in kernel:
+            raise CheckpointError(
+                f"reconstruction.layers.{place}.weight has the shape {kernel}; an ESC's has 4 "
+                "dimensions, none empty."
+            )
+    if places in ([0, 1], [0, 2, 3]):
+        # Their kernels have 4x4 pixels where they enlarge by 2, and 3x3 where by 3.
+        scale = 4 if len(places) == 3 else 3 if kernels[0][-1] == 3 else 2
+        return {**fields, "upsampler": "transpose+conv"}, scale, ()
+    steps, scale_of_one_step = len(places) - 2, known_scale or (2 if unshuffle == 2 else 3)
+    if "reconstruction.layers.2.gate.weight" in shapes:
+        fields |= {"upsampler": "pa_up", "upsampler_dim": kernels[0][0]}
+        steps = (len(places) - 1) // 2
+        scale_of_one_step = known_scale or 2
+    elif places[:2] == [0, 2]:
+        widths = [kernel[0] for kernel in kernels]
         areas = (width // widths[0] for width in widths[1:-1])
         scale = math.prod(side_of_square("a step's subpixels", area) for area in areas)
         return {**fields, "upsampler": "pixelshuffle", "upsampler_dim": widths[0]}, scale, ()
-    fields["upsampler"] = "nearest+conv" if places[0] == 1 else "conv+nearest"
-    # One step enlarges by 3 in all that was published, but 2 has the same tensors.
+    else:
+        fields["upsampler"] = "nearest+conv" if places[0] == 1 else "conv+nearest"
+    if steps < 1:
+        raise CheckpointError("The upsampler has too few convolutions for one of ESC's.")
+    # One step enlarges by 3 in all that was published, but 2 has the same tensors. Of "pa_up",
+    # whose files have a record, 2 is usual.
     return (fields, scale_of_one_step, ("scale",)) if steps == 1 else (fields, 2**steps, ())
 
 

@@ -10,6 +10,7 @@ from escsr.inference.exact.feature_store import FeatureMapStore, FeatureStore
 from escsr.inference.exact.image_source import ImageSource
 from escsr.inference.exact.patch import Patch, Rectangle
 from escsr.inference.exact.steps import NotFiniteError, Opened, OpenMixer, Steps, Unmixed
+from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE
 from escsr.model.network import ESC
 
 OnCoreDone = Callable[[int], None]
@@ -150,7 +151,10 @@ class ExactBody:
 
 def convolved_slack(config: ESCConfig) -> int:
     """How many pixels readers look around in the map of channels to be convolved."""
-    return config.large_kernel_size // 2 + INNER_SLACK
+    reach = config.large_kernel_size // 2
+    if config.dynamic_kernel:
+        reach = max(reach, DYNAMIC_KERNEL_SIZE // 2)
+    return reach + INNER_SLACK
 
 
 def num_stages(config: ESCConfig) -> int:

@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.inference.exact.patch import Patch, Rectangle
-from escsr.model.convolutional_attention import ConvAttention, LargeKernelWeights
+from escsr.model.convolutional_attention import (
+    DYNAMIC_KERNEL_SIZE,
+    ConvAttention,
+    LargeKernelWeights,
+)
 from escsr.model.network import ESC, ConvAttentionLayer, ESCBlock
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap
@@ -16,6 +20,7 @@ FEED_REACH = 1
 """How far the depthwise convolution of a feed-forward looks."""
 _GATE_REACH = 1
 """How far the gate of window attention looks."""
+_DYNAMIC_REACH = DYNAMIC_KERNEL_SIZE // 2
 
 Opened: TypeAlias = tuple[Patch, Patch | None]
 """The inner features of a core, complete or but for what an open mixer adds to them; and, of an
@@ -40,8 +45,9 @@ class OpenMixer:
 
     @property
     def reach(self) -> int:
-        """How far the large kernel looks."""
-        return self.kernel[-1].shape[-1] // 2
+        """How far the large kernel looks, and the dynamic one."""
+        reach = self.kernel[-1].shape[-1] // 2
+        return reach if self.mixer.dynamic_kernel is None else max(reach, _DYNAMIC_REACH)
 
     def take(self, to_convolve: Patch) -> None:
         """Add a core's channels to the statistics."""

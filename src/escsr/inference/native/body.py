@@ -11,7 +11,7 @@ from escsr.inference.native.layer_weights import Addition
 from escsr.inference.native.layers import FeedForward, Layer, SpectraOfKernels
 from escsr.inference.native.maps import Maps, as_matrix
 from escsr.inference.native.matrix import Matrix
-from escsr.model.convolutional_attention import LargeKernelWeights
+from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE, LargeKernelWeights
 from escsr.model.network import ESC, ConvAttentionLayer, ESCBlock
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap
@@ -58,7 +58,7 @@ def is_possible(network: ESC) -> bool:
         and config.num_conv_layers > 0
         and config.dim % lanes() == 0
         and config.pdim <= MOST_VECTORS * lanes()
-        and config.large_kernel_size <= LARGEST_KERNEL
+        and DYNAMIC_KERNEL_SIZE <= config.large_kernel_size <= LARGEST_KERNEL
     )
 
 
