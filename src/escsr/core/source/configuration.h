@@ -35,7 +35,7 @@ struct Configuration {
     int64_t inner_scale() const { return scale * unshuffle; }
     int64_t window_pixels() const { return window_size * unshuffle; }
     bool is_any_size() const { return upsampler == Upsampler::lte; }
-    int64_t hidden_of(double expansion) const { return static_cast<int64_t>(static_cast<double>(dim) * expansion); }
+    int64_t hidden_of(double factor) const { return static_cast<int64_t>(static_cast<double>(dim) * factor); }
 };
 
 }  // namespace escsr

@@ -5,8 +5,8 @@
 
 namespace escsr {
 
-// Read a file whose header has "configuration"-like metadata as escsr.weights.store writes it. Every offset, shape and
-// length is checked before it is used.
+// Read a file as escsr.weights.store writes it: 8 bytes that give the header's length, the header in JSON, the values
+// of the arrays. Every offset, shape and length is checked before it is used, and the checksum of all arrays.
 // json: the configuration's text, terminated by a zero.
 bool read_container(const void* bytes, size_t num_bytes, Tensors& tensors, Buffer<char>& json, Failure& failure);
 

@@ -203,12 +203,14 @@ bool run_whole(const escsr_network& network, const float* image, int64_t height,
 struct escsr_job {
     escsr_job(const escsr_network& network, const escsr::Sizes& sizes, const escsr_options& options,
               const escsr_rows& rows, const escsr_storage* storage)
-        : network(network), rows(rows), task(escsr::head_task(network, sizes, options)),
-          progress(options.progress, options.user), workers(escsr::threads_of(options), progress),
-          session(*network.kernels, workers, storage), image(this->rows, sizes.height, sizes.width) {}
+        : network(network), rows(rows), storage(storage ? *storage : escsr_storage()),
+          task(escsr::head_task(network, sizes, options)), progress(options.progress, options.user),
+          workers(escsr::threads_of(options), progress),
+          session(*network.kernels, workers, storage ? &this->storage : nullptr), image(this->rows, sizes.height, sizes.width) {}
 
     const escsr_network& network;
-    const escsr_rows rows;
+    const escsr_rows rows;  // copies: the caller's structures may be gone after escsr_begin
+    const escsr_storage storage;
     const escsr::HeadTask task;
     escsr::Progress progress;
     escsr::Workers workers;

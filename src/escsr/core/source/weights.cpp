@@ -7,7 +7,6 @@ namespace escsr {
 
 namespace {
 
-constexpr int64_t MOST_ARRAYS = 1 << 15;
 constexpr int64_t MOST_VALUES = int64_t{1} << 40;
 
 // FNV-1a
@@ -27,8 +26,8 @@ struct ShapeText {
         }
         size_t length = 0;
         for (int32_t i = 0; i < num_dimensions; ++i)
-            length += static_cast<size_t>(snprintf(text + length, sizeof(text) - length, i ? "x%lld" : "%lld",
-                                                   static_cast<long long>(sides[i])));
+            length += static_cast<size_t>(snprintf(text + length, sizeof(text) - length, i ? "x%.0f" : "%.0f",
+                                                   static_cast<double>(sides[i])));
     }
 };
 

@@ -5,6 +5,7 @@
 namespace escsr {
 
 constexpr int32_t MOST_DIMENSIONS = 6;
+constexpr int64_t MOST_ARRAYS = 1 << 15;
 
 struct Shape {
     int32_t num_dimensions;
