@@ -1,7 +1,7 @@
 // The body of a network: from the image to the features that the head takes.
 #pragma once
 #include "configuration.h"
-#include "features.h"
+#include "feature_maps.h"
 #include "image.h"
 #include "kernels.h"
 #include "weights.h"

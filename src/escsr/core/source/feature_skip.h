@@ -1,7 +1,7 @@
 // Features straight from the image (ESC-Real): 1x1, depthwise 7x7 of the reflected map, leaky ReLU 0.2, 1x1.
 #pragma once
 #include "configuration.h"
-#include "features.h"
+#include "feature_maps.h"
 #include "image.h"
 #include "weights.h"
 
