@@ -48,17 +48,21 @@ struct LinearTask {
     bool normalises;
 };
 
+// What a score of 1 is in attention's fixed point: weights are made of 2^(score / SCORE_UNIT).
+constexpr float SCORE_UNIT = 8388608.0f;  // 2^23, a float's mantissa
+
 // Attention within windows, from the feature map to the values that the output projection takes. Windows begin at
 // multiples of `window` in the whole map and go on beyond its end by reflection; `features` holds what that needs.
 struct AttentionTask {
     Map features;                // (C)
     Map attended;                // (heads * head_dim, padded); channels ordered (head, channel)
     const float* project_weight; // (heads, C, Q): q, k and v of a head beside one another; Q = 3 head_dim, padded.
-                                 // q's are times log2(e) / sqrt(head_dim); a LayerNorm's weights are in it
+                                 // q's are times SCORE_UNIT log2(e) / sqrt(head_dim); a LayerNorm's weights are
+                                 // in it
     const float* project_bias;   // (heads, Q)
-    const float* bias;           // (heads, 2w-1 rows, bias_step), times log2(e): row = key minus query + w-1,
+    const float* bias;           // (heads, 2w-1 rows, bias_step), times SCORE_UNIT log2(e): row = key minus query + w-1,
                                  // column = query minus key + w-1; null for none
-    const float* query_factors;  // (heads, w*w, rank), times log2(e) / sqrt(rank); null for none
+    const float* query_factors;  // (heads, w*w, rank), times SCORE_UNIT log2(e) / sqrt(rank); null for none
     const float* key_factors;    // (heads, w*w, rank)
     int64_t window, heads, head_dim, rank;
     int64_t bias_step;           // 2w-1 and at least a vector more, so that loads of whole vectors stay inside

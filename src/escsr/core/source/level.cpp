@@ -1,6 +1,8 @@
 // The kernels of one level of instructions; compiled once for each, with that level's flags.
 #include "kernels.h"
 #include "heads.h"
+#include "kernels/attention.h"
+#include "kernels/gate.h"
 #include "kernels/large_kernel.h"
 #include "kernels/layer.h"
 #include "kernels/linear.h"
@@ -33,10 +35,10 @@ const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL) = {
     ESCSR_LEVEL::layer::run,
     ESCSR_LEVEL::linear::scratch,
     ESCSR_LEVEL::linear::run,
-    nullptr,  // attention_scratch
-    nullptr,  // attend
-    nullptr,  // gate_scratch
-    nullptr,  // run_gate
+    ESCSR_LEVEL::attention::scratch,
+    ESCSR_LEVEL::attention::run,
+    ESCSR_LEVEL::gate::scratch,
+    ESCSR_LEVEL::gate::run,
     ESCSR_LEVEL::spectrum::scratch,
     ESCSR_LEVEL::spectrum::run,
     ESCSR_LEVEL::spectrum::with_dynamic,
