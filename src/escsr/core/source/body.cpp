@@ -432,6 +432,12 @@ bool BodyRun::attend_core(const WindowAttentionWeights& weights, const Map& feat
         kernels_.attend(task, core.top / window + number / columns, core.left / window + number % columns, head, scratch);
     };
     if (!session_.workers().run(rows * columns * heads, attend, failure)) return false;
+    const int64_t used = heads * weights.head_dim;
+    if (used < attended.channels) {  // the padding meets weights of zero, and must be numbers
+        for (int64_t y = core.top; y < core.bottom; ++y)
+            for (int64_t x = core.left; x < core.right; ++x)
+                memset(attended.at(y, x) + used, 0, sizeof(float) * static_cast<size_t>(attended.channels - used));
+    }
     if (!weights.has_gate) return true;
     const GateTask gate = weights.gate_task(features, attended);
     if (!session_.workers().reserve(kernels_.gate_scratch(gate), failure)) return false;
