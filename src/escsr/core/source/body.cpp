@@ -752,6 +752,7 @@ int64_t Body::scratch() const {
         spectrum.features = convolved;
         need(parts.kernels->spectrum_scratch(spectrum));
     }
+    if (parts.configuration.feature_skip) need(parts.feature_skip.scratch(*parts.kernels));
     if (const WindowAttentionWeights* attention = parts.any_attention()) {
         need(parts.kernels->attention_scratch(attention->attention_task(map, map)));
         if (attention->has_gate) need(parts.kernels->gate_scratch(attention->gate_task(map, map)));
@@ -784,6 +785,7 @@ double Body::work(int64_t height, int64_t width) const {
     const Parts& parts = *parts_;
     double per_pixel = 2 * static_cast<double>(parts.shallow.weight.size()) +
                        static_cast<double>(parts.deep.inputs * parts.deep.outputs) * 9 / 4;
+    if (parts.configuration.feature_skip) per_pixel += parts.feature_skip.work();
     for (int64_t i = 0; i < parts.blocks.size(); ++i) {
         const Block& block = parts.blocks[i];
         per_pixel += work_of(block.feed_forward) + work_of(block.mixing, parts.channels, parts.convolved) +

@@ -2,6 +2,7 @@
 #pragma once
 #include "configuration.h"
 #include "feature_maps.h"
+#include "head_kernels.h"
 #include "image.h"
 #include "weights.h"
 
@@ -12,8 +13,17 @@ class FeatureSkip {
     bool prepare(const Configuration& configuration, const Tensors& tensors, int64_t lanes, Failure& failure);
     // Add what comes of the image to a core of the features.
     bool add(Session& session, ImageSource& image, Place core, const Map& features, Failure& failure) const;
+    int64_t scratch(const Kernels& kernels) const;
+    // Multiply-adds per pixel.
+    double work() const {
+        return static_cast<double>(expand_weight_.size() + depthwise_weight_.size() + reduce_weight_.size());
+    }
 
-    Buffer<float> expand_weight, expand_bias, depthwise_weight, depthwise_bias, reduce_weight, reduce_bias;
+   private:
+    FeatureSkipTask task(const Map& image, const Map& features) const;
+
+    Configuration configuration_;
+    Buffer<float> expand_weight_, expand_bias_, depthwise_weight_, depthwise_bias_, reduce_weight_, reduce_bias_;
 };
 
 }  // namespace escsr

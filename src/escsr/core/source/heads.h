@@ -1,5 +1,5 @@
 // From the features of the body to the result. A head makes any rectangle of the result, in one thread, from what it
-// needs of the features around; heads_run.cpp cuts the result into such parts and gives them to threads.
+// needs of the features around; run.cpp cuts the result into such parts and gives them to threads.
 #pragma once
 #include "configuration.h"
 #include "kernels.h"
@@ -36,9 +36,6 @@ struct HeadTask {
     ResultRows result;
     Axes axes;
 };
-
-// Kernels of heads for one level: filled in by level.cpp.
-struct HeadKernels;
 
 // One kind of upsampler with its weights. Kinds are told apart by the configuration, inside.
 class Head {

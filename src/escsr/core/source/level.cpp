@@ -1,8 +1,8 @@
 // The kernels of one level of instructions; compiled once for each, with that level's flags.
 #include "kernels.h"
-#include "heads.h"
 #include "kernels/attention.h"
 #include "kernels/gate.h"
+#include "kernels/head_table.h"
 #include "kernels/large_kernel.h"
 #include "kernels/layer.h"
 #include "kernels/linear.h"
@@ -47,7 +47,7 @@ const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL) = {
     ESCSR_LEVEL::winograd::run,
     ESCSR_LEVEL::shallow::scratch,
     ESCSR_LEVEL::shallow::run,
-    nullptr,  // heads
+    &ESCSR_LEVEL::head_kernels,
 };
 
 }  // namespace escsr

@@ -333,11 +333,16 @@ bool WinogradWeights::make(const Tensors& tensors, const char* name, int64_t num
     const float* weights = take_member(tensors, name, "weight", {4, {num_outputs, num_inputs, 3, 3}}, failure);
     if (!weights) return false;
     const float* biases = take_member(tensors, name, "bias", {1, {num_outputs}}, failure);
-    if (!biases) return false;
+    return biases && of(weights, biases, num_inputs, num_outputs, lanes, failure, order);
+}
+
+bool WinogradWeights::of(const float* weights, const float* biases, int64_t num_inputs, int64_t num_outputs,
+                         int64_t lanes, Failure& failure, const int64_t* order) {
     inputs = round_up(num_inputs, lanes), outputs = round_up(num_outputs, lanes);
     if (!weight.allocate_zeros(36 * inputs * outputs, failure) || !bias.allocate_zeros(outputs, failure)) return false;
     for (int64_t o = 0; o < num_outputs; ++o) {
         const int64_t source = order ? order[o] : o;
+        if (source < 0) continue;
         bias[o] = biases[source];
         for (int64_t i = 0; i < num_inputs; ++i) {
             double transformed[36];

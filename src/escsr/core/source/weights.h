@@ -77,6 +77,9 @@ struct WinogradWeights {
     int64_t inputs = 0, outputs = 0;  // padded
     bool make(const Tensors& tensors, const char* name, int64_t inputs, int64_t outputs, int64_t lanes,
               Failure& failure, const int64_t* order = nullptr);
+    // From arrays as those are: (any number, inputs, 3, 3) and (any number). An output that is -1 in `order` is zero.
+    bool of(const float* weights, const float* biases, int64_t inputs, int64_t outputs, int64_t lanes, Failure& failure,
+            const int64_t* order = nullptr);
 };
 
 // For Kernels::convolve_shallow.

@@ -1,0 +1,87 @@
+// Kernels of heads and of the features straight from the image, of one level; as those of kernels.h.
+#pragma once
+#include "configuration.h"
+#include "kernels.h"
+
+namespace escsr {
+
+// Three planes of colours, of which a place is in memory.
+struct Planes {
+    float* data = nullptr;  // of the first plane at (held.top, held.left)
+    Place held = {0, 0, 0, 0};
+    int64_t row_step = 0, plane_step = 0;
+    float* at(int64_t colour, int64_t y, int64_t x) const {
+        return data + colour * plane_step + (y - held.top) * row_step + (x - held.left);
+    }
+};
+
+// 3x3 convolution to three planes, with zeros beyond the whole map.
+struct ToPlanesTask {
+    Map features;         // (C)
+    const float* weight;  // (3 rows, C / lanes, 3 columns, 3 colours, lanes)
+    const float* bias;    // (3,)
+    Planes result;
+};
+
+// Pixel shuffle to three planes: each pixel becomes factor x factor; an enlarged image may be added.
+struct ShuffleToPlanesTask {
+    Map subpixels;  // (3 * factor^2 and padding), ordered (colour, row, column)
+    int64_t factor;
+    Planes result;
+    ImageSkip skip;
+    Planes image;  // holds what the skip needs; where not none
+    int64_t image_height, image_width;
+};
+
+// Pixel shuffle to a map of features.
+struct ShuffleToMapTask {
+    Map subpixels;  // (factor^2 * C), ordered (row, column, channel)
+    int64_t factor;
+    Map result;  // (C)
+    bool has_gelu;
+};
+
+// features = leaky ReLU(features * sigmoid(pointwise(features)))
+struct PixelAttentionTask {
+    Map features;         // (C)
+    const float* weight;  // (C, C)
+    const float* bias;    // (C,)
+    float slope;
+};
+
+// 3x3 convolution of three planes to three.
+struct PlanesTask {
+    Planes image;         // holds one pixel more on each side than the place, and rows go on for a vector more
+    const float* weight;  // (3 results, 3 colours, 3, 3)
+    const float* bias;    // (3,)
+    Planes result;
+};
+
+// result += reduce(leaky ReLU(depthwise7x7(expand(image)))), the image reflected at its borders: ESC-Real's features
+// straight from the image.
+struct FeatureSkipTask {
+    Map image;                      // (I), not padded
+    const float* expand_weight;     // (I, E)
+    const float* expand_bias;       // (E,)
+    const float* depthwise_weight;  // (49, E)
+    const float* depthwise_bias;    // (E,)
+    const float* reduce_weight;     // (E, C)
+    const float* reduce_bias;       // (C,)
+    Map result;                     // (C)
+    int64_t expanded;               // E
+};
+
+struct HeadKernels {
+    void (*convolve_to_planes)(const ToPlanesTask&, Place place);
+    // The place is one of the result. Scratch for places so wide.
+    int64_t (*shuffle_scratch)(int64_t width);
+    void (*shuffle_to_planes)(const ShuffleToPlanesTask&, Place place, float* scratch);
+    void (*shuffle_to_map)(const ShuffleToMapTask&, Place place);
+    int64_t (*pixel_attention_scratch)(const PixelAttentionTask&);
+    void (*attend_to_pixels)(const PixelAttentionTask&, Place place, float* scratch);
+    void (*convolve_planes)(const PlanesTask&, Place place);
+    int64_t (*feature_skip_scratch)(const FeatureSkipTask&);
+    void (*add_feature_skip)(const FeatureSkipTask&, Place place, float* scratch);
+};
+
+}  // namespace escsr
