@@ -156,8 +156,9 @@ struct Kernels {
     void (*convolve_3x3)(const ConvolutionTask&, Place place, float* scratch);
     int64_t (*shallow_scratch)(const ShallowTask&);
     void (*convolve_shallow)(const ShallowTask&, Place place, float* scratch);
-    // The kernels of heads are declared in heads.h.
+    // The kernels of heads are declared in heads.h, those of ESC+LTE's in head_lte.h.
     const struct HeadKernels* heads;
+    const struct TextureKernels* texture;
 };
 
 // The best that this processor has, or what the environment variable ESCSR_CPU names: avx512, avx2, sse4.2, neon,

@@ -10,6 +10,7 @@
 #include "kernels/multiply.h"
 #include "kernels/shallow.h"
 #include "kernels/spectrum.h"
+#include "kernels/texture.h"
 #include "kernels/vectors.h"
 #include "kernels/winograd.h"
 
@@ -48,6 +49,7 @@ const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL) = {
     ESCSR_LEVEL::shallow::scratch,
     ESCSR_LEVEL::shallow::run,
     &ESCSR_LEVEL::head_kernels,
+    &ESCSR_LEVEL::texture::kernels,
 };
 
 }  // namespace escsr
