@@ -1,5 +1,6 @@
 #include "heads.h"
 
+#include "head_lte.h"
 #include "head_stacks.h"
 
 namespace escsr {
@@ -7,11 +8,13 @@ namespace escsr {
 struct Head::Parts {
     Upsampler kind = Upsampler::pixelshuffledirect;
     StackHead stack;
+    LocalTextureHead texture;
 
     // What `use` gives for the head of this kind. Each kind has the same members as Head.
     template <class Use>
     auto with(Use use) const {
         switch (kind) {
+            case Upsampler::lte: return use(texture);
             default: return use(stack);
         }
     }
@@ -31,6 +34,7 @@ bool Head::prepare(const Configuration& configuration, const Tensors& tensors, c
     }
     parts_->kind = configuration.upsampler;
     switch (configuration.upsampler) {
+        case Upsampler::lte: return parts_->texture.prepare(configuration, tensors, kernels, failure);
         default: return parts_->stack.prepare(configuration, tensors, kernels, failure);
     }
 }
