@@ -23,12 +23,15 @@ _SMALL = {
 }
 
 _REAL_M = ("", "-pixelshuffledirect", "-pixelshuffle", "-dysample")
+_REDUX = ("-transpose-conv", "-lda", "-pa-up")
+_INNER_DIMS = {"esc-real-dysample": 16, "esc-real-m-lda": 64}
+"""A LayerNorm of a group of 64 / 4 / 2 channels lets the offsets of "lda" differ."""
 
 FAMILY: dict[str, ESCConfig] = {
     f"{name}-x{scale}": replace(
         variant(name, scale=scale),
         **_SMALL,
-        upsampler_dim=16 if name == "esc-real-dysample" else 8,
+        upsampler_dim=_INNER_DIMS.get(name, 8),
     )
     for name, scale in [
         ("esc", 2),
@@ -39,11 +42,13 @@ FAMILY: dict[str, ESCConfig] = {
         ("esc-real-dysample", 4),
         *((f"esc-real-m{kind}", scale) for kind in _REAL_M for scale in (1, 2, 3, 4)),
         ("esc-real-m-conv", 1),
+        *((f"esc-real-m{kind}", scale) for kind in _REDUX for scale in (2, 3, 4)),
         ("esc-lte", 4),
         ("esc-rib", 2),
     ]
 }
 """Name and factor -> what the class is, but for its size."""
+FAMILY["esc-real-m-lda-x1"] = replace(FAMILY["esc-real-m-lda-x4"], scale=1, unshuffle=4)
 
 
 def family_network(name: str) -> ESC:

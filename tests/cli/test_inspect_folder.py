@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from escsr.model import ESCConfig
+from escsr.family.configuration import WITH_OWN_WIDTH, ESCConfig
 from escsr.weights import Provenance, save_reference_weights, save_weights
 from escsr.weights.official import to_reference
 from tests.family_networks import FAMILY, family_network
@@ -22,7 +22,7 @@ def without_meaning(config: ESCConfig) -> set[str]:
     fields: set[str] = set()
     if config.upsampler != "lte":
         fields |= {"texture_dim", "texture_mlp_dim", "texture_mlp_layers"}
-    if config.upsampler not in ("pixelshuffle", "dysample"):
+    if config.upsampler not in WITH_OWN_WIDTH:
         fields |= {"upsampler_dim"}
     if config.upsampler != "dysample":
         fields |= {"dysample_groups"}

@@ -86,6 +86,10 @@ def test_expansions_are_numbers_that_leave_a_channel(field, value):
             ["dysample_groups is 4", "upsampler_dim is 6", "divides it"],
         ),
         (
+            {"upsampler": "lda", "image_skip": "none", "upsampler_dim": 12},
+            ["upsampler_dim is 12", "2 groups", "multiple of 8"],
+        ),
+        (
             {"unshuffle": 2},
             ["image_skip is 'nearest'", "unshuffle is 2", 'set image_skip to "none"'],
         ),
@@ -109,7 +113,7 @@ def test_fields_that_do_not_fit_are_named(fields, words):
 
 
 @pytest.mark.parametrize(("scale", "unshuffle"), [(1, 1), (5, 1), (6, 1), (3, 2), (7, 1)])
-@pytest.mark.parametrize("kind", ["pixelshuffle", "nearest+conv", "conv+nearest"])
+@pytest.mark.parametrize("kind", ["pixelshuffle", "nearest+conv", "conv+nearest", "pa_up"])
 def test_a_stack_enlarges_by_3_and_by_powers_of_2(kind, scale, unshuffle):
     """Others are refused; what counts is the factor from features to pixels."""
     fields = {"upsampler": kind, "image_skip": "none"}
@@ -121,6 +125,26 @@ def test_a_stack_enlarges_by_3_and_by_powers_of_2(kind, scale, unshuffle):
     for possible in (2, 3, 4, 8):
         assert small_config(scale=possible, **fields).inner_scale == possible
     assert small_config(scale=1, unshuffle=4, **fields).inner_scale == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "possible", "others", "words"),
+    [
+        ("transpose+conv", [2, 3, 4], [1, 5, 6, 8], "by 2, 3 and 4"),
+        ("lda", [2, 3, 5, 6, 8], [1], "by 2 and more"),
+    ],
+)
+def test_some_upsamplers_enlarge_by_few_factors_or_all(kind, possible, others, words):
+    """Not by 1, which is one convolution."""
+    fields = {"upsampler": kind, "image_skip": "none"}
+    for scale in possible:
+        assert small_config(scale=scale, **fields).inner_scale == scale
+    assert small_config(scale=1, unshuffle=4, **fields).inner_scale == 4
+    for scale in others:
+        with pytest.raises(ConfigurationError) as caught:
+            small_config(scale=scale, **fields)
+        assert f"enlarges the features by {scale}; it can {words}" in str(caught.value)
+        assert "pixelshuffledirect" in str(caught.value)
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)

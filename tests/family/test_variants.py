@@ -17,6 +17,7 @@ def test_the_table_holds_the_whole_family_and_ours():
         *("esc-real", "esc-real-dysample", "esc-lte", "esc-rib"),
         *("esc-real-m", "esc-real-m-pixelshuffledirect", "esc-real-m-pixelshuffle"),
         *("esc-real-m-dysample", "esc-real-m-conv"),
+        *("esc-real-m-transpose-conv", "esc-real-m-lda", "esc-real-m-pa-up"),
     }
     scales = {name: config.scale for name, config in VARIANTS.items()}
     assert scales.pop("esc-real-m-conv") == 1
@@ -82,6 +83,12 @@ SIZES = {
         ("esc-real-m-pixelshuffle", {**REAL, "upsampler": "pixelshuffle"}),
         ("esc-real-m-dysample", {**REAL, "upsampler": "dysample"}),
         ("esc-real-m-conv", REAL),
+        (
+            "esc-real-m-transpose-conv",
+            {**REAL, "upsampler": "transpose+conv", "upsampler_dim": 64},
+        ),
+        ("esc-real-m-lda", {**REAL, "upsampler": "lda", "upsampler_dim": 64}),
+        ("esc-real-m-pa-up", {**REAL, "upsampler": "pa_up", "upsampler_dim": 64}),
         ("esc-lte", {"upsampler": "lte", "image_skip": "none"}),
         (
             "esc-rib",
@@ -107,6 +114,19 @@ def test_esc_real_m_turns_pixels_into_channels_below_x3(name, scale, unshuffle):
     assert variant(name, scale=scale).unshuffle == unshuffle
     assert variant("esc-real-m-conv", scale=1).unshuffle == 1
     assert variant("esc-real", scale=2).unshuffle == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["esc-real-m-transpose-conv", "esc-real-m-lda", "esc-real-m-pa-up"]
+)
+def test_trainner_reduxs_networks_keep_pixels_unless_asked_otherwise(name):
+    """Its unshuffle_mod is off by default; with it x1 is possible, too."""
+    assert variant_scales(name) == (2, 3, 4)
+    assert variant(name, scale=2).unshuffle == 1
+    assert variant(name, scale=2, unshuffle=2).inner_scale == 4
+    assert variant(name, scale=1, unshuffle=4).inner_scale == 4
+    with pytest.raises(ConfigurationError, match="features by 1"):
+        variant(name, scale=1)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

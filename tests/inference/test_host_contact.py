@@ -17,6 +17,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "esc-fp": FEW_PARAMETERS,
     "esc-real": {"scale": 4, "upsampler": "nearest+conv", "image_skip": "none"},
     "dysample": {"scale": 4, "upsampler": "dysample", "image_skip": "none"},
+    "transpose+conv": {"scale": 4, "upsampler": "transpose+conv", "image_skip": "none"},
+    "lda": {"upsampler": "lda", "image_skip": "none"},
+    "pa_up": {"upsampler": "pa_up", "image_skip": "none"},
     "esc-rib": {"position_bias": "implicit", "attention_gate": True},
 }
 """As ``small_network`` takes them. ESC+LTE is not among them: it places pixels on the host."""

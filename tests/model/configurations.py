@@ -10,7 +10,8 @@ from escsr.model import ESCConfig
 FACTORS = [(1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (1, 3), (1, 4), (2, 2)]
 """(scale, unshuffle): from features to pixels by 1 to 4."""
 UPSAMPLERS: list[Upsampler] = [
-    *("pixelshuffledirect", "pixelshuffle", "nearest+conv", "conv+nearest", "dysample", "lte")
+    *("pixelshuffledirect", "pixelshuffle", "nearest+conv", "conv+nearest", "dysample", "lte"),
+    *("transpose+conv", "lda", "pa_up"),
 ]
 
 
@@ -29,7 +30,7 @@ def configurations(draw: st.DrawFn) -> ESCConfig:
         num_conv_layers=draw(st.integers(0, 2)),
         window_size=draw(st.sampled_from([1, 2, 3, 4, 7, 8])),
         num_heads=draw(st.sampled_from([1, 2, 4])),
-        large_kernel_size=draw(st.sampled_from([3, 5, 9, 13])),
+        large_kernel_size=draw(st.sampled_from([1, 3, 5, 9, 13])),
         expansion=draw(st.sampled_from([1.25, 2.0])),
         first_expansion=draw(st.sampled_from([1.5, 2.0, 4.0])),
         upsampler=kind,
@@ -66,14 +67,15 @@ def _upsampling(draw: st.DrawFn, kind: Upsampler) -> dict[str, Any]:
             "texture_mlp_dim": draw(st.integers(1, 8)),
             "texture_mlp_layers": draw(st.integers(0, 2)),
         }
-    is_stack = kind in ("pixelshuffle", "nearest+conv", "conv+nearest")
-    scale, unshuffle = draw(st.sampled_from(FACTORS[1:] if is_stack else FACTORS))
+    enlarges = kind not in ("pixelshuffledirect", "dysample")
+    scale, unshuffle = draw(st.sampled_from(FACTORS[1:] if enlarges else FACTORS))
     has_skip = kind == "pixelshuffledirect" and unshuffle == 1
     skips = ["nearest", "bicubic", "none"] if has_skip else ["none"]
     return {
         "scale": scale,
         "unshuffle": unshuffle,
         "image_skip": draw(st.sampled_from(skips)),
-        "upsampler_dim": draw(st.sampled_from([4, 8, 12])),
+        # LayerNorms of "lda" are over an eighth of the channels: of one, or of enough.
+        "upsampler_dim": draw(st.sampled_from([8, 64] if kind == "lda" else [4, 8, 12])),
         "dysample_groups": draw(st.sampled_from([1, 2, 4])),
     }

@@ -26,6 +26,8 @@ ABLATIONS = {
     "ConvAttn only": {"first_mixer": "convolution"},
     "kernel 9": {"large_kernel_size": 9},
     "kernel 17": {"large_kernel_size": 17},
+    "kernel 1": {"large_kernel_size": 1},
+    "kernel 1, decomposed": {**FEW_PARAMETERS, "large_kernel_size": 1},
     "no dynamic kernel": {"dynamic_kernel": False},
     "unshared kernels without dynamic kernels": {
         "dynamic_kernel": False,

@@ -100,9 +100,16 @@ COUNTED = [
     {**FEW_PARAMETERS, "dynamic_kernel": False},
     *(
         {**REAL, "upsampler": kind, "scale": scale, "upsampler_dim": 12}
-        for kind in ("pixelshuffle", "nearest+conv", "conv+nearest", "dysample")
+        for kind in ("pixelshuffle", "nearest+conv", "conv+nearest", "dysample", "pa_up")
         for scale in (2, 3, 4)
     ),
+    *({**REAL, "upsampler": "transpose+conv", "scale": scale} for scale in (2, 3, 4)),
+    *(
+        {**REAL, "upsampler": "lda", "scale": scale, "upsampler_dim": inner}
+        for scale, inner in ((2, 8), (3, 16), (4, 24))
+    ),
+    {**REAL, "upsampler": "pa_up", "unshuffle": 2, "upsampler_dim": 8},
+    {"large_kernel_size": 1},
     {**REAL, "upsampler": "dysample", "upsampler_dim": 8},
     *(
         {
@@ -145,4 +152,13 @@ def _counted_by_us_alone(config: ESCConfig) -> int:
         config.layer_mixer == "convolution"
     )
     layers = config.num_blocks * in_block if config.dynamic_kernel else 0
-    return 5 * config.dim * norms + layers * config.pdim * (pooled - convolved_twice)
+    counted = 5 * config.dim * norms + layers * config.pdim * (pooled - convolved_twice)
+    return counted + _of_local_attention(config)
+
+
+def _of_local_attention(config: ESCConfig) -> int:
+    """The norms of "lda", and its attention, which is made of products and sums."""
+    if config.upsampler != "lda":
+        return 0
+    inner, hidden = config.upsampler_dim, config.upsampler_dim // 4
+    return 5 * inner + (5 * hidden + 9 * (hidden + inner)) * config.inner_scale**2

@@ -7,6 +7,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from escsr.family.configuration import WITH_OWN_WIDTH
 from escsr.inference.folding import fold
 from escsr.model import ESC, ESCConfig
 from escsr.model.attention_backends import AttentionBackend
@@ -79,7 +80,7 @@ def test_every_network_keeps_its_promises(
 
     Among them the folded copy, and flash attention with the factorised bias at full rank.
     """
-    cost = 4 if config.is_arbitrary_scale else 1
+    cost = 4 if config.needs_position else 1
     sides = shortened(sides, LARGEST_AREA[dtype] // cost)
     network = random_network(config, seed, dtype)
     images = random_image(batch, 3, *sides, seed=seed, dtype=dtype)
@@ -114,7 +115,7 @@ def with_backend(network: ESC, backend: AttentionBackend) -> ESC:
 
 
 UNTOLD = {
-    "upsampler_dim": lambda c: c.upsampler not in ("pixelshuffle", "dysample"),
+    "upsampler_dim": lambda c: c.upsampler not in WITH_OWN_WIDTH,
     "dysample_groups": lambda c: c.upsampler != "dysample",
     "texture_dim": lambda c: c.upsampler != "lte",
     "texture_mlp_dim": lambda c: c.upsampler != "lte" or c.texture_mlp_layers == 0,

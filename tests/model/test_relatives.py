@@ -49,6 +49,13 @@ RELATIVES = [
     ),
     pytest.param({**REAL, "scale": 3, "upsampler": "conv+nearest"}, id="real-m-nearest-x3"),
     pytest.param({**REAL, "scale": 1}, id="real-m-conv-x1"),
+    pytest.param({**REAL, "scale": 3, "upsampler": "transpose+conv"}, id="real-m-transpose-x3"),
+    pytest.param(
+        {**REAL, "scale": 1, "unshuffle": 4, "upsampler": "transpose+conv"},
+        id="real-m-transpose-x1",
+    ),
+    pytest.param({**REAL, "scale": 2, "upsampler": "lda", "upsampler_dim": 32}, id="real-m-lda-x2"),
+    pytest.param({**REAL, "scale": 4, "upsampler": "pa_up"}, id="real-m-pa-up-x4"),
     pytest.param(RIB, id="rib"),
     pytest.param(LTE, id="lte"),
 ]
@@ -65,7 +72,9 @@ def test_every_relative_is_the_papers_at_any_size(fields, height, width):
     assert relative_error(network(image)[0], torch.from_numpy(right)) < ROUNDING_FLOAT64
 
 
-@pytest.mark.parametrize("kind", ["pixelshuffledirect", "conv+nearest", "dysample"])
+@pytest.mark.parametrize(
+    "kind", ["pixelshuffledirect", "conv+nearest", "dysample", "transpose+conv", "lda", "pa_up"]
+)
 @pytest.mark.parametrize(("scale", "unshuffle"), [(1, 4), (2, 2)])
 @pytest.mark.parametrize(
     "size", [(1, 1), (1, 6), (3, 3), (4, 8), (5, 7), (17, 2), (41, 43)], ids=str

@@ -1,12 +1,18 @@
 """The stacks of convolutions that enlarge features."""
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 from escsr.model.upsamplers import (
     ConvNearestReconstruction,
     NearestConvReconstruction,
+    PixelAttention,
+    PixelAttentionReconstruction,
     PixelShuffleReconstruction,
+    TransposeConvReconstruction,
     enlarging_steps,
 )
 from tests.golden_files import relative_error
@@ -22,6 +28,9 @@ STACKS = [
     ),
     pytest.param(
         lambda scale: PixelShuffleReconstruction(6, 4, scale), oracle.pixelshuffle, id="shuffle"
+    ),
+    pytest.param(
+        lambda scale: TransposeConvReconstruction(6, scale), oracle.transpose_conv, id="transpose"
     ),
 ]
 
@@ -47,6 +56,67 @@ def test_a_stack_is_its_formula(build, formula, scale, size):
     for image in range(2):
         right = formula(layers, features[image].numpy(), STEPS[scale])
         assert relative_error(ours[image], torch.from_numpy(right)) < ROUNDING_FLOAT64
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 3)])
+@pytest.mark.parametrize("scale", STEPS)
+def test_pixel_attention_is_its_formula(scale, size):
+    """As above, with the gates beside the layers; only the first step takes all channels."""
+    stack = PixelAttentionReconstruction(6, 4, scale).double()
+    randomise(stack, seed=0)
+    features = random_image(2, 6, *size, dtype=torch.float64) * 4 - 2
+    ours = stack(features, torch.empty(0), (scale * size[0], scale * size[1]))
+    weights = weights_as_arrays(stack)
+    layers, gates = convolutions_in_order(weights), convolutions_in_order(weights, ".gate")
+    assert len(gates) == len(STEPS[scale])
+    assert [layer[0].shape[:2] for layer in layers[:3]] == [(4, 6), (4, 4), (len(layers[2][0]), 4)]
+    for image in range(2):
+        right = oracle.pixel_attention(layers, gates, features[image].numpy(), STEPS[scale])
+        assert relative_error(ours[image], torch.from_numpy(right)) < ROUNDING_FLOAT64
+
+
+def test_a_gate_weighs_each_value_by_its_pixel():
+    """By hand: two channels, each gated by the other: x * sigmoid(y), y * sigmoid(x)."""
+    attention = PixelAttention(2)
+    with torch.no_grad():
+        attention.gate.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]])[..., None, None])
+        nn.init.zeros_(attention.gate.bias)
+    x, y = math.log(3), -math.log(4)  # their sigmoids are 3/4 and 1/5
+    weighed = attention(torch.tensor([x, y]).reshape(1, 2, 1, 1)).flatten()
+    assert weighed.tolist() == pytest.approx([x / 5, y * 3 / 4])
+
+
+def first_layer_alone(scale, kernel):
+    """A stack of one channel and one transposed convolution, its last convolution a copy."""
+    stack = TransposeConvReconstruction(1, scale)
+    with torch.no_grad():
+        stack.layers[0].weight.copy_(kernel.expand(1, 3, -1, -1))
+        nn.init.zeros_(stack.layers[0].bias)
+        nn.init.dirac_(stack.layers[1].weight)
+        nn.init.zeros_(stack.layers[1].bias)
+    return stack
+
+
+def test_kernels_of_4_overlap_by_half_and_begin_a_pixel_before():
+    """By hand: a single 1 at (1, 1) of 3x3 leaves the kernel at (1, 1) of 6x6; ones add up to 4."""
+    kernel = torch.arange(16.0).reshape(4, 4)
+    image = torch.zeros(1, 1, 3, 3)
+    image[..., 1, 1] = 1
+    right = torch.zeros(6, 6)
+    right[1:5, 1:5] = kernel
+    stack = first_layer_alone(2, kernel)
+    assert torch.equal(stack(image, image, (6, 6)), right.expand(1, 3, -1, -1))
+    ones = first_layer_alone(2, torch.ones(4, 4))(torch.ones_like(image), image, (6, 6))
+    border = torch.tensor([1.0, 2, 2, 2, 2, 1])
+    assert torch.equal(ones[0, 0], border[:, None] * border)
+
+
+def test_kernels_of_3_lie_side_by_side():
+    """By hand: every pixel becomes the kernel."""
+    kernel = torch.arange(9.0).reshape(3, 3)
+    image = torch.tensor([[1.0, 2.0]]).reshape(1, 1, 1, 2)
+    ours = first_layer_alone(3, kernel)(image, image, (3, 6))
+    assert torch.equal(ours[0, 2], torch.cat((kernel, 2 * kernel), 1))
 
 
 @pytest.mark.parametrize(("build", "formula"), STACKS)

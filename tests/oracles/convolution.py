@@ -59,17 +59,24 @@ def dynamic_kernel(convolved: Array, layers: list[tuple[Array, Array]]) -> Array
 
 def dense_conv_attention(convolved: Array, large: Array, dynamic: Array) -> Array:
     """``LK * a + DK * a`` as one convolution with one merged kernel; LK is averaged here."""
-    merged = symmetric_kernel(large)
-    middle = slice(large.shape[-1] // 2 - 1, large.shape[-1] // 2 + 2)
+    merged = with_room(symmetric_kernel(large))
+    middle = slice(merged.shape[-1] // 2 - 1, merged.shape[-1] // 2 + 2)
     for channel in range(len(merged)):
         merged[channel, channel, middle, middle] += dynamic[channel]
     return convolve(convolved, merged)
+
+
+def with_room(kernel: Array) -> Array:
+    """A kernel (…, K, K) of 1x1 in the middle of zeros, so that it is 3x3."""
+    missing = 1 if kernel.shape[-1] == 1 else 0
+    return np.pad(kernel, [(0, 0)] * (kernel.ndim - 2) + [(missing, missing)] * 2)
 
 
 def decomposed_conv_attention(
     convolved: Array, mixing: Array, spatial: Array, dynamic: Array
 ) -> Array:
     """ESC-FP: ``(LKs + pad(DK)) *_depthwise (LKc a)``; LKc (P, P), LKs (P, K, K)."""
+    spatial = with_room(spatial)
     reach = spatial.shape[-1] // 2 - 1
     merged = spatial + np.pad(dynamic, ((0, 0), (reach, reach), (reach, reach)))
     mixed = np.einsum("oc,chw->ohw", mixing, convolved)

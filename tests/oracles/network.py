@@ -1,11 +1,12 @@
 """ESC from ``x`` to the enlarged image, one image at a time, in float64 NumPy: not from ``src``."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from escsr.model import ESCConfig
-from tests.oracles import local_texture, upsamplers
+from tests.oracles import local_attention, local_texture, upsamplers
 from tests.oracles.attention import (
     Array,
     layer_norm,
@@ -71,12 +72,23 @@ class Oracle:
             return dysample(
                 self.below("reconstruction.sampler"), body, scale, config.dysample_groups
             )
+        if kind == "lda":
+            if "narrow.weight" in of_head:
+                body = upsamplers.leaky_relu(self.conv("reconstruction.narrow", body), 0.01)
+            attention = self.below("reconstruction.attention")
+            attended = local_attention.local_attention(attention, body, scale)
+            return self.conv("reconstruction.to_image", attended)
         steps = {2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[scale]
         layers = convolutions_in_order(of_head)
         if kind == "nearest+conv":
             return upsamplers.nearest_conv(layers, body, steps)
         if kind == "conv+nearest":
             return upsamplers.conv_nearest(layers, body, steps)
+        if kind == "transpose+conv":
+            return upsamplers.transpose_conv(layers, body, steps)
+        if kind == "pa_up":
+            gates = convolutions_in_order(of_head, ".gate")
+            return upsamplers.pixel_attention(layers, gates, body, steps)
         return upsamplers.pixelshuffle(layers, body, steps)
 
     def image_skip(self, lr_image: Array) -> Array | float:
@@ -184,12 +196,14 @@ class Oracle:
         }
 
 
-def convolutions_in_order(weights: Mapping[str, Array]) -> list[tuple[Array, Array]]:
-    """Of a stack ``layers.#``: weight and bias of each."""
-    places = sorted(int(name.split(".")[1]) for name in weights if name.endswith(".weight"))
-    return [
-        (weights[f"layers.{place}.weight"], weights[f"layers.{place}.bias"]) for place in places
-    ]
+def convolutions_in_order(
+    weights: Mapping[str, Array], part: str = ""
+) -> list[tuple[Array, Array]]:
+    """Of a stack ``layers.#``, or of a part of its layers: weight and bias of each."""
+    matches = (re.fullmatch(rf"layers\.(\d+){part}\.weight", name) for name in weights)
+    places = sorted(int(match[1]) for match in matches if match is not None)
+    names = [f"layers.{place}{part}" for place in places]
+    return [(weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in names]
 
 
 def reflect(image: Array, pixels: int) -> Array:

@@ -43,8 +43,8 @@ def test_only_what_no_tensor_tells_is_assumed() -> None:
 def unused_fields(config: ESCConfig) -> dict[str, int]:
     """What a kind of upsampler has no use for, no file tells."""
     names = {
-        "pixelshuffle": ("dysample_groups",),
         "dysample": (),
+        **dict.fromkeys(("pixelshuffle", "lda", "pa_up"), ("dysample_groups",)),
     }.get(config.upsampler, ("upsampler_dim", "dysample_groups"))
     return {name: getattr(config, name) for name in names}
 

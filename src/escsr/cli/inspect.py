@@ -155,9 +155,11 @@ def _scale(report: "CheckpointReport") -> str:
 
 
 def _architecture(report: "CheckpointReport") -> dict[str, str]:
+    from escsr.family.configuration import WITH_OWN_WIDTH
+
     config = report.config
-    upsampler = config.upsampler
-    if upsampler in ("pixelshuffle", "dysample"):
+    upsampler: str = config.upsampler
+    if upsampler in WITH_OWN_WIDTH:
         upsampler += f", {config.upsampler_dim} channels"
     if upsampler.startswith("dysample"):
         upsampler += f" in {config.dysample_groups} groups"

@@ -22,6 +22,9 @@ Upsampler = Literal[
     "pa_up",
 ]
 
+WITH_OWN_WIDTH: tuple[Upsampler, ...] = ("pixelshuffle", "dysample", "lda", "pa_up")
+"""The upsamplers that ``upsampler_dim`` is for."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ESCConfig:

@@ -43,6 +43,9 @@ VARIANTS: dict[str, ESCConfig] = {
     "esc-real-m-pixelshuffle": replace(_REAL, upsampler="pixelshuffle"),
     "esc-real-m-dysample": replace(_REAL, upsampler="dysample"),
     "esc-real-m-conv": replace(_REAL, scale=1, upsampler="pixelshuffledirect"),
+    "esc-real-m-transpose-conv": replace(_REAL, upsampler="transpose+conv", upsampler_dim=64),
+    "esc-real-m-lda": replace(_REAL, upsampler="lda", upsampler_dim=64),
+    "esc-real-m-pa-up": replace(_REAL, upsampler="pa_up", upsampler_dim=64),
     "esc-lte": ESCConfig(upsampler="lte", image_skip="none"),
     "esc-rib": ESCConfig(
         window_size=64,
@@ -59,8 +62,8 @@ VARIANTS: dict[str, ESCConfig] = {
     ),
 }
 """Name -> configuration at x4 (of the restorer esc-real-m-conv at x1). esc-small and
-esc-tiny are ours, made to ship; the others are the paper's, of its official code, and ESC-RIB's
-(arXiv:2603.06738)."""
+esc-tiny are ours, made to ship; esc-real-m-transpose-conv, -lda and -pa-up are traiNNer-redux's;
+the others are the paper's, of its official code, and ESC-RIB's (arXiv:2603.06738)."""
 
 _OTHER_SCALES: dict[str, tuple[int, ...]] = {
     "esc-real": (4,),
@@ -74,7 +77,8 @@ _OTHER_SCALES: dict[str, tuple[int, ...]] = {
 
 
 _UNSHUFFLED = tuple(name for name, scales in _OTHER_SCALES.items() if scales == (1, 2, 3, 4))
-"""ESC-Real-M: at x1 and x2 pixels become channels, so that its features are enlarged by 3 or 4."""
+"""ESC-Real-M: at x1 and x2 pixels become channels, so that its features are enlarged by 3 or 4.
+Not traiNNer-redux's networks, unless asked for by ``unshuffle``."""
 
 
 def variant_scales(name: str) -> tuple[int, ...]:

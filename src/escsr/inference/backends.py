@@ -119,6 +119,6 @@ def accelerate(folded: nn.Module, backend: Backend) -> nn.Module:
         return run_natively(folded)
     is_on_cuda = first is not None and first.is_cuda
     if backend == "eager" and is_on_cuda and isinstance(folded, ESC):
-        # Places in a result of any size are computed on the host.
-        return folded if folded.config.is_arbitrary_scale else GraphedNetwork(folded)
+        # Where in the image a part lies is computed on the host.
+        return folded if folded.config.needs_position else GraphedNetwork(folded)
     return folded

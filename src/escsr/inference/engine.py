@@ -18,6 +18,7 @@ from escsr.model.attention_backends import AttentionBackend, FoldedBackend, requ
 from escsr.model.autocast import without_autocast
 from escsr.model.axis_view import AxisView
 from escsr.model.flash_bias import RankRule
+from escsr.model.local_deformable_attention import LocalAttentionReconstruction, Stretch
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.network import ESC
 from escsr.model.openmp import allow_forks
@@ -123,7 +124,8 @@ class Engine:
             lr_image: (B, 3, H, W) floating point in [0, 1], on any device.
             dtype: precision to work in.
             views: which rows and columns of a whole result to make, where the network makes any
-                size; of other networks, and unless given, it is what ``scale`` says.
+                size, and where in the image the batch lies, where the result depends on it ("lda").
+                Unless given, the batch is whole images, and results what ``scale`` says.
         Returns:
             (B, 3, scale*H, scale*W) float32 on the engine's device, not clamped.
         Raises:
@@ -198,11 +200,14 @@ class Engine:
         """Pad, run, crop, guard: float32 in, float32 out, ``dtype`` in between."""
         padded = reflect_pad_to_multiple(lr_image, self._multiple).to(dtype)
         padded = padded.contiguous(memory_format=self._memory_format)
-        if self.makes_any_size and isinstance(network, ESC):
-            result = enlarge_part(network, padded, views or _whole_views(lr_image, self.scale))
+        if isinstance(network, ESC) and network.config.needs_position:
+            views = views or _whole_views(lr_image, self.scale)
+            result = enlarge_part(network, padded, views, multiple=self._multiple)
         else:
+            result = network(padded)
+        if not self.makes_any_size:
             height, width = (self.scale * side for side in lr_image.shape[-2:])
-            result = network(padded)[..., :height, :width]
+            result = result[..., :height, :width]
         result = result.float()
         return keep_colours(result, lr_image, views=views) if self._keep_colours else result
 
@@ -242,19 +247,31 @@ def require_padding(padding: str) -> None:
         )
 
 
-def enlarge_part(network: ESC, lr_image: ImageBatch, views: tuple[AxisView, ...]) -> ImageBatch:
-    """Make a part of a result of any size from a part of an image.
+def enlarge_part(
+    network: ESC, lr_image: ImageBatch, views: tuple[AxisView, ...], *, multiple: int = 1
+) -> ImageBatch:
+    """Make a part of a result from a part of an image, where its place in the image matters.
 
     Args:
-        network: one whose head is a ``LocalTextureHead``.
+        network: one whose head needs it: a ``LocalTextureHead``, or "lda".
         lr_image: (B, 3, H, W) in [0, 1], the part.
         views: of rows and of columns.
+        multiple: the whole image is extended to multiples of so many pixels.
     Returns:
-        (B, 3, rows, columns) as ``views`` say, not clamped.
+        (B, 3, rows, columns), not clamped: as ``views`` say, or ``scale`` times the part's.
     """
-    head = network.reconstruction
-    assert isinstance(head, LocalTextureHead)
-    return head.enlarge_part(network.features(lr_image), lr_image, *views)
+    head, features = network.reconstruction, network.features(lr_image)
+    if isinstance(head, LocalTextureHead):
+        return head.enlarge_part(features, lr_image, *views)
+    assert isinstance(head, LocalAttentionReconstruction)
+    rows, columns = (_stretch(view, multiple, network.config.unshuffle) for view in views)
+    return head.enlarge_part(features, rows, columns)
+
+
+def _stretch(view: AxisView, multiple: int, unshuffle: int) -> Stretch:
+    """Where features lie along an axis; parts begin on the window grid, so on whole features."""
+    extended = -(-(view.before + view.length + view.after) // multiple) * multiple
+    return Stretch(start=(view.start + view.before) // unshuffle, length=-(-extended // unshuffle))
 
 
 def _whole_views(lr_image: ImageBatch, scale: int) -> tuple[AxisView, ...]:

@@ -89,6 +89,8 @@ class AxisScale:
             start=start - self.before,
             first=self._edge_at(span.start - self.before),
             stop=self._edge_at(span.stop - self.before),
+            before=self.before,
+            after=self.after,
         )
 
     def touched(self, first: int, stop: int) -> tuple[int, int]:

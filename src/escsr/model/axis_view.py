@@ -29,6 +29,10 @@ class AxisView:
     """First pixel of the result that is asked for."""
     stop: int
     """One past the last."""
+    before: int = 0
+    """Pixels that the image was extended by in front; ``length`` and ``start`` leave them out."""
+    after: int = 0
+    """Likewise behind."""
 
     def __post_init__(self) -> None:
         """Check that there is something to make, and something to make it from."""

@@ -112,7 +112,7 @@ class LocalDeformableAttention(nn.Module):
         )
         self.offset_norm = ChannelLayerNorm(in_group)
         self.to_offset = nn.Conv2d(in_group, 2 * NEIGHBOURS**2, 3, padding=1)
-        self.position_bias = nn.Parameter(torch.empty(1, 1, 1, NEIGHBOURS**2, hidden))
+        self.position_bias = nn.Parameter(torch.empty(NEIGHBOURS**2, hidden))
         nn.init.trunc_normal_(self.position_bias, std=0.02)
 
     def forward(self, features: FeatureMap, rows: Stretch, columns: Stretch) -> FeatureMap:
@@ -160,7 +160,7 @@ class LocalDeformableAttention(nn.Module):
 
     def _attention(self, query: FeatureMap, key: FeatureMap, grids: "_Grids") -> Tensor:
         """The weights of the nine places: (B, 9, H', W')."""
-        position_bias = self.position_bias.flatten(0, 3)[..., None, None]
+        position_bias = self.position_bias[..., None, None]
         query = query / key.shape[1] ** 0.5
         scores = [
             (query * (grids.sample(key, number) + position_bias[number])).sum(1)

@@ -14,7 +14,7 @@ SLOPE = 0.2
 """Of the leaky ReLU between convolutions of an enlarged map."""
 
 
-class _Stack(nn.Module):
+class Stack(nn.Module):
     """Layers that turn features into an image."""
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -28,7 +28,7 @@ class _Stack(nn.Module):
         return self.layers(features)
 
 
-class NearestConvReconstruction(_Stack):
+class NearestConvReconstruction(Stack):
     """ESC-Real's: as often as it takes nearest x2, convolution, leaky ReLU; then two convolutions.
 
     Source: ESC, arXiv:2503.06671, its official code.
@@ -43,7 +43,7 @@ class NearestConvReconstruction(_Stack):
         super().__init__(*enlarge, _conv(dim, dim), nn.LeakyReLU(SLOPE), _conv(dim, 3))
 
 
-class ConvNearestReconstruction(_Stack):
+class ConvNearestReconstruction(Stack):
     """ESC-Real-M's "nearest+conv": convolution, nearest, leaky ReLU; then two convolutions.
 
     Source: the official code of ESC-Real-M.
@@ -58,7 +58,7 @@ class ConvNearestReconstruction(_Stack):
         super().__init__(*enlarge, _conv(dim, dim), nn.LeakyReLU(SLOPE), _conv(dim, 3))
 
 
-class PixelShuffleReconstruction(_Stack):
+class PixelShuffleReconstruction(Stack):
     """Narrow; as often as it takes convolution and pixel shuffle; a last convolution.
 
     Source: the official code of ESC-Real-M.
@@ -73,7 +73,7 @@ class PixelShuffleReconstruction(_Stack):
         super().__init__(_conv(dim, inner_dim), nn.LeakyReLU(), *enlarge, _conv(inner_dim, 3))
 
 
-class TransposeConvReconstruction(_Stack):
+class TransposeConvReconstruction(Stack):
     """Transposed convolutions to three channels, GELU between two of them; a last convolution.
 
     Each enlarges by 2 or 3; the first of two keeps all channels.
@@ -89,7 +89,7 @@ class TransposeConvReconstruction(_Stack):
         super().__init__(*enlarge, _transposed(dim, 3, last), _conv(3, 3))
 
 
-class PixelAttentionReconstruction(_Stack):
+class PixelAttentionReconstruction(Stack):
     """As often as it takes nearest, convolution, pixel attention, convolution; a last convolution.
 
     Source: traiNNer-redux's ESC-Real-M ("pa_up"), after PAN, arXiv:2010.01073.

@@ -1,12 +1,12 @@
 """The checkpoint doctor: what a file of weights is, in figures and words."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from escsr.errors import ConfigurationError
-from escsr.family.configuration import ESCConfig
+from escsr.family.configuration import WITH_OWN_WIDTH, ESCConfig
 from escsr.family.variants import VARIANTS, variant
 from escsr.model.complexity import count_macs, count_parameters
 from escsr.weights.checkpoint import Checkpoint, open_checkpoint
@@ -114,11 +114,21 @@ def variant_name(config: ESCConfig) -> str | None:
     """The name of the network with this configuration at any scale; None where it has none."""
     for name in VARIANTS:
         try:
-            if variant(name, scale=config.scale) == config:
+            if _used(variant(name, scale=config.scale)) == _used(config):
                 return name
         except ConfigurationError:
             continue  # this one does not come at that scale
     return None
+
+
+def _used(config: ESCConfig) -> ESCConfig:
+    """With defaults for what its upsampler has no use for: records of upsamplers state all."""
+    defaults = ESCConfig()
+    if config.upsampler not in WITH_OWN_WIDTH:
+        config = replace(config, upsampler_dim=defaults.upsampler_dim)
+    if config.upsampler != "dysample":
+        config = replace(config, dysample_groups=defaults.dysample_groups)
+    return config
 
 
 def output_macs(config: ESCConfig) -> int:

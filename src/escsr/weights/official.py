@@ -1,9 +1,10 @@
 """Reference checkpoints <-> ours: pure functions from one state dict to another.
 
 "Reference" means the official implementation of ESC and its relatives (arXiv:2503.06671 and
-2603.06738). Only names change on the way, so a round trip is bit-exact. Exceptions are what holds
-no weights: the "mobile" form's expanded bias is read back into its table, and ESC-Real-M's record
-of its upsampler and DySample's constant grid are left out and made again.
+2603.06738), and traiNNer-redux's. Only names change on the way, so a round trip is bit-exact; a
+table of "lda" loses dimensions of 1 and gets them back. Exceptions are what holds no weights: the
+"mobile" form's expanded bias is read back into its table, and ESC-Real-M's record of its upsampler
+and DySample's constant grid are left out and made again.
 """
 
 import math
@@ -20,6 +21,7 @@ from escsr.weights.official_names import (
     BIAS_TABLE,
     EXPANDED_BIAS,
     INITIAL_PLACES,
+    LOCAL_BIAS,
     META_UPSAMPLE,
     Layout,
     Rules,
@@ -64,7 +66,11 @@ def to_ours(reference_state: Mapping[str, Tensor]) -> StateDict:
     for name in [name for name in state if name.endswith(EXPANDED_BIAS)]:
         table_name = name.removesuffix(EXPANDED_BIAS) + BIAS_TABLE
         state[table_name] = _bias_table(name, state.pop(name))
-    return _renamed(state, reference_to_ours(layout))
+    renamed = _renamed(state, reference_to_ours(layout))
+    table = renamed.get(LOCAL_BIAS)
+    if table is not None and table.shape[:-2] == (1, 1, 1):
+        renamed[LOCAL_BIAS] = table.flatten(0, -2)
+    return renamed
 
 
 def to_reference(state: Mapping[str, Tensor], config: ESCConfig | None = None) -> StateDict:
@@ -79,6 +85,9 @@ def to_reference(state: Mapping[str, Tensor], config: ESCConfig | None = None) -
         CheckpointError: a name is not one of ours, or the reference's code has no such network.
     """
     layout = layout_of_ours(state)
+    table = state.get(LOCAL_BIAS)
+    if table is not None:
+        state = {**state, LOCAL_BIAS: table[None, None, None]}
     renamed = _renamed(state, ours_to_reference(layout))
     return renamed if config is None else {**renamed, **_constants(layout, config)}
 

@@ -34,6 +34,8 @@ INITIAL_PLACES = ".init_pos"
 """End of the name of DySample's constant grid."""
 EXPANDED_BIAS = ".attn.rpe_bias"
 BIAS_TABLE = ".attn.relative_position_bias"
+LOCAL_BIAS = "reconstruction.attention.position_bias"
+"""Of "lda": (9, channels of keys), of which the reference's has three more dimensions, of 1."""
 
 _BODY: Pairs = (
     ("blocks.#.ln_proj", "blocks.#.norm_in"),
@@ -278,7 +280,7 @@ def _local_attention(place: int) -> Pairs:
         (f"{theirs}.conv_offset.0", f"{ours}.offset_depthwise"),
         (f"{theirs}.conv_offset.1", f"{ours}.offset_norm"),
         (f"{theirs}.conv_offset.3", f"{ours}.to_offset"),
-        (f"{theirs}.relative_position_bias_table", f"{ours}.position_bias"),
+        (f"{theirs}.relative_position_bias_table", LOCAL_BIAS),
         (f"to_img.{place + 1}", "reconstruction.to_image"),
     )
 

@@ -13,14 +13,15 @@ from escsr.inference.exact.image_source import ImageSource
 from escsr.inference.exact.patch import Patch, Rectangle
 from escsr.inference.tiling import AxisScale, Span
 from escsr.model.dysample import DySampleReconstruction
+from escsr.model.local_deformable_attention import (
+    LocalAttentionReconstruction,
+    Stretch,
+    attention_reach,
+)
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.network import ESC
 from escsr.model.reconstruction import Reconstruction
-from escsr.model.upsamplers import (
-    ConvNearestReconstruction,
-    NearestConvReconstruction,
-    PixelShuffleReconstruction,
-)
+from escsr.model.upsamplers import Stack
 from escsr.shapes import FeatureMap, ImageBatch
 
 SKIP_REACH = 3
@@ -73,8 +74,13 @@ class ExactHead:
         if isinstance(reconstruction, LocalTextureHead):
             return self._textured(reconstruction, deep, image, core)
         scale = self.network.config.inner_scale
-        size = (deep.place.height * scale, deep.place.width * scale)
-        result = reconstruction(deep.features, image, size)
+        if isinstance(reconstruction, LocalAttentionReconstruction):
+            rows = Stretch(start=deep.place.top, length=self.features.size[0])
+            columns = Stretch(start=deep.place.left, length=self.features.size[1])
+            result = reconstruction.enlarge_part(deep.features, rows, columns)
+        else:
+            size = (deep.place.height * scale, deep.place.width * scale)
+            result = reconstruction(deep.features, image, size)
         top, left = (core.top - deep.place.top) * scale, (core.left - deep.place.left) * scale
         down, across = (axis.total_output for axis in self.scales)
         height = min(core.bottom * scale, down) - core.top * scale
@@ -119,18 +125,24 @@ def margin_of(reconstruction: nn.Module) -> int:
         return _FIRST_DYSAMPLE_MARGIN
     if isinstance(reconstruction, LocalTextureHead):
         return _TEXTURE_REACH
-    stacks = (NearestConvReconstruction, ConvNearestReconstruction, PixelShuffleReconstruction)
-    assert isinstance(reconstruction, stacks)
+    if isinstance(reconstruction, LocalAttentionReconstruction):
+        return reconstruction.reach_pixels
+    assert isinstance(reconstruction, Stack)
     return _margin_of_stack(reconstruction.layers)
 
 
 def largest_margin(config: ESCConfig) -> int:
     """No head of a network looks further; of DySample, as it is at first."""
+    if config.upsampler == "lda":
+        return attention_reach(config.inner_scale) + (config.upsampler_dim != config.dim)
     return _FIRST_DYSAMPLE_MARGIN if config.upsampler == "dysample" else _TEXTURE_REACH
 
 
 def _margin_of_stack(layers: nn.Sequential) -> int:
-    """Each convolution looks one pixel far, at the size that the map has by then."""
+    """Each convolution looks one pixel far, at the size that the map has by then.
+
+    A transposed one of 4x4 pixels looks one far at the size before it, one of 3x3 not at all.
+    """
     reach, enlarged = 0.0, 1.0
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
@@ -140,6 +152,9 @@ def _margin_of_stack(layers: nn.Sequential) -> int:
             enlarged *= layer.scale_factor
         elif isinstance(layer, nn.PixelShuffle):
             enlarged *= layer.upscale_factor
+        elif isinstance(layer, nn.ConvTranspose2d):
+            reach += (layer.kernel_size[0] > layer.stride[0]) / enlarged
+            enlarged *= layer.stride[0]
     return math.ceil(reach - 1e-6)
 
 
