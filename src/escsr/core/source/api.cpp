@@ -187,7 +187,7 @@ bool require_depth(const escsr::Configuration& configuration, const escsr::Tenso
 }
 
 bool prepare(escsr_network& network, const escsr::Tensors& tensors, Failure& failure) {
-    const int64_t length = network.json.size() - 1;
+    const int64_t length = static_cast<int64_t>(strlen(network.json.data()));
     if (!network.configuration.parse(network.json.data(), length, failure)) return false;
     if (!require_depth(network.configuration, tensors, failure)) return false;
     network.kernels = escsr::choose_kernels(failure);
@@ -226,7 +226,8 @@ bool open_arrays(const char* configuration, const escsr_array* arrays, size_t nu
                  Failure& failure) {
     escsr::Tensors tensors;
     escsr::Buffer<char> json;
-    if (!require(configuration, "configuration", failure) || !require(arrays, "arrays", failure)) return false;
+    if (!require(configuration, "configuration", failure)) return false;
+    if (num_arrays > 0 && !require(arrays, "arrays", failure)) return false;
     for (size_t i = 0; i < num_arrays; ++i)
         if (!add_array(arrays[i], tensors, failure)) return false;
     const size_t json_bytes = strlen(configuration) + 1;
