@@ -3,6 +3,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "arrays come in little endian, and are read as they are"
+#endif
+
 namespace escsr {
 
 namespace {
