@@ -77,6 +77,8 @@ class Compiler:
 
     command: tuple[str, ...]
     is_zig: bool = False
+    target: str = ""
+    """What ziglang compiles for; empty for machines like this one."""
 
 
 class CompilingError(RuntimeError):
@@ -100,26 +102,30 @@ def compile_core(library: Path, compiler: Compiler | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as folder:
         objects = compile_objects(Path(folder), compiler)
         made = Path(folder) / library.name
-        _run(_link_command(compiler, objects, made), Path(folder))
+        link(compiler, objects, made)
         made.replace(library)
 
 
 def compile_objects(
-    folder: Path, compiler: Compiler, *, machine: str | None = None, flags: Sequence[str] = ()
+    folder: Path,
+    compiler: Compiler,
+    *,
+    levels: Sequence[Level] | None = None,
+    flags: Sequence[str] = (),
 ) -> list[Path]:
     """Compile every source, and ``level.cpp`` for each level.
 
     Args:
         folder: where the objects are put.
         compiler: for this machine, or for another.
-        machine: what it compiles for, as ``platform.machine`` names it; None for this one.
+        levels: the least first; None for those of this machine.
         flags: more of them.
     Returns:
         The objects in the order to link them in.
     Raises:
         CompilingError: as it says.
     """
-    levels = levels_of(machine or this_machine())
+    levels = levels or levels_of(this_machine())
     common = [*_flags(compiler), *flags, *(f"-DESCSR_HAS_{level.name}" for level in levels)]
     jobs = {
         folder / f"{source.stem}.o": [*common, "-c", str(source)]
@@ -141,6 +147,24 @@ def compile_objects(
         finally:
             executor.shutdown(cancel_futures=True)
     return list(jobs)
+
+
+def link(compiler: Compiler, objects: Sequence[Path], library: Path) -> None:
+    """Link objects with the C library alone, whatever else the compiler would bring for C++.
+
+    Raises:
+        CompilingError: as it says.
+    """
+    if sys.platform == "darwin":
+        libraries = [] if compiler.is_zig else ["-nostdlib++"]
+    elif sys.platform == "win32":
+        libraries = [] if compiler.is_zig else ["-static-libgcc"]
+    else:
+        libraries = ["-Wl,-z,defs", "-Wl,--as-needed", "-static-libgcc", "-lm", "-lpthread"]
+    # -O3 spares ziglang the compiling of its library for finding undefined behaviour.
+    command = [*compiler.command, "-shared", "-O3", *_target(compiler)]
+    command += [*(str(path) for path in objects), *libraries, "-o", str(library)]
+    _run(command, library.parent)
 
 
 def built_library() -> Path:
@@ -228,7 +252,7 @@ def _is_able(compiler: Compiler) -> bool:
         flags = [*_flags(compiler), *_level_flags(compiler, best)]
         try:
             _run([*compiler.command, *flags, "-c", str(source), "-o", str(compiled)], Path(folder))
-            _run(_link_command(compiler, [compiled], made), Path(folder))
+            link(compiler, [compiled], made)
         except CompilingError:
             return False
     return True
@@ -253,9 +277,11 @@ def _level_flags(compiler: Compiler, level: Level) -> list[str]:
 
 def _target(compiler: Compiler) -> list[str]:
     """For ziglang, which compiles for any machine: every one of this kind, not this very one."""
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(this_machine(), this_machine())
     if not compiler.is_zig:
         return []
+    if compiler.target:
+        return ["-target", compiler.target]
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(this_machine(), this_machine())
     if machine not in ("x86_64", "aarch64"):
         return ["-mcpu=baseline"]
     if sys.platform == "linux":
@@ -264,19 +290,6 @@ def _target(compiler: Compiler) -> list[str]:
     if sys.platform == "darwin":
         return ["-target", f"{machine}-macos"]
     return ["-target", f"{machine}-windows-gnu"] if sys.platform == "win32" else ["-mcpu=baseline"]
-
-
-def _link_command(compiler: Compiler, objects: Sequence[Path], library: Path) -> list[str]:
-    """Link with the C library alone, whatever else the compiler would bring for C++."""
-    if sys.platform == "darwin":
-        libraries = [] if compiler.is_zig else ["-nostdlib++"]
-    elif sys.platform == "win32":
-        libraries = [] if compiler.is_zig else ["-static-libgcc"]
-    else:
-        libraries = ["-Wl,-z,defs", "-Wl,--as-needed", "-static-libgcc", "-lm", "-lpthread"]
-    # -O3 spares ziglang the compiling of its library for finding undefined behaviour.
-    command = [*compiler.command, "-shared", "-O3", *_target(compiler)]
-    return [*command, *(str(path) for path in objects), *libraries, "-o", str(library)]
 
 
 def _run(command: list[str], folder: Path) -> None:
