@@ -22,6 +22,14 @@ inline uint32_t big_endian(const unsigned char* bytes) {
            static_cast<uint32_t>(bytes[2]) << 8 | bytes[3];
 }
 
+// One round; what is h becomes the a of the next one.
+inline void add_word(uint32_t a, uint32_t b, uint32_t c, uint32_t& d, uint32_t e, uint32_t f, uint32_t g, uint32_t& h,
+                     uint32_t word) {
+    h += (rotated(e, 6) ^ rotated(e, 11) ^ rotated(e, 25)) + ((e & f) ^ (~e & g)) + word;
+    d += h;
+    h += (rotated(a, 2) ^ rotated(a, 13) ^ rotated(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+}
+
 }  // namespace
 
 void Sha256::add(const void* bytes, size_t num_bytes) {
@@ -62,11 +70,17 @@ void Sha256::add_block(const unsigned char* block) {
     }
     uint32_t a = state_[0], b = state_[1], c = state_[2], d = state_[3];
     uint32_t e = state_[4], f = state_[5], g = state_[6], h = state_[7];
-    for (int i = 0; i < 64; ++i) {
-        const uint32_t first = h + (rotated(e, 6) ^ rotated(e, 11) ^ rotated(e, 25)) + ((e & f) ^ (~e & g)) +
-                               CONSTANTS[i] + words[i];
-        const uint32_t second = (rotated(a, 2) ^ rotated(a, 13) ^ rotated(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
-        h = g, g = f, f = e, e = d + first, d = c, c = b, b = a, a = first + second;
+    for (int i = 0; i < 64; i += 8) {
+        const uint32_t* word = words + i;
+        const uint32_t* constant = CONSTANTS + i;
+        add_word(a, b, c, d, e, f, g, h, word[0] + constant[0]);
+        add_word(h, a, b, c, d, e, f, g, word[1] + constant[1]);
+        add_word(g, h, a, b, c, d, e, f, word[2] + constant[2]);
+        add_word(f, g, h, a, b, c, d, e, word[3] + constant[3]);
+        add_word(e, f, g, h, a, b, c, d, word[4] + constant[4]);
+        add_word(d, e, f, g, h, a, b, c, word[5] + constant[5]);
+        add_word(c, d, e, f, g, h, a, b, word[6] + constant[6]);
+        add_word(b, c, d, e, f, g, h, a, word[7] + constant[7]);
     }
     state_[0] += a, state_[1] += b, state_[2] += c, state_[3] += d;
     state_[4] += e, state_[5] += f, state_[6] += g, state_[7] += h;
