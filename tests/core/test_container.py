@@ -22,43 +22,26 @@ from escsr.core.library import (
 from escsr.model import ESC, ESCConfig
 from escsr.weights import Provenance, save_weights
 from tests.core.c_interface import open_arrays, open_bytes
+from tests.core.damaged_weights import damaged_file, whole_parts
 from tests.core.weights_files import (
     RELATIVES,
     SMALL,
+    Parts,
     assembled,
-    checksum,
     entries_of,
+    joined,
     metadata_of,
+    parts_of,
     random_arrays,
     rounded,
     weights_file,
 )
-from tests.mutation import (
-    mutated,
-    no_more_than_10_seconds,
-    number_of_cases,
-    peak_memory_bytes,
-)
+from tests.mutation import no_more_than_10_seconds, number_of_cases, peak_memory_bytes
 
 BUNDLED = Path(__file__).parents[2] / "src" / "escsr" / "weights" / "bundled"
 IMAGE = np.random.default_rng(3).random((3, 8, 8), dtype=np.float32)
 MOST_MEMORY_BYTES = 500_000_000
 REFUSALS = (INVALID_FILE, INVALID_CONFIGURATION, MISSING_WEIGHTS)
-
-Parts = tuple[dict[str, Any], dict[str, Any], bytes]
-"""A header's metadata and entries, and the data."""
-
-
-def small_parts() -> Parts:
-    """Of a whole file."""
-    entries, data = entries_of(random_arrays(SMALL))
-    return metadata_of(SMALL, entries, data), entries, data
-
-
-def joined(parts: Parts) -> bytes:
-    """The file."""
-    metadata, entries, data = parts
-    return assembled({"__metadata__": metadata, **entries}, data)
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "F64"])
@@ -154,7 +137,7 @@ DAMAGE: list[tuple[Callable[[Parts], None], str]] = [
 @pytest.mark.parametrize(("damage", "message"), DAMAGE)
 def test_damaged_headers_are_refused(damage: Callable[[Parts], None], message: str) -> None:
     """Each kind of damage by its own words."""
-    parts = small_parts()
+    parts = parts_of(SMALL, random_arrays(SMALL))
     damage(parts)
     with open_bytes(joined(parts)) as network:
         assert network.answer.status == INVALID_FILE
@@ -162,12 +145,12 @@ def test_damaged_headers_are_refused(damage: Callable[[Parts], None], message: s
 
 
 def _bytes_with(change: Callable[[bytes], bytes]) -> bytes:
-    return change(joined(small_parts()))
+    return change(joined(parts_of(SMALL, random_arrays(SMALL))))
 
 
 def _with_text(old: str, new: str) -> bytes:
     """A file whose header has another text in one place."""
-    content = joined(small_parts())
+    content = joined(parts_of(SMALL, random_arrays(SMALL)))
     size = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + size].replace(old.encode(), new.encode(), 1)
     return assembled(header, content[8 + size :])
@@ -217,7 +200,7 @@ def test_damaged_bytes_are_refused(content: bytes, message: str) -> None:
 
 def test_every_truncation_is_refused() -> None:
     """Wherever a copy was broken off."""
-    content = joined(small_parts())
+    content = joined(parts_of(SMALL, random_arrays(SMALL)))
     for length in [*range(0, 4000, 7), *range(4000, len(content), 101)]:
         with open_bytes(content[:length]) as network:
             assert network.answer.status == INVALID_FILE, length
@@ -283,65 +266,14 @@ def test_messages_show_names_from_files_as_one_line_of_text() -> None:
             assert network.answer.message.isprintable()
 
 
-def _with_damaged_header(content: bytes, chance: random.Random) -> bytes:
-    """Another header of the right length."""
-    size = int.from_bytes(content[:8], "little")
-    return assembled(mutated(content[8 : 8 + size], chance), content[8 + size :])
-
-
-def _with_damaged_parts(parts: Parts, chance: random.Random) -> bytes:
-    """A file that is whole as a container: another configuration, names, shapes or values."""
-    metadata, entries, data = dict(parts[0]), dict(parts[1]), parts[2]
-    name = chance.choice(list(entries))
-    match chance.randrange(5):
-        case 0:
-            text = mutated(metadata["escsr.config"].encode(), chance)
-            metadata["escsr.config"] = text.decode(errors="replace")
-        case 1:
-            configuration = json.loads(metadata["escsr.config"])
-            field = chance.choice(list(configuration))
-            configuration[field] = chance.choice([0, 1, 2, 3, 4, 7, 16, 300, 2**31, -1, 1.5, True])
-            metadata["escsr.config"] = json.dumps(configuration)
-        case 2:
-            data = mutated(data, chance)[: len(data)].ljust(len(data), b"\0")
-        case 3:
-            entries[name.replace(".", chance.choice([":", "..", "é", ""]), 1)] = entries.pop(name)
-        case _:
-            shape = list(entries[name]["shape"])
-            chance.shuffle(shape)
-            entries[name] = {**entries[name], "shape": shape}
-    metadata["escsr.sha256"] = checksum(entries, data)
-    return joined((metadata, entries, data))
-
-
-def _damaged_file(wholes: dict[str, Parts], chance: random.Random) -> bytes:
-    parts = wholes[chance.choice(list(wholes))]
-    match chance.randrange(3):
-        case 0:
-            return mutated(joined(parts), chance)
-        case 1:
-            return _with_damaged_header(joined(parts), chance)
-        case _:
-            return _with_damaged_parts(parts, chance)
-
-
-def _whole_parts() -> dict[str, Parts]:
-    wholes: dict[str, Parts] = {}
-    for seed, (name, configuration) in enumerate(RELATIVES.items()):
-        kind = ("F32", "F16", "BF16", "F64")[seed % 4]
-        entries, data = entries_of(random_arrays(configuration, seed), kind)
-        wholes[name] = metadata_of(configuration, entries, data), entries, data
-    return wholes
-
-
 @pytest.mark.slow
 def test_mutated_files_run_or_are_refused() -> None:
     """No crash, no other status, no more than 500 MB and 10 seconds."""
-    wholes = _whole_parts()
+    wholes = whole_parts()
     before = peak_memory_bytes()
     refused, cases = 0, number_of_cases(1000)
     for case in range(cases):
-        content = _damaged_file(wholes, random.Random(case))
+        content = damaged_file(wholes, random.Random(case))
         with no_more_than_10_seconds(f"case {case}"), open_bytes(content) as network:
             if network.answer.status != OK:
                 assert network.answer.status in REFUSALS, f"case {case}: {network.answer}"

@@ -118,10 +118,26 @@ def assembled(header: Mapping[str, Any] | bytes, data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
+Parts = tuple[dict[str, Any], dict[str, Any], bytes]
+"""A header's metadata and entries, and the data."""
+
+
+def parts_of(
+    configuration: Mapping[str, Any], arrays: Mapping[str, np.ndarray], kind: str = "F32"
+) -> Parts:
+    """Of a whole file, to be damaged before they are joined."""
+    entries, data = entries_of(arrays, kind)
+    return metadata_of(configuration, entries, data), entries, data
+
+
+def joined(parts: Parts) -> bytes:
+    """The file."""
+    metadata, entries, data = parts
+    return assembled({"__metadata__": metadata, **entries}, data)
+
+
 def weights_file(
     configuration: Mapping[str, Any], arrays: Mapping[str, np.ndarray], kind: str = "F32"
 ) -> bytes:
     """A whole file."""
-    entries, data = entries_of(arrays, kind)
-    metadata = metadata_of(configuration, entries, data)
-    return assembled({"__metadata__": metadata, **entries}, data)
+    return joined(parts_of(configuration, arrays, kind))
