@@ -1,8 +1,7 @@
-"""Compile the core, and the native kernels, while the package is built.
+"""Compile the core while the package is built.
 
 Where there is no compiler, the build asks for ziglang, which is one. A build that cannot make the
-core fails. The native kernels are left out where they cannot be made, or where
-ESCSR_WITHOUT_KERNELS is set; the package works all the same.
+core fails.
 """
 
 import functools
@@ -18,7 +17,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _CORE = Path("src/escsr/core")
-_NATIVE = Path("src/escsr/inference/native")
 
 
 class CompilingHook(BuildHookInterface):
@@ -41,8 +39,6 @@ class CompilingHook(BuildHookInterface):
         if self.target_name != "wheel":
             return
         self._add_core(build_data)
-        if not os.environ.get("ESCSR_WITHOUT_KERNELS") and sys.platform != "win32":
-            self._add_kernels(build_data)
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform()}"
 
@@ -55,19 +51,6 @@ class CompilingHook(BuildHookInterface):
             except (building.CompilingError, OSError) as error:
                 sys.exit(f"escsr cannot be built without its core, and {error}")
         build_data["force_include"][str(library)] = f"escsr/core/built/{library.name}"
-
-    def _add_kernels(self, build_data: dict[str, Any]) -> None:
-        compiling = _load(Path(self.root) / _NATIVE / "compiling.py")
-        for level, flag in compiling.LEVELS.get(platform.machine(), {}).items():
-            library = compiling.kernels_for_level(level)
-            if not library.is_file():
-                try:
-                    compiling.compile_kernels(library, flag)
-                except (compiling.CompilingError, OSError) as error:
-                    self.app.display_warning(f"escsr is built without {level} kernels: {error}")
-                    continue
-            inside = f"escsr/inference/native/built/{library.name}"
-            build_data["force_include"][str(library)] = inside
 
 
 def _platform() -> str:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from escsr.errors import CheckpointError
-from escsr.inference.native.library import is_built, native_obstacle
 
 from .conftest import Escsr, MakePicture
 
@@ -41,7 +40,7 @@ def test_the_back_end_stands_beside_the_figures(
     """Asked for or chosen; bicubic has none, and alone it is not spoken of."""
     data = ("--data", two_sets[0])
     out = tmp_path / "out"
-    chosen = "native" if native_obstacle("cpu") is None and is_built() else "eager"
+    chosen = "native"
     result = escsr("evaluate", weights, "bicubic", *data, "--out", out, "--crops", "0")
     assert f"ESC networks with the back-end {chosen}" in " ".join(result.stdout.split())
     assert f"back-end {chosen}" in (out / "results.md").read_text(encoding="utf-8")

@@ -8,7 +8,6 @@ from escsr import Upscaler
 from escsr.errors import ConfigurationError
 from escsr.inference.backends import BACKENDS, Backend, accelerate, available_backends, prepare
 from escsr.inference.engine import Engine
-from escsr.inference.native.library import native_obstacle
 from escsr.model import ESC
 from escsr.model.axis_view import AxisView
 from escsr.weights.official import to_ours
@@ -92,7 +91,7 @@ def test_preparing_leaves_the_network_as_it_is(backend: Backend) -> None:
     network = small_network(dim=16, window_size=16).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     kinds = [type(module) for module in network.modules()]
-    accelerate(prepare(network, backend), backend)
+    accelerate(prepare(network, backend))
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert [type(module) for module in network.modules()] == kinds
@@ -107,7 +106,6 @@ def test_the_formulation_of_the_paper_attends_naively_and_folds_nothing() -> Non
     assert not engine.is_layered
 
 
-@pytest.mark.skipif(native_obstacle("cpu") is not None, reason="no native kernels")
 def test_an_esc_within_another_network_runs_natively() -> None:
     """As folding reaches it there, so do the kernels."""
     inner = small_network(dim=16, window_size=16)

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from escsr.core.library import core_library
 from escsr.errors import ConfigurationError
 from escsr.inference.cuda_graphs import GraphedNetwork
 from escsr.inference.folding import fold
-from escsr.inference.native.library import is_built, native_library, native_obstacle
 from escsr.inference.published_formulation import as_published
 from escsr.model.attention_backends import FoldedBackend
 from escsr.model.flash_bias import RankRule
@@ -24,11 +24,11 @@ logger = logging.getLogger("escsr")
 
 Backend = Literal["reference", "eager", "native"]
 """``reference`` computes as the paper writes it down; ``eager`` is a folded copy in PyTorch;
-``native`` is one with kernels of our own, built with the package or compiled on this machine."""
+``native`` is the core of our own, in float32 on a CPU."""
 BACKENDS: tuple[Backend, ...] = ("reference", "eager", "native")
 
 BackendChoice = Literal["auto", "reference", "eager", "native"]
-"""A back-end, or "auto", which takes the fastest that need not be compiled first."""
+"""A back-end, or "auto", which takes the fastest."""
 
 
 def choose_backend(choice: BackendChoice, device: torch.device) -> Backend:
@@ -38,7 +38,7 @@ def choose_backend(choice: BackendChoice, device: torch.device) -> Backend:
         ConfigurationError: no such back-end, or it cannot run here.
     """
     if choice == "auto":
-        return _fastest_without_compiling(device)
+        return "native" if available_backends(device)["native"] is None else "eager"
     if choice not in BACKENDS:
         raise ConfigurationError(f"backend is {choice!r}; allowed are auto, {', '.join(BACKENDS)}.")
     reason = available_backends(device)[choice]
@@ -46,42 +46,30 @@ def choose_backend(choice: BackendChoice, device: torch.device) -> Backend:
         raise ConfigurationError(
             f'The back-end {choice} cannot run here: {reason}. Use backend="auto".'
         )
-    if choice == "native":
-        native_library()
     return choice
-
-
-def _fastest_without_compiling(device: torch.device) -> Backend:
-    if native_obstacle(device.type) is not None:
-        return "eager"
-    if is_built():
-        return "native" if _loads() else "eager"
-    _tell_once(
-        'Running with the back-end eager. There is a C++ compiler here: backend="native" compiles '
-        "faster kernels within seconds, once; from then on they are taken by themselves."
-    )
-    return "eager"
-
-
-def _loads() -> bool:
-    """Kernels that were compiled elsewhere may want another system than this one."""
-    try:
-        native_library()
-    except ConfigurationError as error:
-        _tell_once(f"Running with the back-end eager, as the kernels fail: {error.__cause__}.")
-        return False
-    return True
-
-
-@functools.cache
-def _tell_once(message: str) -> None:
-    logger.info(message)
 
 
 def available_backends(device: torch.device) -> dict[Backend, str | None]:
     """All back-ends, with the reason why one cannot run on a device; None where it can."""
-    obstacle = native_obstacle(device.type)
+    obstacle = _obstacle_to_core(device.type)
     return {name: obstacle if name == "native" else None for name in BACKENDS}
+
+
+def _obstacle_to_core(device_type: str) -> str | None:
+    if device_type != "cpu":
+        return f"it is for CPUs, and the device is {device_type}"
+    return _obstacle_on_this_machine()
+
+
+@functools.cache
+def _obstacle_on_this_machine() -> str | None:
+    """Said once in the log: every package has a core, so that something is wrong."""
+    try:
+        core_library()
+    except ConfigurationError as error:
+        logger.warning("%s Networks run in PyTorch, which is slower.", error)
+        return str(error).rstrip(".")
+    return None
 
 
 def prepare(
@@ -106,19 +94,13 @@ def prepare(
     return fold(network, attention_backend=attention_backend, flash_bias=flash_bias)
 
 
-def accelerate(folded: nn.Module, backend: Backend) -> nn.Module:
+def accelerate(folded: nn.Module) -> nn.Module:
     """Do the rest for a copy that is on its device and in its precision; it may be changed.
 
-    The native kernels compute in float32; in other precisions they leave a network as it is.
     On CUDA an ESC's launches are recorded and replayed.
     """
     first = next(folded.parameters(), None)
-    if backend == "native" and first is not None and first.dtype == torch.float32:
-        from escsr.inference.native.body import run_natively
-
-        return run_natively(folded)
-    is_on_cuda = first is not None and first.is_cuda
-    if backend == "eager" and is_on_cuda and isinstance(folded, ESC):
-        # Where in the image a part lies is computed on the host.
-        return folded if folded.config.needs_position else GraphedNetwork(folded)
-    return folded
+    # Where in the image a part lies is computed on the host.
+    if first is None or not first.is_cuda or not isinstance(folded, ESC):
+        return folded
+    return folded if folded.config.needs_position else GraphedNetwork(folded)

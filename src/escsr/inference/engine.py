@@ -8,10 +8,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from escsr.errors import CheckpointError, ConfigurationError
+from escsr.errors import CheckpointError, ConfigurationError, EscsrError
 from escsr.family.configuration import ESCConfig
+from escsr.core.network import Network
 from escsr.inference.backends import Backend, BackendChoice, accelerate, choose_backend, prepare
 from escsr.inference.colour_guard import keep_colours
+from escsr.inference.core_network import CoreESC, is_for_core, on_core
 from escsr.inference.devices import choose_device
 from escsr.inference.folding import backend_within, fold, position_rank
 from escsr.model.attention_backends import AttentionBackend, FoldedBackend, require_available
@@ -75,22 +77,41 @@ class Engine:
         self._keep_colours = keep_colours
         self._multiple = _multiple_to_pad_to(padding, self.config)
         self._choice: BackendChoice = backend
+        if attention_backend is not None:
+            require_available(attention_backend, device)
+        self._original = copy.deepcopy(network).eval().requires_grad_(False)
+        self._attention: FoldedBackend | None = attention_backend
+        self._flash_bias = flash_bias
+        self._prepared: nn.Module | None = None
         self.backend: Backend = choose_backend(backend, device)
+        self._on_core: nn.Module | None = None
+        if self.backend == "native":
+            self._open_core()
         # Apple's back-end has had wrong results with channels_last.
         is_plain = device.type == "mps" or self.backend == "reference"
         self._memory_format = torch.contiguous_format if is_plain else torch.channels_last
-        if attention_backend is not None:
-            require_available(attention_backend, device)
-        folded = prepare(
-            network, self.backend, attention_backend=attention_backend, flash_bias=flash_bias
-        )
-        self.position_rank = position_rank(folded)
-        self.attention_backend: AttentionBackend | None = backend_within(folded)
-        self._folded = folded.float()
         self._networks: dict[torch.dtype, nn.Module] = {}
         self._layered: dict[torch.dtype, nn.Module] = {}
         self._lock = threading.Lock()
         self._told_of_fallback = False
+
+    def _open_core(self) -> None:
+        """Let the core run the network, if it is one of the family's and nothing else was chosen."""
+        is_usual = self._attention in (None, "auto", "sdpa")
+        if is_usual and is_for_core(self._original):
+            try:
+                self._on_core = on_core(self._original)
+            except EscsrError as error:
+                if self._choice == "native":
+                    raise
+                logger.info("Running with the back-end eager, as the core says: %s", error)
+        elif self._choice == "native" and not is_usual:
+            raise ConfigurationError(
+                f"The back-end native computes attention in its own way, not by {self._attention}. "
+                'Leave attention_backend out, or use backend="eager".'
+            )
+        if self._on_core is None and _config_within(self._original) is not None:
+            self.backend = "eager"
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy in another process needs: no locks, and not the copies made for running."""
@@ -108,7 +129,7 @@ class Engine:
         allow_forks()
         self.__dict__.update(state, _lock=threading.Lock())
         choose_device(self.device)
-        self.backend = choose_backend(self._choice, self.device)
+        choose_backend(self._choice, self.device)
 
     def run(
         self,
@@ -145,6 +166,34 @@ class Engine:
         )
 
     @property
+    def core(self) -> Network | None:
+        """The network as the core runs it, where it does so in float32."""
+        return self._on_core.network if isinstance(self._on_core, CoreESC) else None
+
+    @property
+    def attention_backend(self) -> AttentionBackend | None:
+        """How attention is computed in PyTorch; None where it is not."""
+        return None if self._on_core is not None else backend_within(self._folded)
+
+    @property
+    def position_rank(self) -> int:
+        """The largest rank of position factors in PyTorch; 0 where biases are whole."""
+        return 0 if self._on_core is not None else position_rank(self._folded)
+
+    @property
+    def _folded(self) -> nn.Module:
+        """The copy for PyTorch, made when it is first needed."""
+        if self._prepared is None:
+            backend: Backend = "eager" if self.backend == "native" else self.backend
+            self._prepared = prepare(
+                self._original,
+                backend,
+                attention_backend=self._attention,
+                flash_bias=self._flash_bias,
+            ).float()
+        return self._prepared
+
+    @property
     def keeps_colours(self) -> bool:
         """Whether results get the low frequencies of their source."""
         return self._keep_colours
@@ -157,7 +206,7 @@ class Engine:
     @property
     def is_layered(self) -> bool:
         """Whether ``layered_network`` has one; the reference is only for measuring."""
-        return isinstance(self._folded, ESC) and self.backend != "reference"
+        return isinstance(self._original, ESC) and self.backend != "reference"
 
     def layered_network(self, dtype: torch.dtype) -> ESC:
         """The network with its blocks and layers, whatever the back-end.
@@ -200,7 +249,9 @@ class Engine:
         """Pad, run, crop, guard: float32 in, float32 out, ``dtype`` in between."""
         padded = reflect_pad_to_multiple(lr_image, self._multiple).to(dtype)
         padded = padded.contiguous(memory_format=self._memory_format)
-        if isinstance(network, ESC) and network.config.needs_position:
+        if isinstance(network, CoreESC):
+            result = self._by_core(network, padded, views or _whole_views(lr_image, self.scale))
+        elif isinstance(network, ESC) and network.config.needs_position:
             views = views or _whole_views(lr_image, self.scale)
             result = enlarge_part(network, padded, views, multiple=self._multiple)
         else:
@@ -211,11 +262,31 @@ class Engine:
         result = result.float()
         return keep_colours(result, lr_image, views=views) if self._keep_colours else result
 
+    def _by_core(
+        self, network: CoreESC, lr_image: ImageBatch, views: tuple[AxisView, ...]
+    ) -> ImageBatch:
+        """What the core makes; it does not know where in an image a part for "lda" lies."""
+        if network.config.is_arbitrary_scale:
+            return network.enlarge_part(lr_image, *views)
+        sides = zip(views, lr_image.shape[-2:], strict=True)
+        if not network.config.needs_position or all(
+            view.before + view.length + view.after <= side for view, side in sides
+        ):
+            return network(lr_image)
+        return enlarge_part(
+            self.layered_network(torch.float32), lr_image, views, multiple=self._multiple
+        )
+
     def _network(self, dtype: torch.dtype) -> nn.Module:
         with self._lock:
             if dtype not in self._networks:
-                self._networks[dtype] = accelerate(self._moved(dtype), self.backend)
+                self._networks[dtype] = self._made(dtype)
             return self._networks[dtype]
+
+    def _made(self, dtype: torch.dtype) -> nn.Module:
+        if self._on_core is not None and dtype == torch.float32:
+            return self._on_core
+        return accelerate(self._moved(dtype))
 
     def _moved(self, dtype: torch.dtype) -> nn.Module:
         """A copy on the device, in a precision."""

@@ -4,6 +4,7 @@ import torch
 
 from escsr.errors import ConfigurationError, DeviceMemoryError, DiskSpaceError
 from escsr.inference.engine import Engine
+from escsr.inference.exact.on_core import plan_on_core
 from escsr.inference.exact.plan import ExactPlan, plan_exactly
 from escsr.inference.memory import SMALLER_TILES, Room, TileChoice, TilePlan, Workload
 from escsr.inference.network_cost import NetworkCost
@@ -59,6 +60,10 @@ def choose_pass(
         )
     assert engine.config is not None
     try:
+        if engine.core is not None and dtype == torch.float32:
+            return plan_on_core(
+                workload, engine.core, cost, multiple=engine.multiple, room=room
+            )
         return plan_exactly(
             workload,
             engine.config,

@@ -116,12 +116,12 @@ class _MapOnDisk(FeatureMapStore):
     def _read(self, place: Rectangle) -> Tensor:
         shape = (place.height, place.width, self.channels)
         pixels = torch.empty(shape, dtype=self._dtype, device="cpu")
-        with _in_our_words("read back from"):
+        with in_our_words("read back from"):
             self._each_row(place, pixels, self._file.readinto)
         return pixels
 
     def _write(self, place: Rectangle, pixels: Tensor) -> None:
-        with _in_our_words("stored in"):
+        with in_our_words("stored in"):
             self._each_row(place, pixels.contiguous(), self._file.write)
 
     def _each_row(
@@ -143,7 +143,7 @@ class _MapOnDisk(FeatureMapStore):
 
 
 @contextmanager
-def _in_our_words(action: str) -> Generator[None]:
+def in_our_words(action: str) -> Generator[None]:
     """Tell of what a file does not do.
 
     Raises:
@@ -154,7 +154,7 @@ def _in_our_words(action: str) -> Generator[None]:
     except OSError as error:
         raise DiskSpaceError(
             f"The features of the image could not be {action} a temporary file in "
-            f"{temporary_folder()}: {error.strerror}. {_ADVICE}"
+            f"{temporary_folder()}: {error.strerror}. {ADVICE}"
         ) from error
 
 
@@ -207,12 +207,12 @@ class FeatureStore:
         except OSError as error:
             raise DiskSpaceError(
                 f"No temporary file of {num_bytes / 1e6:.0f} MB could be made in {folder}: "
-                f"{error.strerror}. {_ADVICE}"
+                f"{error.strerror}. {ADVICE}"
             ) from error
         return _MapOnDisk(size, channels, slack, self.dtype, file)
 
 
-_ADVICE = (
+ADVICE = (
     "Free some disk space, point TMPDIR to a folder on a larger disk, allow more memory, or do "
     "without exact results (exact=False, --no-exact)."
 )
@@ -233,7 +233,7 @@ def require_disk_space(num_bytes: int) -> None:
     if num_bytes > free:
         raise DiskSpaceError(
             f"The features of the image need {num_bytes / 1e6:.0f} MB on disk, but "
-            f"{temporary_folder()} has {free / 1e6:.0f} MB left. {_ADVICE}"
+            f"{temporary_folder()} has {free / 1e6:.0f} MB left. {ADVICE}"
         )
 
 

@@ -49,6 +49,8 @@ class ExactPlan:
     """Estimate of everything held at once, beside the program itself."""
     disk_bytes: int
     """What lies in temporary files."""
+    limit_bytes: int = 0
+    """What the core is told to keep within, for each image; 0 where PyTorch does the work."""
 
     @property
     def is_whole(self) -> bool:
@@ -132,6 +134,13 @@ def feature_bytes(
     return own + inner + map_bytes(size, convolved_dim, slack=convolved_slack(config), dtype=dtype)
 
 
+def rows_waiting_bytes(workload: Workload, cost: NetworkCost, band_rows: int) -> int:
+    """What bands of so many rows of the result take on their way to it."""
+    lr_rows = min(band_rows / cost.scale + _ROWS_WAITING, workload.height)
+    values = 3 * workload.num_images * cost.scale**2 * workload.width
+    return math.ceil(_COPIES_OF_RESULT * values * lr_rows) * _FLOAT_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class _Needs:
     """What parts of a size need."""
@@ -153,9 +162,8 @@ class _Needs:
         height, width = (
             min(part + around, length) for part, length in zip((band, side), self.size, strict=True)
         )
-        lr_rows = min(band * self.config.unshuffle + _ROWS_WAITING, self.workload.height)
-        values = 3 * self.workload.num_images * self.cost.scale**2 * self.workload.width
-        bands = math.ceil(_COPIES_OF_RESULT * values * lr_rows) * _FLOAT_BYTES
+        rows = math.ceil(band * self.config.unshuffle * self.cost.scale)
+        bands = rows_waiting_bytes(self.workload, self.cost, rows)
         in_part = height * width * self.cost.head_bytes_per_feature
         return self.cost.fixed_bytes + in_part + bands
 

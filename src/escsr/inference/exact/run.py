@@ -15,8 +15,9 @@ from escsr.inference.exact.cores import cut_into_cores
 from escsr.inference.exact.feature_store import FeatureMapStore, FeatureStore
 from escsr.inference.exact.head import ExactHead, stretches
 from escsr.inference.exact.image_source import ImageSource
+from escsr.inference.exact.on_core import bands_on_core
 from escsr.inference.exact.plan import ExactPlan
-from escsr.inference.exact.steps import EagerSteps, NotFiniteError, Steps
+from escsr.inference.exact.steps import EagerSteps, NotFiniteError
 from escsr.inference.planes import PixelPlanes, Pixels
 from escsr.inference.tiling import AxisScale, Span
 from escsr.model.autocast import without_autocast
@@ -106,6 +107,17 @@ def exact_bands(
         (num_images, 3, rows, W') float32 on the CPU, not clamped.
     """
     scales = margins.scales((source.width, source.height), output_size)
+    if engine.core is not None and dtype == torch.float32:
+        bands = bands_on_core(
+            source,
+            engine.core,
+            plan,
+            multiple=engine.multiple,
+            scales=scales,
+            on_share_done=on_share_done,
+        )
+        yield from guarded(bands, source, engine, scales)
+        return
     job = _ExactJob(source, engine, plan, scales, on_share_done)
     with FeatureStore(plan.place, dtype) as store:
         try:
@@ -179,7 +191,7 @@ class _ExactJob:
         share = 1 / (stages * len(images) * size[0] * size[1])
         body = ExactBody(
             network,
-            _steps_of(network, self._engine),
+            EagerSteps(network),
             store,
             size=size,
             cores=cut_into_cores(
@@ -193,15 +205,7 @@ class _ExactJob:
 
     def bands(self, heads: list[ExactHead]) -> Iterator[ImageBatch]:
         """From the features to rows of the result."""
-        bands = self._bands(heads)
-        if not self._engine.keeps_colours:
-            return bands
-        width = Span(start=0, stop=self._source.width)
-        return guard_colours(
-            bands,
-            lambda top, bottom: self._source.read(Span(start=top, stop=bottom), width),
-            self._scales,
-        )
+        return guarded(self._bands(heads), self._source, self._engine, self._scales)
 
     def _bands(self, heads: list[ExactHead]) -> Iterator[ImageBatch]:
         unshuffle = heads[0].network.config.unshuffle
@@ -223,17 +227,19 @@ class _ExactJob:
             yield band
 
 
-def _steps_of(network: ESC, engine: Engine) -> Steps:
-    """By the native kernels, where the engine runs this network with them."""
-    dtype = network.shallow.weight.dtype
-    if engine.backend == "native" and dtype == torch.float32:
-        from escsr.inference.exact.native_steps import NativeSteps
-        from escsr.inference.native.body import is_possible
-
-        if is_possible(network):
-            with torch.device("cpu"):  # whatever torch makes tensors on unless told
-                return NativeSteps(network)
-    return EagerSteps(network)
+def guarded(
+    bands: Iterator[ImageBatch],
+    source: PixelPlanes,
+    engine: Engine,
+    scales: tuple[AxisScale, AxisScale],
+) -> Iterator[ImageBatch]:
+    """Give bands the low frequencies of their source, where the engine does so."""
+    if not engine.keeps_colours:
+        return bands
+    width = Span(start=0, stop=source.width)
+    return guard_colours(
+        bands, lambda top, bottom: source.read(Span(start=top, stop=bottom), width), scales
+    )
 
 
 def _error_of_head(dtype: torch.dtype) -> CheckpointError | ConfigurationError:

@@ -1,0 +1,228 @@
+"""Exact enlargement by the core: its jobs plan, cut and store by themselves."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from io import FileIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from escsr.core.network import Job, Needs, Network
+from escsr.errors import DiskSpaceError
+from escsr.inference.core_network import axes_of
+from escsr.inference.exact.feature_store import ADVICE, in_our_words, temporary_folder
+from escsr.inference.exact.image_source import map_size
+from escsr.inference.exact.plan import ExactPlan, rows_waiting_bytes
+from escsr.inference.exact.feature_store import require_disk_space
+from escsr.inference.memory import AUTO_SHARE, Room, Workload, standing_bytes
+from escsr.inference.network_cost import NetworkCost
+from escsr.inference.planes import PixelPlanes
+from escsr.inference.tiling import AxisScale, Span
+from escsr.model.padding import reflected_positions
+from escsr.shapes import ImageBatch
+
+Floats = npt.NDArray[np.float32]
+
+
+def plan_on_core(
+    workload: Workload,
+    network: Network,
+    cost: NetworkCost,
+    *,
+    multiple: int,
+    room: Room,
+) -> ExactPlan:
+    """Settle one pass: the features lie in memory where they fit, else on disk.
+
+    Args:
+        workload: the image.
+        network: what the core runs.
+        cost: of the network.
+        multiple: both sides of the image are extended to multiples of so many pixels.
+        room: the memory there is.
+    Raises:
+        DeviceMemoryError: the limit is below what the smallest parts need.
+        DiskSpaceError: the features fit neither in memory nor on the disk.
+    """
+    size = map_size((workload.height, workload.width), multiple=multiple)
+    factor = cost.scale if network.config.is_arbitrary_scale else network.scale
+    output_size = (round(size[0] * factor), round(size[1] * factor))
+    standing = standing_bytes(workload)
+
+    def needs_within(limit: int, *, with_storage: bool) -> tuple[Needs, int]:
+        needs = network.plan(
+            size,
+            output_size,
+            num_threads=torch.get_num_threads(),
+            limit_bytes=limit,
+            with_storage=with_storage,
+        )
+        # Of several images, each keeps its own features until the last row is made.
+        return needs, rows_waiting_bytes(workload, cost, needs.band_rows)
+
+    most = room.limit_bytes - standing if room.limit_bytes is not None else None
+    budget = room.budget_bytes if most is None else max(1, min(room.budget_bytes, most))
+    needs, bands = needs_within(max(1, budget // 2), with_storage=False)
+    in_memory = needs.memory_bytes * workload.num_images + bands
+    fits = room.host_bytes is None or in_memory <= room.host_bytes * AUTO_SHARE
+    if fits and (most is None or in_memory <= most):
+        return _plan(size, needs, "memory", standing + in_memory, limit=max(1, budget // 2))
+    limit = max(1, budget // 2)
+    for limit in (max(1, budget // 2), max(1, budget // 4), 1):
+        needs, bands = needs_within(limit, with_storage=True)
+        on_disk = needs.memory_bytes * workload.num_images + bands
+        if on_disk <= budget:
+            break
+    if not room.allows(workload, on_disk):
+        advice = "do without exact results (exact=False, --no-exact)"
+        raise room.refusal(workload, cost, needed_bytes=on_disk + standing, advice=advice)
+    require_disk_space(needs.storage_bytes * workload.num_images)
+    plan = _plan(size, needs, "disk", standing + on_disk, limit=limit)
+    return plan
+
+
+def _plan(
+    size: tuple[int, int], needs: Needs, place: str, peak_memory_bytes: int, *, limit: int
+) -> ExactPlan:
+    return ExactPlan(
+        core_size=size,
+        head_core_size=(needs.band_rows, size[1]),
+        place="disk" if place == "disk" else "memory",
+        num_tiles=1,
+        tile_pixels=max(size),
+        peak_memory_bytes=peak_memory_bytes,
+        disk_bytes=needs.storage_bytes,
+        limit_bytes=limit,
+    )
+
+
+def bands_on_core(
+    source: PixelPlanes,
+    network: Network,
+    plan: ExactPlan,
+    *,
+    multiple: int,
+    scales: tuple[AxisScale, AxisScale],
+    on_share_done: Callable[[float], None],
+) -> Iterator[ImageBatch]:
+    """What ``Engine.run`` gives for the whole image, band by band.
+
+    Yields:
+        (num_images, 3, rows, W') float32 on the CPU, not clamped.
+    """
+    height, width = (axis.total_output for axis in scales)
+    with ExitStack() as stack:
+        jobs = [
+            stack.enter_context(
+                _begin(source, number, network, plan, multiple, scales, on_share_done, stack)
+            )
+            for number in range(source.num_images)
+        ]
+        step = plan.head_core_size[0]
+        for top in range(0, height, step):
+            rows = [job.rows(top, min(top + step, height))[:, :, :width] for job in jobs]
+            yield torch.from_numpy(np.stack(rows))  # pyright: ignore[reportUnknownMemberType]
+
+
+def _begin(
+    source: PixelPlanes,
+    number: int,
+    network: Network,
+    plan: ExactPlan,
+    multiple: int,
+    scales: tuple[AxisScale, AxisScale],
+    on_share_done: Callable[[float], None],
+    stack: ExitStack,
+) -> Job:
+    """Make the features of one of the images."""
+    size = map_size((source.height, source.width), multiple=multiple)
+    any_size = network.config.is_arbitrary_scale
+    views = [axis.view(Span(start=0, stop=axis.total_length)) for axis in scales]
+    done = 0.0
+
+    def tell(share: float) -> None:
+        nonlocal done
+        on_share_done((share - done) / source.num_images)
+        done = share
+
+    storage = stack.enter_context(_FileStorage(plan.disk_bytes)) if plan.place == "disk" else None
+    return network.begin(
+        size,
+        _rows_of(source, number, size),
+        (views[0].num_pixels, views[1].num_pixels) if any_size else None,
+        storage=storage,
+        limit_bytes=plan.limit_bytes,
+        num_threads=torch.get_num_threads(),
+        on_progress=tell,
+        axes=axes_of(*views) if any_size else None,
+    )
+
+
+def _rows_of(
+    source: PixelPlanes, number: int, size: tuple[int, int]
+) -> Callable[[int, int], Floats]:
+    """Reads rows of an image that is extended by reflection to a size."""
+    columns = reflected_positions(torch.arange(size[1]), source.width)
+    is_wider = size[1] != source.width
+
+    def read(top: int, bottom: int) -> Floats:
+        rows = reflected_positions(torch.arange(top, bottom), source.height)
+        first, last = int(rows.min()), int(rows.max()) + 1
+        image = source.read(Span(start=first, stop=last), Span(start=0, stop=source.width))[number]
+        if bottom > source.height:
+            image = image.index_select(1, rows - first)
+        return (image.index_select(2, columns) if is_wider else image).numpy()
+
+    return read
+
+
+class _FileStorage:
+    """A temporary file without a name, so that not even a killed process leaves it behind.
+
+    Raises:
+        DiskSpaceError: there is no room for it, or it cannot be read back.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        folder = temporary_folder()
+        try:
+            self._file: FileIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), 0, num_bytes)
+        except OSError as error:
+            raise DiskSpaceError(
+                f"No temporary file of {num_bytes / 1e6:.0f} MB could be made in {folder}: "
+                f"{error.strerror}. {ADVICE}"
+            ) from error
+
+    def read(self, offset: int, values: memoryview) -> None:
+        """Fill values with what was written."""
+        with in_our_words("read back from"):
+            self._each(offset, values, self._file.readinto)
+
+    def write(self, offset: int, values: memoryview) -> None:
+        """Keep values."""
+        with in_our_words("stored in"):
+            self._each(offset, values, self._file.write)
+
+    def _each(
+        self, offset: int, values: memoryview, transfer: Callable[[memoryview], int | None]
+    ) -> None:
+        self._file.seek(offset)
+        while values:
+            # A file may take or give less than it is asked for, never nothing.
+            count = transfer(values)
+            if not count:
+                raise OSError(0, "the file ended too early")
+            values = values[count:]
+
+    def __enter__(self) -> "_FileStorage":
+        """The storage."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file, which removes it."""
+        self._file.close()
