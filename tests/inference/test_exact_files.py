@@ -52,7 +52,7 @@ def test_temporary_files_vanish(end: str, temporary_files: Path) -> None:
 
     def stop(share: float) -> None:
         seen.append(len(open_files_in(temporary_files)))
-        if end in ends and len(seen) == 5:
+        if end in ends:
             raise ends[end]
 
     bands = enlarge_exactly(
@@ -72,7 +72,7 @@ def test_temporary_files_vanish(end: str, temporary_files: Path) -> None:
         bands.close()
     else:
         list(bands)
-    assert max(seen) == 3
+    assert max(seen) == 1
     assert open_files_in(temporary_files) == []
     assert list(temporary_files.iterdir()) == []
 
@@ -80,11 +80,11 @@ def test_temporary_files_vanish(end: str, temporary_files: Path) -> None:
 def test_too_small_a_disk_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to do; where exactness was not asked for, tiles serve."""
     monkeypatch.setattr(feature_store, "free_disk_bytes", lambda: 1000)
-    pixels = random_pixels(260, 260)
-    limit = 90 * 2**20
+    pixels = random_pixels(500, 500)
+    limit = 70 * 2**20
     with pytest.raises(DiskSpaceError, match=r"need \d+ MB on disk.*TMPDIR.*--no-exact"):
         Upscaler(smallest(2), device="cpu", memory_limit_bytes=limit, exact=True)(pixels)
-    assert Upscaler(smallest(2), device="cpu", memory_limit_bytes=limit)(pixels).shape[0] == 520
+    assert Upscaler(smallest(2), device="cpu", memory_limit_bytes=limit)(pixels).shape[0] == 1000
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")

@@ -47,9 +47,7 @@ class CoreESC(nn.Module):
         self, lr_image: ImageBatch, output_size: tuple[int, int] | None, axes: Axes | None
     ) -> ImageBatch:
         images = lr_image.detach().to("cpu", torch.float32).numpy()
-        result = self.network(
-            images, output_size, num_threads=torch.get_num_threads(), axes=axes
-        )
+        result = self.network(images, output_size, num_threads=torch.get_num_threads(), axes=axes)
         return torch.from_numpy(result)  # pyright: ignore[reportUnknownMemberType]
 
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from escsr.core.network import Network
 from escsr.errors import CheckpointError, ConfigurationError, EscsrError
 from escsr.family.configuration import ESCConfig
-from escsr.core.network import Network
 from escsr.inference.backends import Backend, BackendChoice, accelerate, choose_backend, prepare
 from escsr.inference.colour_guard import keep_colours
 from escsr.inference.core_network import CoreESC, is_for_core, on_core
@@ -96,7 +96,7 @@ class Engine:
         self._told_of_fallback = False
 
     def _open_core(self) -> None:
-        """Let the core run the network, if it is one of the family's and nothing else was chosen."""
+        """Let the core run an ESC whose attention nobody wants computed in another way."""
         is_usual = self._attention in (None, "auto", "sdpa")
         if is_usual and is_for_core(self._original):
             try:

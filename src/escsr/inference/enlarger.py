@@ -28,7 +28,7 @@ from escsr.inference.flat_regions import Samples, hold_flat_regions
 from escsr.inference.geometry import Enlargement, SizeWish, plan_enlargement
 from escsr.inference.memory import Room, TileChoice, TilePlan, Workload, plan_tiles
 from escsr.inference.models import ModelShelf
-from escsr.inference.network_cost import network_cost
+from escsr.inference.network_cost import cost_on_core, network_cost
 from escsr.inference.planes import AlphaMeaning, PixelPlanes, Pixels, SourceShape, Treatment
 from escsr.inference.progress_meter import OnProgress, ProgressMeter
 from escsr.inference.streaming import RunNetwork, enlarge_in_bands
@@ -295,6 +295,8 @@ class Enlarger:
             position_rank=engine.position_rank,
             device_type=engine.device.type,
         )
+        if engine.core is not None and dtype == torch.float32:
+            cost = cost_on_core(engine.core, cost)
         room = Room(
             device_bytes=available_memory_bytes(self.shelf.device),
             host_bytes=available_memory_bytes(torch.device("cpu")),
@@ -321,7 +323,8 @@ class Enlarger:
             tile=settings.tile,
             room=room,
         )
-        if isinstance(plan, ExactPlan) and not settings.exact:
+        is_slower = isinstance(plan, ExactPlan) and (engine.core is None or plan.disk_bytes > 0)
+        if is_slower and not settings.exact:
             self._warn_once(
                 "Tiles do not fit in memory; working layer by layer instead, which takes longer."
             )

@@ -1,8 +1,9 @@
 """What a network needs in memory, from its configuration alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from escsr.core.network import Network
 from escsr.family.configuration import ESCConfig
 from escsr.model.attention_backends import FoldedBackend
 
@@ -80,6 +81,19 @@ def network_cost(
         body_bytes_per_feature=math.ceil(body * _FLOAT_BYTES * _SLACK),
         head_bytes_per_feature=math.ceil(head * _FLOAT_BYTES * _SLACK),
     )
+
+
+def cost_on_core(core: Network, cost: NetworkCost) -> NetworkCost:
+    """The same where the core runs the network: by what it says of two sizes."""
+    small, large = 256, 512
+    any_size = core.config.is_arbitrary_scale
+    taken = [
+        core.plan((side, side), (round(side * cost.scale),) * 2 if any_size else None).memory_bytes
+        for side in (small, large)
+    ]
+    bytes_per_pixel = math.ceil((taken[1] - taken[0]) / (large**2 - small**2))
+    fixed_bytes = max(0, taken[0] - bytes_per_pixel * small**2)
+    return replace(cost, bytes_per_pixel=bytes_per_pixel, fixed_bytes=fixed_bytes)
 
 
 def _upsampler_floats(config: ESCConfig, scale: float) -> float:

@@ -88,22 +88,16 @@ bool require_size(const char* what, int64_t height, int64_t width, Failure& fail
                        is_small ? "both sides need at least 1" : "a side may have 2^31 - 1 and the whole 2^40 at most");
 }
 
-// One axis of a part of an image, of `part` pixels, that makes `output_part`.
-bool require_axis(const escsr_axis& axis, const char* name, int64_t part, int64_t output_part, Failure& failure) {
+bool require_axis(const escsr_axis& axis, const char* name, Failure& failure) {
     if (axis.length < 1 || axis.length > MOST_PIXELS_PER_SIDE || axis.output_length < 1 ||
         axis.output_length > MOST_PIXELS_PER_SIDE)
         return failure.set(ESCSR_INVALID_ARGUMENT, "%s: a whole image of %.0f pixels cannot become one of %.0f.", name,
                            static_cast<double>(axis.length), static_cast<double>(axis.output_length));
-    if (axis.start < 0 || axis.start > axis.length - part)
-        return failure.set(ESCSR_INVALID_ARGUMENT,
-                           "%s: %.0f pixels from pixel %.0f on are not within an image of %.0f.", name,
-                           static_cast<double>(part), static_cast<double>(axis.start),
-                           static_cast<double>(axis.length));
-    if (axis.output_start < 0 || axis.output_start > axis.output_length - output_part)
-        return failure.set(ESCSR_INVALID_ARGUMENT,
-                           "%s: %.0f pixels from pixel %.0f on are not within a result of %.0f.", name,
-                           static_cast<double>(output_part), static_cast<double>(axis.output_start),
-                           static_cast<double>(axis.output_length));
+    // An image that was extended at its borders begins before its first pixel, or ends after its last.
+    const int64_t far = 2 * MOST_PIXELS_PER_SIDE;
+    if (axis.start < -far || axis.start > far || axis.output_start < -far || axis.output_start > far)
+        return failure.set(ESCSR_INVALID_ARGUMENT, "%s: parts that begin at pixel %.0f and %.0f are too far away.", name,
+                           static_cast<double>(axis.start), static_cast<double>(axis.output_start));
     return true;
 }
 
@@ -112,15 +106,15 @@ struct Sizes {
     int64_t height, width, output_height, output_width;
 };
 
-bool require_axes(const escsr_network& network, const escsr_options& options, const Sizes& sizes, Failure& failure) {
+bool require_axes(const escsr_network& network, const escsr_options& options, Failure& failure) {
     if (!options.rows && !options.columns) return true;
     if (!options.rows || !options.columns)
         return failure.set(ESCSR_INVALID_ARGUMENT, "Of escsr_options.rows and columns only one is given.");
     if (!network.configuration.is_any_size())
         return failure.set(ESCSR_INVALID_ARGUMENT,
                            "escsr_options.rows and columns are for networks whose results may have any size.");
-    return require_axis(*options.rows, "escsr_options.rows", sizes.height, sizes.output_height, failure) &&
-           require_axis(*options.columns, "escsr_options.columns", sizes.width, sizes.output_width, failure);
+    return require_axis(*options.rows, "escsr_options.rows", failure) &&
+           require_axis(*options.columns, "escsr_options.columns", failure);
 }
 
 bool require_sizes(const escsr_network& network, const Sizes& sizes, Failure& failure) {
@@ -146,7 +140,7 @@ bool read_options(const escsr_network* network, const escsr_options* given, cons
         return failure.set(ESCSR_INVALID_ARGUMENT,
                            "escsr_options.num_threads is %d; it must be 0, for one on each processor, or up to %d.",
                            static_cast<int>(options.num_threads), static_cast<int>(MOST_THREADS));
-    return require_sizes(*network, sizes, failure) && require_axes(*network, options, sizes, failure);
+    return require_sizes(*network, sizes, failure) && require_axes(*network, options, failure);
 }
 
 bool require_limit(int64_t limit_bytes, Failure& failure) {

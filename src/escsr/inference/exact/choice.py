@@ -2,7 +2,8 @@
 
 import torch
 
-from escsr.errors import ConfigurationError, DeviceMemoryError, DiskSpaceError
+from escsr.core.network import Network
+from escsr.errors import ConfigurationError, DeviceMemoryError, DiskSpaceError, EscsrError
 from escsr.inference.engine import Engine
 from escsr.inference.exact.on_core import plan_on_core
 from escsr.inference.exact.plan import ExactPlan, plan_exactly
@@ -33,7 +34,8 @@ def choose_pass(
 ) -> TilePlan | ExactPlan:
     """Settle one pass: an image in one piece stays as it is.
 
-    Where the least tile does not fit, working layer by layer may.
+    Where its features fit in memory, the core makes it row by row at no further cost, and so
+    rather than in tiles. Where the least tile does not fit, working layer by layer may.
 
     Args:
         tiles: the plan for tiles, or why there is none.
@@ -48,40 +50,73 @@ def choose_pass(
         ConfigurationError: exactness is asked of a network that cannot be run layer by layer.
         DeviceMemoryError, DiskSpaceError: there is no room; or for exactness, if asked for.
     """
-    if isinstance(tiles, TilePlan) and (tiles.is_whole or not exact):
+    if isinstance(tiles, TilePlan) and tiles.is_whole:
         return tiles
+    core = engine.core if dtype == torch.float32 else None
+    if core is not None and tile == "auto":
+        plan = _in_memory(workload, core, cost, multiple=engine.multiple, room=room)
+        if plan is not None:
+            return plan
+    if isinstance(tiles, TilePlan) and not exact:
+        return tiles
+    try:
+        return _by_layers(workload, engine, cost, dtype=dtype, tile=tile, room=room)
+    except (ConfigurationError, DeviceMemoryError, DiskSpaceError) as error:
+        if exact or not isinstance(tiles, DeviceMemoryError):
+            raise
+        raise _neither(tiles, error, workload, cost, room) from error
+
+
+def _by_layers(
+    workload: Workload,
+    engine: Engine,
+    cost: NetworkCost,
+    *,
+    dtype: torch.dtype,
+    tile: TileChoice,
+    room: Room,
+) -> ExactPlan:
     if not engine.is_layered:
-        if isinstance(tiles, DeviceMemoryError):
-            raise tiles
         raise ConfigurationError(
             "exact is True and the image does not fit in one piece, but only a network that is an "
             'ESC can be run layer by layer, and not with the back-end "reference". Use '
             'exact=False, or tile="whole" if there is memory enough.'
         )
+    if engine.core is not None and dtype == torch.float32:
+        return plan_on_core(workload, engine.core, cost, multiple=engine.multiple, room=room)
     assert engine.config is not None
-    try:
-        if engine.core is not None and dtype == torch.float32:
-            return plan_on_core(
-                workload, engine.core, cost, multiple=engine.multiple, room=room
-            )
-        return plan_exactly(
-            workload,
-            engine.config,
-            cost,
-            multiple=engine.multiple,
-            dtype=dtype,
-            tile=tile,
-            room=room,
-        )
-    except DeviceMemoryError as error:
-        if exact or not isinstance(tiles, DeviceMemoryError):
-            raise
-        # Of both ways the one that needs less, but in the words of what was asked for.
+    return plan_exactly(
+        workload,
+        engine.config,
+        cost,
+        multiple=engine.multiple,
+        dtype=dtype,
+        tile=tile,
+        room=room,
+    )
+
+
+def _neither(
+    tiles: DeviceMemoryError, error: EscsrError, workload: Workload, cost: NetworkCost, room: Room
+) -> DeviceMemoryError:
+    """Why there is no plan at all, in the words of what was asked for."""
+    if isinstance(error, DeviceMemoryError):
+        # Of both ways the one that needs less.
         least = min(tiles.needed_bytes or 0, error.needed_bytes or 0)
-        raise room.refusal(workload, cost, needed_bytes=least, advice=SMALLER_TILES) from None
-    except DiskSpaceError as error:
-        if exact or not isinstance(tiles, DeviceMemoryError):
-            raise
-        raise DeviceMemoryError(
+        return room.refusal(workload, cost, needed_bytes=least, advice=SMALLER_TILES)
+    if isinstance(error, DiskSpaceError):
+        return DeviceMemoryError(
             f"{tiles} Layer by layer it would do, but: {error}", needed_bytes=tiles.needed_bytes
-        ) from error
+        )
+    return tiles
+
+
+def _in_memory(
+    workload: Workload, core: Network, cost: NetworkCost, *, multiple: int, room: Room
+) -> ExactPlan | None:
+    """What the core does with features in memory; None where they do not fit."""
+    try:
+        plan = plan_on_core(workload, core, cost, multiple=multiple, room=room)
+    except (DeviceMemoryError, DiskSpaceError):
+        return None
+    return plan if plan.disk_bytes == 0 else None

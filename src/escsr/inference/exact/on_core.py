@@ -1,5 +1,6 @@
 """Exact enlargement by the core: its jobs plan, cut and store by themselves."""
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,13 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from escsr.core.network import Job, Needs, Network
+from escsr.core.network import Job, Network
 from escsr.errors import DiskSpaceError
 from escsr.inference.core_network import axes_of
-from escsr.inference.exact.feature_store import ADVICE, in_our_words, temporary_folder
+from escsr.inference.exact.feature_store import (
+    ADVICE,
+    Place,
+    in_our_words,
+    require_disk_space,
+    temporary_folder,
+)
 from escsr.inference.exact.image_source import map_size
 from escsr.inference.exact.plan import ExactPlan, rows_waiting_bytes
-from escsr.inference.exact.feature_store import require_disk_space
 from escsr.inference.memory import AUTO_SHARE, Room, Workload, standing_bytes
 from escsr.inference.network_cost import NetworkCost
 from escsr.inference.planes import PixelPlanes
@@ -51,52 +57,48 @@ def plan_on_core(
     factor = cost.scale if network.config.is_arbitrary_scale else network.scale
     output_size = (round(size[0] * factor), round(size[1] * factor))
     standing = standing_bytes(workload)
+    allowed = None if room.limit_bytes is None else max(1, room.limit_bytes - standing)
+    budget = room.budget_bytes if allowed is None else min(room.budget_bytes, allowed)
 
-    def needs_within(limit: int, *, with_storage: bool) -> tuple[Needs, int]:
+    def plan_within(limit: int, place: Place) -> ExactPlan:
         needs = network.plan(
             size,
             output_size,
             num_threads=torch.get_num_threads(),
             limit_bytes=limit,
-            with_storage=with_storage,
+            with_storage=place == "disk",
         )
-        # Of several images, each keeps its own features until the last row is made.
-        return needs, rows_waiting_bytes(workload, cost, needs.band_rows)
+        # Each image of several keeps its own features until the last row is made.
+        work = needs.memory_bytes * workload.num_images
+        work += rows_waiting_bytes(workload, cost, needs.band_rows)
+        return ExactPlan(
+            core_size=size,
+            head_core_size=(math.ceil(needs.band_rows / factor), size[1]),
+            place=place,
+            num_tiles=1,
+            tile_pixels=max(size),
+            peak_memory_bytes=standing + work,
+            disk_bytes=needs.storage_bytes,
+            limit_bytes=limit,
+        )
 
-    most = room.limit_bytes - standing if room.limit_bytes is not None else None
-    budget = room.budget_bytes if most is None else max(1, min(room.budget_bytes, most))
-    needs, bands = needs_within(max(1, budget // 2), with_storage=False)
-    in_memory = needs.memory_bytes * workload.num_images + bands
-    fits = room.host_bytes is None or in_memory <= room.host_bytes * AUTO_SHARE
-    if fits and (most is None or in_memory <= most):
-        return _plan(size, needs, "memory", standing + in_memory, limit=max(1, budget // 2))
-    limit = max(1, budget // 2)
-    for limit in (max(1, budget // 2), max(1, budget // 4), 1):
-        needs, bands = needs_within(limit, with_storage=True)
-        on_disk = needs.memory_bytes * workload.num_images + bands
-        if on_disk <= budget:
+    # What the core may take beside the rows that wait: a half, or less where these are many.
+    limits = [max(1, int(budget * share)) for share in (1 / 2, 1 / 4, 1 / 8)]
+    in_memory = plan_within(limits[-1], "memory")
+    work = in_memory.peak_memory_bytes - standing
+    fits = room.host_bytes is None or work <= room.host_bytes * AUTO_SHARE
+    if fits and (allowed is None or work <= allowed):
+        return in_memory
+    for limit in (*limits, 1):
+        plan = plan_within(limit, "disk")
+        work = plan.peak_memory_bytes - standing
+        if work <= budget:
             break
-    if not room.allows(workload, on_disk):
+    if not room.allows(workload, work):
         advice = "do without exact results (exact=False, --no-exact)"
-        raise room.refusal(workload, cost, needed_bytes=on_disk + standing, advice=advice)
-    require_disk_space(needs.storage_bytes * workload.num_images)
-    plan = _plan(size, needs, "disk", standing + on_disk, limit=limit)
+        raise room.refusal(workload, cost, needed_bytes=work + standing, advice=advice)
+    require_disk_space(plan.disk_bytes * workload.num_images)
     return plan
-
-
-def _plan(
-    size: tuple[int, int], needs: Needs, place: str, peak_memory_bytes: int, *, limit: int
-) -> ExactPlan:
-    return ExactPlan(
-        core_size=size,
-        head_core_size=(needs.band_rows, size[1]),
-        place="disk" if place == "disk" else "memory",
-        num_tiles=1,
-        tile_pixels=max(size),
-        peak_memory_bytes=peak_memory_bytes,
-        disk_bytes=needs.storage_bytes,
-        limit_bytes=limit,
-    )
 
 
 def bands_on_core(
@@ -110,21 +112,25 @@ def bands_on_core(
 ) -> Iterator[ImageBatch]:
     """What ``Engine.run`` gives for the whole image, band by band.
 
+    Arguments as of ``exact_bands``; ``scales`` are of rows and of columns.
+
     Yields:
         (num_images, 3, rows, W') float32 on the CPU, not clamped.
     """
+    told = _Shares(on_share_done)
     height, width = (axis.total_output for axis in scales)
     with ExitStack() as stack:
         jobs = [
             stack.enter_context(
-                _begin(source, number, network, plan, multiple, scales, on_share_done, stack)
+                _begin(source, number, network, plan, multiple, scales, told, stack)
             )
             for number in range(source.num_images)
         ]
-        step = plan.head_core_size[0]
+        step = max(1, round(plan.head_core_size[0] * height / source.height))
         for top in range(0, height, step):
             rows = [job.rows(top, min(top + step, height))[:, :, :width] for job in jobs]
             yield torch.from_numpy(np.stack(rows))  # pyright: ignore[reportUnknownMemberType]
+        on_share_done(1 - told.total)
 
 
 def _begin(
@@ -134,31 +140,49 @@ def _begin(
     plan: ExactPlan,
     multiple: int,
     scales: tuple[AxisScale, AxisScale],
-    on_share_done: Callable[[float], None],
+    told: "_Shares",
     stack: ExitStack,
 ) -> Job:
     """Make the features of one of the images."""
     size = map_size((source.height, source.width), multiple=multiple)
     any_size = network.config.is_arbitrary_scale
     views = [axis.view(Span(start=0, stop=axis.total_length)) for axis in scales]
-    done = 0.0
-
-    def tell(share: float) -> None:
-        nonlocal done
-        on_share_done((share - done) / source.num_images)
-        done = share
-
-    storage = stack.enter_context(_FileStorage(plan.disk_bytes)) if plan.place == "disk" else None
+    output_size = (views[0].num_pixels, views[1].num_pixels) if any_size else None
+    limit, storage = plan.limit_bytes, None
+    if plan.place == "disk":
+        limit = max(1, limit)
+        needs = network.plan(size, output_size, limit_bytes=limit, with_storage=True)
+        storage = stack.enter_context(_FileStorage(needs.storage_bytes))
     return network.begin(
         size,
         _rows_of(source, number, size),
-        (views[0].num_pixels, views[1].num_pixels) if any_size else None,
+        output_size,
         storage=storage,
-        limit_bytes=plan.limit_bytes,
+        limit_bytes=limit,
         num_threads=torch.get_num_threads(),
-        on_progress=tell,
+        on_progress=told.of_one(source.num_images),
         axes=axes_of(*views) if any_size else None,
     )
+
+
+class _Shares:
+    """Turns what is done of each image into shares of all the work that add up."""
+
+    def __init__(self, on_share_done: Callable[[float], None]) -> None:
+        self._on_share_done = on_share_done
+        self.total = 0.0
+
+    def of_one(self, num_images: int) -> Callable[[float], None]:
+        """What to tell about one of the images: how much of it is done."""
+        done = 0.0
+
+        def tell(share: float) -> None:
+            nonlocal done
+            more, done = (share - done) / num_images, share
+            self.total += more
+            self._on_share_done(more)
+
+        return tell
 
 
 def _rows_of(
@@ -189,9 +213,13 @@ class _FileStorage:
     def __init__(self, num_bytes: int) -> None:
         folder = temporary_folder()
         try:
-            self._file: FileIO = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._file.fileno(), 0, num_bytes)
+            self._file: FileIO = tempfile.TemporaryFile(dir=folder, buffering=0)
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(self._file.fileno(), 0, num_bytes)
+            except OSError:
+                self._file.close()
+                raise
         except OSError as error:
             raise DiskSpaceError(
                 f"No temporary file of {num_bytes / 1e6:.0f} MB could be made in {folder}: "

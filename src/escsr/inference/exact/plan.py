@@ -50,7 +50,7 @@ class ExactPlan:
     disk_bytes: int
     """What lies in temporary files."""
     limit_bytes: int = 0
-    """What the core is told to keep within, for each image; 0 where PyTorch does the work."""
+    """What the core is told to keep within, for each image; 0 lets it do with the least."""
 
     @property
     def is_whole(self) -> bool:
