@@ -2,7 +2,7 @@
 
 ConvAttention makes its small kernels from the average of the whole map. So each layer is finished
 for the whole image before the next one begins; between them the features lie in memory or on disk
-(``feature_store``). ``run`` is the way through, ``body`` goes over the layers, ``steps`` and
-``native_steps`` are what they do to a patch, ``head`` and ``colours`` make the rows of the result;
-``choice`` and ``plan`` settle all sizes before.
+(``feature_store``). ``run`` is the way through, ``body`` goes over the layers, ``steps`` are what
+they do to a patch, ``head`` and ``colours`` make the rows of the result; ``choice`` and ``plan``
+settle all sizes before. In float32 on a CPU the core does all of it (``on_core``).
 """
