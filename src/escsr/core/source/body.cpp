@@ -629,7 +629,7 @@ bool BodyRun::run_layer(const Layer& layer, Addition& addition, Failure& failure
 bool BodyRun::convolve_3x3(const WinogradWeights& weights, const Map& features, const Map& added, const Map& result,
                            Place core, Failure& failure) {
     ConvolutionTask task{};
-    task.features = features, task.enlarged = 1, task.added = added, task.result = result, task.slope = 1;
+    task.features = features, task.added = added, task.result = result, task.slope = 1;
     task.weight = weights.weight.data(), task.bias = weights.bias.data();
     if (!session_.workers().reserve(kernels_.convolution_scratch(task), failure)) return false;
     begin(static_cast<double>(weights.inputs * weights.outputs) * 9 / 4, core);

@@ -44,7 +44,8 @@ int64_t FeatureSkip::scratch(const Kernels& kernels) const {
 bool FeatureSkip::add(Session& session, ImageSource& image, Place core, const Map& features, Failure& failure) const {
     const Kernels& kernels = session.kernels();
     Map entered;
-    if (!image.enter(configuration_, core.grown(REACH, features.height, features.width), entered, failure)) return false;
+    const Place around = core.grown(REACH, features.height, features.width);
+    if (!image.enter(configuration_, around, entered, failure)) return false;
     if (!session.workers().reserve(scratch(kernels), failure)) return false;
     session.workers().progress().begin(work() * static_cast<double>(core.num_pixels()));
     const FeatureSkipTask task = this->task(entered, features);

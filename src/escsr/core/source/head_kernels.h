@@ -15,6 +15,16 @@ struct Planes {
     }
 };
 
+// Leaky ReLU of the 3x3 convolution of a map enlarged by nearest neighbour, with zeros beyond the whole map.
+struct EnlargedTask {
+    Map features;         // (I)
+    int64_t factor;       // 2 or 3
+    const float* weight;  // EnlargedWeights
+    const float* bias;    // (O,)
+    Map result;           // (O)
+    float slope;
+};
+
 // 3x3 convolution to three planes, with zeros beyond the whole map.
 struct ToPlanesTask {
     Map features;         // (C)
@@ -71,7 +81,24 @@ struct FeatureSkipTask {
     int64_t expanded;               // E
 };
 
+// DySample: a sub-pixel of pixel (y, x) is the bias and the sum over groups of the mixed channels of that group,
+// sampled bilinearly at (y, x) + centre + sigmoid(scope) * offset, at most at the middle of the pixels at the borders.
+struct DySampleTask {
+    Map features;         // (I): what offsets are made of
+    const float* weight;  // (I, 4 P): offsets of x, of y, and scopes of x, of y, each ordered (group, row, column)
+    const float* bias;    // (4 P,)
+    const float* centres;  // (2 P,): of x, of y
+    int64_t num_places;    // P = groups * scale^2, padded
+    int64_t groups, scale;
+    Map mixed;  // (4 * groups and padding): three colours and a zero a group; of what is sampled
+    const float* result_bias;  // (3,)
+    Planes result;
+};
+
 struct HeadKernels {
+    int64_t (*enlarged_scratch)(const EnlargedTask&);
+    // The place begins at a multiple of the factor.
+    void (*convolve_enlarged)(const EnlargedTask&, Place place, float* scratch);
     void (*convolve_to_planes)(const ToPlanesTask&, Place place);
     // The place is one of the result. Scratch for places so wide.
     int64_t (*shuffle_scratch)(int64_t width);
@@ -80,6 +107,15 @@ struct HeadKernels {
     int64_t (*pixel_attention_scratch)(const PixelAttentionTask&);
     void (*attend_to_pixels)(const PixelAttentionTask&, Place place, float* scratch);
     void (*convolve_planes)(const PlanesTask&, Place place);
+    int64_t (*dysample_scratch)(const DySampleTask&);
+    // Where the sub-pixels of a place of the features are sampled: (pixels, 2 P), x and y as from the place's own
+    // (left, top). All neighbours lie within what is returned.
+    Place (*find_places)(const DySampleTask&, Place place, float* places, float* scratch);
+    bool (*has_places_in)(const DySampleTask&, Place place, const float* places, Place tile);
+    // The sub-pixels of a place that lie in `result`, of features in a tile: all of them do, or what those contribute
+    // that do is added. `mixed` holds a row and a column of zeros beyond the tile.
+    void (*sample_places)(const DySampleTask&, Place place, Place result, Place tile, const float* places, bool adds,
+                          float* scratch);
     int64_t (*feature_skip_scratch)(const FeatureSkipTask&);
     void (*add_feature_skip)(const FeatureSkipTask&, Place place, float* scratch);
 };

@@ -226,7 +226,6 @@ void LocalTextureHead::best_part(const HeadTask& task, int64_t& height, int64_t&
 ConvolutionTask LocalTextureHead::convolution(const HeadTask& task, Place pixels, float* textures) const {
     ConvolutionTask convolution = {};
     convolution.features = task.features;
-    convolution.enlarged = 1;
     convolution.weight = convolution_.weight.data();
     convolution.bias = convolution_.bias.data();
     convolution.result.data = textures;

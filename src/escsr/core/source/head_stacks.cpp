@@ -87,10 +87,47 @@ bool to_planes_weights(const Tensors& tensors, const char* name, int64_t inputs,
     return true;
 }
 
+bool EnlargedWeights::make(const Tensors& tensors, const char* name, int64_t num_inputs, int64_t num_outputs,
+                           int64_t by, int64_t lanes, Failure& failure) {
+    // Of three weights, what each product takes; those of the same sum of pixels follow one another.
+    static const double BY_2[5][3] = {{.5, .5, .5}, {1, 0, 0}, {0, 0, 1}, {.5, -.5, -.5}, {-.5, -.5, .5}};
+    static const double BY_3[3][3] = {{1, 1, 1}, {1, 0, 0}, {0, 0, 1}};
+    const double(*taken)[3] = by == 2 ? BY_2 : BY_3;
+    const int64_t products = by == 2 ? 5 : 3, sums = by == 2 ? 4 : 3;
+    const float* weights = tensors.take(failure, {4, {num_outputs, num_inputs, 3, 3}}, "%s.weight", name);
+    if (!weights) return false;
+    const float* biases = tensors.take(failure, {1, {num_outputs}}, "%s.bias", name);
+    if (!biases) return false;
+    factor = by, inputs = round_up(num_inputs, lanes), outputs = round_up(num_outputs, lanes);
+    if (!weight.allocate_zeros(products * products * inputs * outputs, failure)) return false;
+    if (!bias.allocate_zeros(outputs, failure)) return false;
+    for (int64_t o = 0; o < num_outputs; ++o) bias[o] = biases[o];
+    float* to = weight.data();
+    for (int64_t row = 0; row < sums; ++row)
+        for (int64_t column = 0; column < sums; ++column) {
+            const int64_t down = row == 3 ? 2 : 1, across = column == 3 ? 2 : 1, step = down * across * outputs;
+            for (int64_t number = 0; number < down * across; ++number)
+                for (int64_t o = 0; o < num_outputs; ++o)
+                    for (int64_t i = 0; i < num_inputs; ++i) {
+                        const float* taps = weights + (o * num_inputs + i) * 9;
+                        double sum = 0;
+                        for (int64_t tap = 0; tap < 9; ++tap)
+                            sum += taken[row + number / across][tap / 3] * taken[column + number % across][tap % 3] *
+                                   static_cast<double>(taps[tap]);
+                        to[i * step + number * outputs + o] = static_cast<float>(sum);
+                    }
+            to += inputs * step;
+        }
+    return true;
+}
+
 bool StackHead::convolve(int64_t number, int64_t layer, int64_t inputs, int64_t outputs, int64_t enlarged,
                          float slope, const Tensors& tensors, Failure& failure) {
     Stage& stage = stages_[number];
     stage.enlarged = enlarged, stage.slope = slope, stage.channels = round_up(outputs, kernels_->lanes);
+    if (enlarged > 1)
+        return stage.enlarged_weights.make(tensors, Name(layer).text, inputs, outputs, enlarged, kernels_->lanes,
+                                           failure);
     return stage.weights.make(tensors, Name(layer).text, inputs, outputs, kernels_->lanes, failure);
 }
 
@@ -237,7 +274,7 @@ class StackRun {
         for (int64_t i = count_; i > 0; --i) {
             const StackHead::Stage& stage = head.stages_[i - 1];
             Level& level = levels_[i];
-            // Winograd's tiles take half of the products where they begin at whole pixels of the map before.
+            // Tiles of enlarged maps begin at whole pixels of the map before.
             level.needed.top -= level.needed.top % stage.enlarged;
             level.needed.left -= level.needed.left % stage.enlarged;
             level.factor = factor;
@@ -276,8 +313,8 @@ class StackRun {
             const StackHead::Stage& stage = head_.stages_[i];
             const double pixels = static_cast<double>(levels_[i + 1].needed.num_pixels()) /
                                   static_cast<double>(stage.shuffled * stage.shuffled);
-            total += pixels * products(stage.weights);
-            total += pixels * static_cast<double>(stage.gate_weight.size());
+            total += pixels * (products(stage.weights) + products(stage.enlarged_weights) +
+                               static_cast<double>(stage.gate_weight.size()));
         }
         const double pixels = static_cast<double>(last_result_.num_pixels());
         if (head_.to_planes_.size()) return total + pixels * static_cast<double>(head_.to_planes_.size());
@@ -373,9 +410,13 @@ class StackRun {
         return static_cast<double>(weights.inputs * weights.outputs) * 36 / 16;
     }
 
+    static double products(const EnlargedWeights& weights) {
+        return static_cast<double>(weights.weight.size()) / (weights.factor == 2 ? 16 : 9);
+    }
+
     static int64_t convolution_scratch(const StackHead& head, const WinogradWeights& weights) {
         ConvolutionTask task = {};
-        task.enlarged = 1, task.features.channels = weights.inputs, task.result.channels = weights.outputs;
+        task.features.channels = weights.inputs, task.result.channels = weights.outputs;
         return head.kernels_->convolution_scratch(task);
     }
 
@@ -383,7 +424,11 @@ class StackRun {
         PixelAttentionTask task = {};
         task.features.channels = stage.channels;
         const int64_t gate = stage.gate_weight.size() ? head.kernels_->heads->pixel_attention_scratch(task) : 0;
-        return most(gate, convolution_scratch(head, stage.weights));
+        if (stage.enlarged == 1) return most(gate, convolution_scratch(head, stage.weights));
+        EnlargedTask enlarged = {};
+        enlarged.factor = stage.enlarged, enlarged.features.channels = stage.enlarged_weights.inputs;
+        enlarged.result.channels = stage.channels;
+        return most(gate, head.kernels_->heads->enlarged_scratch(enlarged));
     }
 
     Place before(Place results, int64_t enlarged, int64_t shuffled, int64_t factor) const {
@@ -396,8 +441,9 @@ class StackRun {
 
     // Where the rows of tiles end that a row before `bottom` lies in: Winograd's convolutions make whole ones, and the
     // rows that follow are needed soon. Tiles begin where what is needed does.
-    static int64_t end_of_rows(const Place& needed, int64_t bottom, int64_t shuffled) {
-        const int64_t first = needed.top / shuffled, rows = round_up(divide_up(bottom, shuffled) - first, TILE_ROWS);
+    static int64_t end_of_rows(const Place& needed, int64_t bottom, int64_t shuffled, int64_t enlarged = 1) {
+        const int64_t tile = enlarged == 3 ? 3 : TILE_ROWS;
+        const int64_t first = needed.top / shuffled, rows = round_up(divide_up(bottom, shuffled) - first, tile);
         return least(needed.bottom, (first + rows) * shuffled);
     }
 
@@ -407,7 +453,7 @@ class StackRun {
         if (bottom <= level.done) return;
         const Place needed = level.needed;
         const StackHead::Stage& stage = head_.stages_[index - 1];
-        bottom = end_of_rows(needed, bottom, stage.shuffled);
+        bottom = end_of_rows(needed, bottom, stage.shuffled, stage.enlarged);
         const Place place = {level.done, bottom, needed.left, needed.right};
         const Place input = before(place, stage.enlarged, stage.shuffled, levels_[index - 1].factor);
         levels_[index - 1].kept_from = input.top;
@@ -416,7 +462,10 @@ class StackRun {
         if (stage.shuffled == 1) {
             const bool has_gate = stage.gate_weight.size() > 0;
             const float slope = has_gate ? 1.0f : stage.slope;
-            convolve(stage.weights, levels_[index - 1].map, stage.enlarged, slope, level.map, place);
+            if (stage.enlarged > 1)
+                convolve_enlarged(stage.enlarged_weights, levels_[index - 1].map, slope, level.map, place);
+            else
+                convolve(stage.weights, levels_[index - 1].map, slope, level.map, place);
             if (has_gate) attend(stage, level.map, place);
         } else {
             for (int64_t top = place.top; top < bottom;) {
@@ -441,11 +490,16 @@ class StackRun {
         map.held.top = from, map.held.bottom = from + level.rows;
     }
 
-    void convolve(const WinogradWeights& weights, const Map& features, int64_t enlarged, float slope, const Map& result,
+    void convolve(const WinogradWeights& weights, const Map& features, float slope, const Map& result,
                   Place place) const {
-        const ConvolutionTask task = {features, enlarged, weights.weight.data(), weights.bias.data(), Map(), result,
-                                      slope};
+        const ConvolutionTask task = {features, weights.weight.data(), weights.bias.data(), Map(), result, slope};
         head_.kernels_->convolve_3x3(task, place, work_);
+    }
+
+    void convolve_enlarged(const EnlargedWeights& weights, const Map& features, float slope, const Map& result,
+                           Place place) const {
+        const EnlargedTask task = {features, weights.factor, weights.weight.data(), weights.bias.data(), result, slope};
+        head_.kernels_->heads->convolve_enlarged(task, place, work_);
     }
 
     // The sub-pixels of a place of what they are shuffled to.
@@ -454,7 +508,7 @@ class StackRun {
         map.data = data, map.channels = weights.outputs, map.height = features.height, map.width = features.width;
         map.held = {place.top / factor, divide_up(place.bottom, factor), place.left / factor,
                     divide_up(place.right, factor)};
-        convolve(weights, features, 1, 1, map, map.held);
+        convolve(weights, features, 1, map, map.held);
         return map;
     }
 

@@ -6,6 +6,15 @@
 
 namespace escsr {
 
+// A 3x3 convolution NAME.weight (outputs, inputs, 3, 3), NAME.bias, for HeadKernels::convolve_enlarged.
+struct EnlargedWeights {
+    Buffer<float> weight;  // (25 or 9, I, O) in the order of the kernel
+    Buffer<float> bias;    // (O,)
+    int64_t inputs = 0, outputs = 0, factor = 1;  // padded
+    bool make(const Tensors& tensors, const char* name, int64_t inputs, int64_t outputs, int64_t factor, int64_t lanes,
+              Failure& failure);
+};
+
 class StackHead {
    public:
     bool prepare(const Configuration& configuration, const Tensors& tensors, const Kernels& kernels, Failure& failure);
@@ -21,9 +30,10 @@ class StackHead {
 
     // A 3x3 convolution from one map to the next, with what goes before and after it.
     struct Stage {
-        WinogradWeights weights;
         int64_t enlarged = 1;  // the map before, by nearest neighbour
         int64_t shuffled = 1;  // its results, to pixels
+        WinogradWeights weights;           // where the map before is not enlarged
+        EnlargedWeights enlarged_weights;  // where it is
         int64_t channels = 0;  // of the map it makes, padded
         float slope = 1;
         bool has_gelu = false;

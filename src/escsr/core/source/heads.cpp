@@ -1,6 +1,7 @@
 #include "heads.h"
 
 #include "head_lte.h"
+#include "head_sampling.h"
 #include "head_stacks.h"
 
 namespace escsr {
@@ -8,12 +9,14 @@ namespace escsr {
 struct Head::Parts {
     Upsampler kind = Upsampler::pixelshuffledirect;
     StackHead stack;
+    DySampleHead dysample;
     LocalTextureHead texture;
 
     // What `use` gives for the head of this kind. Each kind has the same members as Head.
     template <class Use>
     auto with(Use use) const {
         switch (kind) {
+            case Upsampler::dysample: return use(dysample);
             case Upsampler::lte: return use(texture);
             default: return use(stack);
         }
@@ -34,6 +37,7 @@ bool Head::prepare(const Configuration& configuration, const Tensors& tensors, c
     }
     parts_->kind = configuration.upsampler;
     switch (configuration.upsampler) {
+        case Upsampler::dysample: return parts_->dysample.prepare(configuration, tensors, kernels, failure);
         case Upsampler::lte: return parts_->texture.prepare(configuration, tensors, kernels, failure);
         default: return parts_->stack.prepare(configuration, tensors, kernels, failure);
     }

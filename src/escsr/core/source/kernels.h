@@ -105,11 +105,13 @@ struct LargeKernelTask {
     int64_t kernel_size;
 };
 
+// Outputs whose weights are used together, since those of all may not fit into the cache.
+constexpr int64_t WINOGRAD_OUTPUTS = 64;
+
 // 3x3 convolution by Winograd's F(4x4, 3x3), with zeros beyond the whole map, and what often follows it.
 struct ConvolutionTask {
     Map features;         // (I)
-    int64_t enlarged;     // the input is seen enlarged by this factor, nearest neighbour; 1: as it is
-    const float* weight;  // (36, I, O), transformed
+    const float* weight;  // transformed: (36, I, 64) of the first WINOGRAD_OUTPUTS outputs, of the next, and so on
     const float* bias;    // (O,)
     Map added;            // (O), added before the slope; none. It may be the result itself.
     Map result;           // (O)

@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "kernels.h"
+
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "arrays come in little endian, and are read as they are"
 #endif
@@ -304,13 +306,16 @@ bool Matrix::ready(int64_t padded_inputs, int64_t padded_outputs, Buffer<float>&
 
 namespace {
 
-// From three weights to six, for F(4x4, 3x3). Source: Lavin and Gray, arXiv:1509.09308, section 4.3.
+// From three weights to six, for F(4x4, 3x3) at the points 0, +-sqrt(1/2), +-sqrt(2) and infinity.
+// Source: Lavin and Gray, arXiv:1509.09308. Differs: their points are 0, +-1, +-2 and infinity, at which the largest
+// error is four times as large.
+const double ROOT = 1.41421356237309504880;
 const double WINOGRAD[6][3] = {
-    {1.0 / 4, 0, 0},
-    {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-    {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-    {1.0 / 24, 1.0 / 12, 1.0 / 6},
-    {1.0 / 24, -1.0 / 12, 1.0 / 6},
+    {1, 0, 0},
+    {-2.0 / 3, -ROOT / 3, -1.0 / 3},
+    {-2.0 / 3, ROOT / 3, -1.0 / 3},
+    {1.0 / 6, ROOT / 6, 1.0 / 3},
+    {1.0 / 6, -ROOT / 6, 1.0 / 3},
     {0, 0, 1},
 };
 
@@ -348,11 +353,12 @@ bool WinogradWeights::of(const float* weights, const float* biases, int64_t num_
         const int64_t source = order ? order[o] : o;
         if (source < 0) continue;
         bias[o] = biases[source];
+        const int64_t first = o / WINOGRAD_OUTPUTS * WINOGRAD_OUTPUTS, width = least(WINOGRAD_OUTPUTS, outputs - first);
+        float* to = weight.data() + 36 * inputs * first + (o - first);
         for (int64_t i = 0; i < num_inputs; ++i) {
             double transformed[36];
             winograd_transform(weights + (source * num_inputs + i) * 9, transformed);
-            for (int64_t t = 0; t < 36; ++t)
-                weight[(t * inputs + i) * outputs + o] = static_cast<float>(transformed[t]);
+            for (int64_t t = 0; t < 36; ++t) to[(t * inputs + i) * width] = static_cast<float>(transformed[t]);
         }
     }
     return true;

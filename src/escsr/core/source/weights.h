@@ -72,7 +72,7 @@ class Matrix {
 // A 3x3 convolution NAME.weight (outputs, inputs, 3, 3), NAME.bias, for Kernels::convolve_3x3, padded to whole
 // vectors. `order`: where not null, output channel o of the result is order[o] of the weights.
 struct WinogradWeights {
-    Buffer<float> weight;  // (36, I, O)
+    Buffer<float> weight;  // as ConvolutionTask has them
     Buffer<float> bias;    // (O,)
     int64_t inputs = 0, outputs = 0;  // padded
     bool make(const Tensors& tensors, const char* name, int64_t inputs, int64_t outputs, int64_t lanes,

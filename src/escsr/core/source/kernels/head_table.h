@@ -1,5 +1,7 @@
 // The kernels of heads, of one level.
 #pragma once
+#include "dysample.h"
+#include "enlarged.h"
 #include "feature_skip.h"
 #include "pixels.h"
 #include "planes.h"
@@ -8,6 +10,8 @@ namespace escsr {
 namespace ESCSR_LEVEL {
 
 static const HeadKernels head_kernels = {
+    enlarged::scratch,
+    enlarged::run,
     planes::convolve_to_planes,
     planes::shuffle_scratch,
     planes::shuffle_to_planes,
@@ -15,6 +19,10 @@ static const HeadKernels head_kernels = {
     pixels::pixel_attention_scratch,
     pixels::attend_to_pixels,
     planes::convolve_planes,
+    dysample::scratch,
+    dysample::find_places,
+    dysample::has_places_in,
+    dysample::sample_places,
     feature_skip::scratch,
     feature_skip::add,
 };

@@ -44,6 +44,17 @@ static inline void multiply_columns(const float* in, int64_t in_step, int64_t pi
     for (; p + PIXELS <= pixels; p += PIXELS)
         multiply_block<VECTORS, PIXELS>(in + p * in_step, in_step, depth, weight, weight_step, out + p * out_step,
                                         out_step, from, bias);
+    // One pixel at a time would wait for each sum: few are taken together.
+    if (PIXELS > 4 && p + 4 <= pixels) {
+        multiply_block<VECTORS, 4>(in + p * in_step, in_step, depth, weight, weight_step, out + p * out_step, out_step,
+                                   from, bias);
+        p += 4;
+    }
+    if (PIXELS > 2 && p + 2 <= pixels) {
+        multiply_block<VECTORS, 2>(in + p * in_step, in_step, depth, weight, weight_step, out + p * out_step, out_step,
+                                   from, bias);
+        p += 2;
+    }
     for (; p < pixels; ++p)
         multiply_block<VECTORS, 1>(in + p * in_step, in_step, depth, weight, weight_step, out + p * out_step,
                                    out_step, from, bias);
@@ -73,7 +84,7 @@ static inline void multiply(const float* in, int64_t in_step, int64_t pixels, in
         } else if (taken == 2) {
             detail::multiply_columns<2, 6>(in, in_step, pixels, depth, w, width, o, out_step, from, b);
         } else {
-            detail::multiply_columns<1, 8>(in, in_step, pixels, depth, w, width, o, out_step, from, b);
+            detail::multiply_columns<1, 12>(in, in_step, pixels, depth, w, width, o, out_step, from, b);
         }
         done += taken * LANES;
     }

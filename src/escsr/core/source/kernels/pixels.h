@@ -24,12 +24,6 @@ static void shuffle_to_map(const ShuffleToMapTask& task, Place place) {
 
 constexpr int64_t AT_ONCE = 48;
 
-static inline Vec sigmoid_of(Vec x) {
-    // 2^x is exact enough and finite up to 2^127.
-    const Vec power = x * -1.44269504f;
-    return 1.0f / (1.0f + exp2_of(power > 126.0f ? all(126.0f) : power));
-}
-
 static int64_t pixel_attention_scratch(const PixelAttentionTask& task) {
     return Cut::size(AT_ONCE * task.features.channels);
 }

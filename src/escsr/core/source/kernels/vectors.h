@@ -49,6 +49,12 @@ static inline Vec exp2_of(Vec x) {
     return (Vec)((IntVec)p + ((IntVec)shifted << 23));
 }
 
+// 1 / (1 + e^-x)
+static inline Vec sigmoid_of(Vec x) {
+    const Vec power = x * -1.44269504f;
+    return 1.0f / (1.0f + exp2_of(power > 126.0f ? all(126.0f) : power));
+}
+
 // GELU with the exact erf. x (Phi(x) - 1/2) is even: within +-5.25 a polynomial in x^2, fitted at
 // Chebyshev's nodes, beyond it |x| / 2. Off by 7e-7 at most; PyTorch's own is by 1.2e-6. It takes neither
 // a division nor an exponential.
