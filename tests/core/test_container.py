@@ -63,9 +63,10 @@ def test_a_network_describes_itself() -> None:
     arrays = random_arrays(RELATIVES["real-m"])
     with open_bytes(weights_file(RELATIVES["real-m"], arrays)) as network:
         description = network.describe()
+        # The network owns this text.
+        assert json.loads(description.configuration) == RELATIVES["real-m"]
     assert (description.scale, description.any_size, description.window_pixels) == (2, 0, 16)
     assert description.num_parameters == sum(array.size for array in arrays.values())
-    assert json.loads(description.configuration) == RELATIVES["real-m"]
     with open_bytes(weights_file(RELATIVES["lte"], random_arrays(RELATIVES["lte"]))) as network:
         assert network.describe().any_size == 1
 
