@@ -27,8 +27,8 @@ BUILT_WITH_PACKAGE = Path(__file__).parent / "built"
 ZIGLANG = "ziglang>=0.13"
 """A package that brings a compiler, for machines without one."""
 
-_COMPILERS = ("clang++", "g++", "c++")
-"""Which compiler is taken where several are installed: the first."""
+_COMPILERS = ("clang++", "g++", "c++", "ziglang")
+"""Which compiler is taken where several are installed: the first. The last is a package."""
 
 _FLAGS = (
     "-O3 -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics -fno-math-errno "
@@ -56,7 +56,13 @@ class Level:
 _X86_64 = (
     Level(name="sse42", lanes=4, processor="x86-64-v2"),
     Level(name="avx2", lanes=8, processor="x86-64-v3"),
-    Level(name="avx512", lanes=16, processor="x86-64-v4"),
+    # By itself clang cuts vectors of 512 bits in two, for processors that slow down under them.
+    Level(
+        name="avx512",
+        lanes=16,
+        processor="x86-64-v4",
+        flags=("-mprefer-vector-width=512",),
+    ),
 )
 _NEON = (Level(name="neon", lanes=4),)
 _LEVELS: dict[str, tuple[Level, ...]] = {
@@ -209,12 +215,12 @@ def find_compiler() -> Compiler | None:
     if named:
         command = _command_of(named)
         return Compiler(command) if command else None
-    for name in (os.environ.get("CC"), *_installed_names()):
-        command = _command_of(name) if name else None
-        if command and _is_able(Compiler(command)):
+    for name in filter(None, (os.environ.get("CC"), *_preferred())):
+        if name == "ziglang":
+            if importlib.util.find_spec(name) is not None:
+                return Compiler((sys.executable, "-m", name, "cc"), is_zig=True)
+        elif (command := _command_of(name)) and _is_able(Compiler(command)):
             return Compiler(command)
-    if importlib.util.find_spec("ziglang") is not None:
-        return Compiler((sys.executable, "-m", "ziglang", "cc"), is_zig=True)
     return None
 
 
@@ -229,10 +235,10 @@ def lack_of_compiler() -> str:
     )
 
 
-def _installed_names() -> tuple[str, ...]:
+def _preferred() -> tuple[str, ...]:
     # On Windows g++ keeps vectors on a stack that is not aligned for them, and clang++ takes
     # Microsoft's options.
-    return () if sys.platform == "win32" else _COMPILERS
+    return ("ziglang",) if sys.platform == "win32" else _COMPILERS
 
 
 def _command_of(name: str) -> tuple[str, ...] | None:
