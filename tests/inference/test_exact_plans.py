@@ -11,6 +11,7 @@ from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from escsr.inference import Upscaler
+from escsr.inference.enlarger import WorkPlan
 from escsr.inference.geometry import SizeWish
 from escsr.inference.planes import planes_of
 from escsr.model import ESC
@@ -44,24 +45,27 @@ def test_a_file_is_exact_within_a_memory_limit(tmp_path: Path) -> None:
 def test_large_images_are_tiled_where_their_features_do_not_fit_in_memory() -> None:
     """Unless exactness is asked for; what fits runs in one piece, or with its result in rows."""
     network = smallest(2)
-    limit = {"memory_limit_bytes": 34 * 2**20}
-    more = {"memory_limit_bytes": 50 * 2**20}
 
-    def plan(**options: object) -> tuple[bool, bool]:
+    def plan(**options: object) -> WorkPlan:
         upscaler = Upscaler(network, device="cpu", **options)  # type: ignore[arg-type]
         enlarger = upscaler._enlarger
         shape = planes_of(np.zeros((400, 300, 3), np.uint8)).shape
         wish = enlarger.plan_size(300, 400, SizeWish())
-        plan = enlarger.plan(shape, wish, result_is_held=False)
-        return plan.is_whole, plan.is_exact
+        return enlarger.plan(shape, wish, result_is_held=False)
 
-    assert plan(tile=16) == (False, False)
-    assert plan(tile=16, exact=True) == (False, True)
-    assert plan(exact=True) == plan(exact=False) == (True, True)
-    assert plan(**more) == (False, True)
-    assert plan(**limit) == (False, False)
-    assert plan(**limit, exact=True) == (False, True)
-    assert plan(**limit, exact=True, overlap_pixels=8) == (False, True)
+    def kind(**options: object) -> tuple[bool, bool]:
+        made = plan(**options)
+        return made.is_whole, made.is_exact
+
+    assert kind(tile=16) == (False, False)
+    assert kind(tile=16, exact=True) == (False, True)
+    assert kind(exact=True) == kind(exact=False) == (True, True)
+    enough = plan(tile=16, exact=True).peak_memory_bytes
+    assert plan(memory_limit_bytes=enough).is_exact
+    limit = int(0.8 * enough)
+    assert kind(memory_limit_bytes=limit) == (False, False)
+    assert kind(memory_limit_bytes=limit, exact=True) == (False, True)
+    assert kind(memory_limit_bytes=limit, exact=True, overlap_pixels=8) == (False, True)
 
 
 def test_a_network_without_layers_is_tiled_or_refused() -> None:
