@@ -136,7 +136,7 @@ def test_without_room_for_tiles_the_work_goes_layer_by_layer(
     """What that gives is the whole image's result; it is said once, not for each image."""
     pixels = np.random.default_rng(0).integers(0, 256, (150, 170, 3), dtype=np.uint8)
     network = smallest(2)
-    limited = Upscaler(network, device="cpu", memory_limit_bytes=74 * 10**6)
+    limited = Upscaler(network, device="cpu", backend="eager", memory_limit_bytes=74 * 10**6)
     results = [limited(pixels) for _ in range(2)]
     whole = Upscaler(network, device="cpu", tile="whole")(pixels)
     # A value on the border between two levels may fall to either side.
@@ -145,7 +145,7 @@ def test_without_room_for_tiles_the_work_goes_layer_by_layer(
     assert len(warnings) == 1
     assert "layer by layer" in warnings[0]
     with pytest.raises(DeviceMemoryError, match=r"limit is 50 MB.*needs at least \d+ MB"):
-        Upscaler(network, device="cpu", memory_limit_bytes=50 * 10**6)(pixels)
+        Upscaler(network, device="cpu", backend="eager", memory_limit_bytes=50 * 10**6)(pixels)
     with pytest.raises(DeviceMemoryError, match="--tile"):  # it has no layers
         Upscaler(NearestEnlarger(2), device="cpu", memory_limit_bytes=74 * 10**6)(pixels)
 

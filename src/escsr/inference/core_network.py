@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from escsr.core.network import Axes, Axis, Network
+from escsr.errors import DeviceMemoryError
 from escsr.model.axis_view import AxisView
 from escsr.model.network import ESC
 from escsr.model.window_attention import WindowAttention
@@ -47,7 +48,11 @@ class CoreESC(nn.Module):
         self, lr_image: ImageBatch, output_size: tuple[int, int] | None, axes: Axes | None
     ) -> ImageBatch:
         images = lr_image.detach().to("cpu", torch.float32).numpy()
-        result = self.network(images, output_size, num_threads=torch.get_num_threads(), axes=axes)
+        threads = torch.get_num_threads()
+        try:
+            result = self.network(images, output_size, num_threads=threads, axes=axes)
+        except DeviceMemoryError as error:  # as PyTorch says it: smaller tiles may do
+            raise MemoryError(str(error)) from error
         return torch.from_numpy(result)  # pyright: ignore[reportUnknownMemberType]
 
 
