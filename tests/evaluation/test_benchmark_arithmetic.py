@@ -98,6 +98,17 @@ def test_products_are_listed_by_shape() -> None:
     assert arithmetic.products[Product("convolution 3x3", 40, 256, 9, 1)] == 8
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_transposed_convolutions_are_counted_by_what_comes_in(scale: int) -> None:
+    """Both counters agree; by hand, the first product at x4."""
+    config = variant("esc-real-m-transpose-conv", scale=scale, num_blocks=1, num_conv_layers=1)
+    network = as_published(ESC(config))
+    arithmetic = arithmetic_of(network, 32, 32)
+    assert arithmetic.macs == count_products(network, 32, 32)
+    first = Product("transposed convolution 4x4", 1, 1024, 64, 64 * 16)
+    assert (first in arithmetic.products) == (scale == 4)
+
+
 def test_a_floor_without_the_large_kernel_is_lower() -> None:
     """Its direct arithmetic is 43 % of ESC's; with none of it only the others remain."""
     network = ESC(variant("esc-tiny", scale=4))

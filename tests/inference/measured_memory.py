@@ -29,6 +29,9 @@ WHOLE = (
     ("esc-real-m-dysample", 2, 192, 256),
     ("esc-real-m-pixelshuffle", 3, 160, 192),
     ("esc-lte", 2, 160, 192),
+    ("esc-real-m-transpose-conv", 4, 192, 208),
+    ("esc-real-m-lda", 2, 160, 192),
+    ("esc-real-m-pa-up", 2, 192, 224),
 )
 """Network, factor, height and width: one of each kind of upsampler, and of both widest points."""
 EXACT = (("esc-tiny", 2, 350, 600, 100), ("esc-real", 4, 100, 240, 34))

@@ -186,7 +186,9 @@ def test_a_part_equals_its_part_of_the_whole(scale, height, start, length, narro
     if bottom > top:
         right = whole_result[:, :, top:bottom]
         difference = part[:, :, top - scale * start : bottom - scale * start] - right
-        assert difference.abs().max() < ROUNDING_FLOAT64 * whole_result.abs().max()
+        # A LayerNorm over two channels that are nearly alike makes much of rounding, another pixel
+        # would differ by 1e-3.
+        assert difference.abs().max() < 1e-8 * whole_result.abs().max()
 
 
 @pytest.mark.parametrize(("scale", "reach"), [(2, 9), (3, 7), (4, 6), (13, 3)])

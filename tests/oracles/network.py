@@ -78,18 +78,7 @@ class Oracle:
             attention = self.below("reconstruction.attention")
             attended = local_attention.local_attention(attention, body, scale)
             return self.conv("reconstruction.to_image", attended)
-        steps = {2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[scale]
-        layers = convolutions_in_order(of_head)
-        if kind == "nearest+conv":
-            return upsamplers.nearest_conv(layers, body, steps)
-        if kind == "conv+nearest":
-            return upsamplers.conv_nearest(layers, body, steps)
-        if kind == "transpose+conv":
-            return upsamplers.transpose_conv(layers, body, steps)
-        if kind == "pa_up":
-            gates = convolutions_in_order(of_head, ".gate")
-            return upsamplers.pixel_attention(layers, gates, body, steps)
-        return upsamplers.pixelshuffle(layers, body, steps)
+        return enlarge_by_stack(kind, of_head, body, scale)
 
     def image_skip(self, lr_image: Array) -> Array | float:
         """The enlarged image, or nothing."""
@@ -194,6 +183,22 @@ class Oracle:
             for key, value in self.weights.items()
             if key.startswith(prefix)
         }
+
+
+def enlarge_by_stack(kind: str, weights: Mapping[str, Array], features: Array, scale: int) -> Array:
+    """An upsampler that is a stack of convolutions."""
+    steps = {2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[scale]
+    layers = convolutions_in_order(weights)
+    if kind == "pa_up":
+        gates = convolutions_in_order(weights, ".gate")
+        return upsamplers.pixel_attention(layers, gates, features, steps)
+    formulas = {
+        "nearest+conv": upsamplers.nearest_conv,
+        "conv+nearest": upsamplers.conv_nearest,
+        "transpose+conv": upsamplers.transpose_conv,
+        "pixelshuffle": upsamplers.pixelshuffle,
+    }
+    return formulas[kind](layers, features, steps)
 
 
 def convolutions_in_order(

@@ -108,8 +108,13 @@ def _upsampler_floats(config: ESCConfig, scale: float) -> float:
     match config.upsampler:
         case "nearest+conv" | "conv+nearest":
             return max(image, beside + 2 * config.dim * area)
-        case "pixelshuffle" | "lda" | "pa_up":
+        case "pixelshuffle":
             return max(image, beside + 2 * config.upsampler_dim * area)
+        case "pa_up":
+            return max(image, beside + 2.5 * config.upsampler_dim * area)
+        case "lda":
+            places = 18 * 2 + 4  # offsets of both groups, and one place of each
+            return max(image, beside + (5.5 * config.upsampler_dim + places) * area)
         case "dysample":
             places = 2 * config.dysample_groups
             return max(image, beside + max(2.5 * config.upsampler_dim, 7 * places) * area)

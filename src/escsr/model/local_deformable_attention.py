@@ -135,10 +135,10 @@ class LocalDeformableAttention(nn.Module):
         steps = (_step(rows, self.scale), _step(columns, self.scale))
         grids = _Grids(self.offsets(query), places, steps)
         attention = self._attention(query, self.to_key(normal), grids)
-        result: Tensor | float = 0.0
-        for number in range(NEIGHBOURS**2):
-            result = result + attention[:, number, None] * grids.sample(features, number)
-        assert isinstance(result, Tensor)
+        result = attention[:, 0, None] * grids.sample(features, 0)
+        for number in range(1, NEIGHBOURS**2):
+            shares = attention[:, number, None]
+            result = torch.addcmul(result, shares, grids.sample(features, number))
         return result
 
     def offsets(self, query: FeatureMap) -> Tensor:

@@ -92,6 +92,10 @@ def arithmetic_of(network: nn.Module, height: int, width: int) -> Arithmetic:
     return Arithmetic(products=dict(log.products), exps=log.exps)
 
 
+_IS_TRANSPOSED = 6
+"""Among the arguments of a convolution."""
+
+
 class _Log(TorchDispatchMode):
     """Notes the shapes of what passes."""
 
@@ -104,6 +108,8 @@ class _Log(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         aten = torch.ops.aten
         match func.overloadpacket:
+            case aten.convolution if args[_IS_TRANSPOSED]:
+                self.products[_transposed_convolution(args[0].shape, args[1].shape)] += 1
             case aten.convolution:
                 self.products[_convolution(args[1].shape, result.shape)] += 1
             case aten.mm:
@@ -133,3 +139,11 @@ def _convolution(weight: torch.Size, result: torch.Size) -> Product:
     return Product(
         f"convolution {sides}", groups, pixels, weight[1] * prod(weight[2:]), weight[0] // groups
     )
+
+
+def _transposed_convolution(values: torch.Size, weight: torch.Size) -> Product:
+    """Every pixel that comes in makes a kernel of each channel; (C_in, C_out, …), no groups."""
+    sides = "x".join(map(str, weight[2:]))
+    pixels = values[0] * prod(values[2:])
+    columns = weight[1] * prod(weight[2:])
+    return Product(f"transposed convolution {sides}", 1, pixels, weight[0], columns)
