@@ -1,6 +1,7 @@
 """What callers of the core's C interface can do wrong is answered, not done."""
 
 import ctypes
+import random
 from collections.abc import Generator
 from ctypes import byref, c_int64, c_void_p, sizeof
 from typing import Any
@@ -12,6 +13,7 @@ from escsr.core.library import (
     CALLBACK,
     INTERFACE_VERSION,
     INVALID_ARGUMENT,
+    NOT_FINITE,
     OK,
     STOPPED,
     Array,
@@ -213,25 +215,23 @@ def test_options_that_cannot_be_are_refused(
 @pytest.mark.parametrize(
     ("axis", "message"),
     [
+        (Axis(0, 22, 0, 0), "columns: a whole image of 0 pixels cannot become one of 22"),
         (
-            Axis(0, 22, 0, 0),
-            "escsr_options.columns: a whole image of 0 pixels cannot become one of",
-        ),
-        (Axis(20, 2**31, 0, 0), "escsr_options.columns: a whole image of 20 pixels cannot become"),
-        (Axis(20, 40, -1, 0), "escsr_options.columns: 9 pixels from pixel -1 on are not within an"),
-        (
-            Axis(20, 40, 12, 0),
-            "escsr_options.columns: 9 pixels from pixel 12 on are not within an ",
+            Axis(20, 2**31, 0, 0),
+            "columns: a whole image of 20 pixels cannot become one of 2147483648",
         ),
         (
-            Axis(20, 40, 11, 23),
-            "escsr_options.columns: 18 pixels from pixel 23 on are not within a",
+            Axis(20, 40, -(2**33), 0),
+            "columns: parts that begin at pixel -8589934592 and 0 are too far",
         ),
-        (Axis(2, 40, 0, 0), "escsr_options.columns: 9 pixels from pixel 0 on are not within an im"),
+        (
+            Axis(20, 40, 0, 2**62),
+            "columns: parts that begin at pixel 0 and 4611686018427387904 are",
+        ),
     ],
-    ids=lambda value: None,
+    ids=["no image", "a gigantic result", "far before", "far behind"],
 )
-def test_parts_outside_of_the_whole_are_refused(
+def test_parts_far_from_the_whole_are_refused(
     any_size_network: OpenedNetwork, network: OpenedNetwork, axis: Axis, message: str
 ) -> None:
     """And any of a network that enlarges by its scale alone."""
@@ -243,7 +243,25 @@ def test_parts_outside_of_the_whole_are_refused(
     options.columns = ctypes.pointer(axis)
     answer = run(any_size_network, options=options)
     assert answer.status == INVALID_ARGUMENT
-    assert answer.message.startswith(message), answer.message
+    assert answer.message.startswith(f"escsr_options.{message}"), answer.message
+
+
+def test_parts_may_lie_anywhere_near_the_whole(any_size_network: OpenedNetwork) -> None:
+    """Also where an image was extended at its borders; 300 random ones."""
+    for case in range(300):
+        chance = random.Random(case)
+        axes = [
+            Axis(
+                chance.choice([1, 9, 30, 2**31 - 1]),
+                chance.choice([1, 18, 60, 2**31 - 1]),
+                chance.choice([-(2**32) + 2, -100, -3, 0, 5, 21, 2**32 - 2]),
+                chance.choice([-(2**32) + 2, -100, -3, 0, 5, 42, 2**32 - 2]),
+            )
+            for _ in range(2)
+        ]
+        options = Options()
+        options.rows, options.columns = map(ctypes.pointer, axes)
+        assert run(any_size_network, options=options).status in (OK, NOT_FINITE)
 
 
 def test_structures_of_older_and_newer_callers_are_read(network: OpenedNetwork) -> None:

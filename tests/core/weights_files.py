@@ -36,6 +36,15 @@ RELATIVES: dict[str, dict[str, Any]] = {
         **dict(upsampler="conv+nearest", image_skip="none", feature_skip=True),
         **dict(unshuffle=2),
     },
+    "real-dysample": {
+        **SMALL,
+        **dict(upsampler="dysample", upsampler_dim=16, image_skip="none", feature_skip=True),
+    },
+    "ablation": {
+        **SMALL,
+        **dict(first_mixer="convolution", layer_mixer="window", large_kernel_size=3),
+        **dict(share_large_kernel=False, dynamic_kernel=False, dim=12, pdim=5),
+    },
     "rib": {
         **SMALL,
         **dict(position_bias="implicit", position_rank=4, attention_gate=True),

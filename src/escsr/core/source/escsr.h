@@ -11,8 +11,13 @@
  *     escsr_close(network);
  *
  * To bind it to another language: structures hold only the types below, in the order written, with C's usual
- * alignment. Those that may grow begin with `size`, which the caller sets to sizeof(the structure). A function that
- * fails returns its status and, where `error` is not NULL, a message of one line for people in UTF-8.
+ * alignment. Those that may grow begin with `size`, which the caller sets to sizeof(the structure): of a smaller one,
+ * as an older caller has it, what is missing has its default; what a newer one adds is not read, and set to zero where the
+ * library fills it in. A function that fails returns its status and, where `error` is not NULL, a message of one line
+ * for people in UTF-8; where it succeeds the message is empty.
+ *
+ * Sides of images and results are 1 to 2^31 - 1 pixels, whole ones up to 2^40. Arrays of float32 lie on boundaries of
+ * 4 bytes.
  */
 #ifndef ESCSR_H
 #define ESCSR_H
