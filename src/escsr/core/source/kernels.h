@@ -62,8 +62,8 @@ struct AttentionTask {
     const float* project_bias;   // (heads, Q)
     const float* bias;           // (heads, 2w-1 rows, bias_step), times SCORE_UNIT log2(e): row = key minus query + w-1,
                                  // column = query minus key + w-1; null for none
-    const float* query_factors;  // (heads, w*w, rank), times SCORE_UNIT log2(e) / sqrt(rank); null for none
-    const float* key_factors;    // (heads, w*w, rank)
+    const float* query_factors;  // (heads, w rows, vectors of columns, rank, lanes), times SCORE_UNIT log2(e) / sqrt(rank);
+    const float* key_factors;    // null for none
     int64_t window, heads, head_dim, rank;
     int64_t bias_step;           // 2w-1 and at least a vector more, so that loads of whole vectors stay inside
     int64_t dim;                 // channels that are not padding, for LayerNorm

@@ -92,22 +92,24 @@ class Preparation {
         const float* to_key = tensors_.take(failure_, {3, {heads, hidden_dim, rank}}, "%s.to_key", (const char*)bias);
         if (!to_key) return false;
 
-        const int64_t tokens = window * window;
+        const int64_t columns = round_up(window, lanes_);
         Buffer<double> place, hidden;
         if (!place.allocate(inputs, failure_) || !hidden.allocate(hidden_dim, failure_) ||
-            !weights_.query_factors.allocate(heads * tokens * rank, failure_) ||
-            !weights_.key_factors.allocate(heads * tokens * rank, failure_))
+            !weights_.query_factors.allocate_zeros(heads * window * columns * rank, failure_) ||
+            !weights_.key_factors.allocate_zeros(heads * window * columns * rank, failure_))
             return false;
         const double query_scale = SCORE_UNIT * LOG2_E / sqrt(static_cast<double>(rank));
-        for (int64_t token = 0; token < tokens; ++token) {
-            describe_place(token, frequencies, place.data());
+        for (int64_t token = 0; token < window * window; ++token) {
+            const int64_t row = token / window, column = token % window;
+            describe_place(row, column, frequencies, place.data());
             for (int64_t h = 0; h < hidden_dim; ++h) {
                 double sum = static_cast<double>(hidden_bias[h]);
                 for (int64_t i = 0; i < inputs; ++i) sum += place[i] * static_cast<double>(to_hidden[i * hidden_dim + h]);
                 hidden[h] = most(sum, 0.0);
             }
             for (int64_t head = 0; head < heads; ++head) {
-                const int64_t from = head * hidden_dim * rank, to = (head * tokens + token) * rank;
+                const int64_t from = head * hidden_dim * rank;
+                const int64_t to = ((head * window + row) * columns + column / lanes_ * lanes_) * rank + column % lanes_;
                 make_factors(hidden, to_query + from, query_scale, weights_.query_factors.data() + to);
                 make_factors(hidden, to_key + from, 1.0, weights_.key_factors.data() + to);
             }
@@ -116,10 +118,10 @@ class Preparation {
     }
 
     // x and y in (-1, 1), then sin x, sin y, cos x and cos y of each frequency.
-    void describe_place(int64_t token, int64_t frequencies, double* place) const {
+    void describe_place(int64_t row, int64_t column, int64_t frequencies, double* place) const {
         const double window = static_cast<double>(weights_.window);
-        const double x = (2.0 * static_cast<double>(token % weights_.window) + 1.0) / window - 1.0;
-        const double y = (2.0 * static_cast<double>(token / weights_.window) + 1.0) / window - 1.0;
+        const double x = (2.0 * static_cast<double>(column) + 1.0) / window - 1.0;
+        const double y = (2.0 * static_cast<double>(row) + 1.0) / window - 1.0;
         *place++ = x, *place++ = y;
         double frequency = 1.0;
         for (int64_t i = 0; i < frequencies; ++i, frequency *= 2.0) {
@@ -128,12 +130,12 @@ class Preparation {
         }
     }
 
-    // hidden times (hidden_dim, rank)
+    // hidden times (hidden_dim, rank), `lanes` apart
     void make_factors(const Buffer<double>& hidden, const float* weight, double scale, float* factors) const {
         for (int64_t r = 0; r < weights_.rank; ++r) {
             double sum = 0.0;
             for (int64_t h = 0; h < hidden.size(); ++h) sum += hidden[h] * static_cast<double>(weight[h * weights_.rank + r]);
-            factors[r] = static_cast<float>(sum * scale);
+            factors[r * lanes_] = static_cast<float>(sum * scale);
         }
     }
 
