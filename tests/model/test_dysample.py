@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from escsr.model.dysample import DySample, DySampleReconstruction, initial_places
+from escsr.model.dysample import DySample, DySampleReconstruction
+from escsr.weights.official import initial_places
 from tests.golden_files import relative_error
 from tests.model.networks import ROUNDING_FLOAT64, random_image, randomise, weights_as_arrays
 from tests.oracles.convolution import convolve
@@ -96,12 +97,12 @@ def test_places_beyond_the_border_show_the_border():
 def test_the_stored_constant_grid_is_the_one_that_is_used():
     """What the reference keeps as `init_pos` is where sub-pixels lie without offsets."""
     scale, groups = 4, 2
-    grid = initial_places(scale, groups).reshape(2, groups, scale, scale)
+    grid = torch.from_numpy(initial_places(scale, groups)).reshape(2, groups, scale, scale)
     # One pixel, so that [-1, 1] is its width, and 0 its centre.
     places = still_sampler(scale, groups).double().places(torch.zeros(1, 3, 1, 1).double()) / 2
     assert torch.allclose(grid.permute(1, 2, 3, 0).double(), places, atol=1e-7)
     x, y = [-0.25, 0.25, -0.25, 0.25], [-0.25, -0.25, 0.25, 0.25]
-    assert initial_places(2, 1).flatten().tolist() == [*x, *y]
+    assert initial_places(2, 1).reshape(-1).tolist() == [*x, *y]
 
 
 def test_it_starts_near_bilinear_sampling():

@@ -12,7 +12,7 @@ from escsr.inference.folding import fold
 from escsr.model import ESC, ESCConfig
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.flash_bias import RankRule
-from escsr.weights.fitting import empty_network
+from escsr.weights.building import empty_network
 from escsr.weights.recognition import recognise
 from tests.golden_files import relative_error
 from tests.model.configurations import configurations

@@ -16,8 +16,8 @@ from escsr.weights import (
     save_reference_weights,
     save_weights,
 )
+from escsr.weights.header import hash_tensors
 from escsr.weights.inspection import config_parameters, variant_name
-from escsr.weights.store import hash_tensors
 from golden_files import read_golden
 
 

@@ -12,7 +12,7 @@ from escsr.errors import CheckpointError
 from escsr.family.variants import variant_scales
 from escsr.model import VARIANTS, ESCConfig, variant
 from escsr.weights import infer_config, to_reference
-from escsr.weights.fitting import empty_network
+from escsr.weights.building import empty_network
 from escsr.weights.recognition import recognise
 from golden_files import LARGE_GOLDEN, SMALL_GOLDEN, read_golden
 

@@ -14,7 +14,7 @@ from escsr.errors import CheckpointError, ConfigurationError
 from escsr.model import ESC, ESCConfig
 from escsr.version import __version__
 from escsr.weights import Provenance, load_model, load_weights, read_header, save_weights
-from escsr.weights.store import hash_tensors
+from escsr.weights.header import hash_tensors
 
 
 def rewrite(path: Path, *, header: dict[str, str] | None = None, **tensors: torch.Tensor) -> None:

@@ -96,14 +96,3 @@ class DySample(nn.Module):
         y_places = 2 * (moved[..., 1] + y[:, :, None, None]) / height - 1
         places = torch.stack((x_places, y_places), -1)
         return places.reshape(batch * g, height * s, width * s, 2)
-
-
-def initial_places(scale: int, groups: int) -> Tensor:
-    """What the reference stores as ``init_pos``: sub-pixels' distances from their pixel's centre.
-
-    Returns:
-        (1, 2 * groups * scale^2, 1, 1), in LR pixels, ordered (xy, group, sub-row, sub-column).
-    """
-    sub = (torch.arange(scale) - (scale - 1) / 2) / scale
-    x, y = sub.expand(scale, scale), sub[:, None].expand(scale, scale)
-    return torch.stack((x, y))[:, None].repeat(1, groups, 1, 1).reshape(1, -1, 1, 1)

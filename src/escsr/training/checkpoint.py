@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -15,6 +16,7 @@ from escsr.errors import CheckpointError, TrainingError
 from escsr.temporary_files import replace_file
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
+from escsr.weights.arrays import as_tensor
 from escsr.weights.checkpoint_file import read_values
 
 _log = logging.getLogger("escsr")
@@ -105,7 +107,7 @@ def _checksums() -> Generator[None]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = read_values(path)
+        content = _with_tensors(read_values(path))
     except CheckpointError as error:
         reason = " ".join(str(error).removeprefix(f"{path} ").split())[:200]
         raise TrainingError(f"{path} cannot be read as a training state ({reason}).") from error
@@ -114,6 +116,17 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path} is not a training state of this version of escsr; a file of weights is given "
             "with --from."
         )
+    return content
+
+
+def _with_tensors(content: Any) -> Any:
+    """Tensors in place of arrays, wherever in dictionaries, lists and tuples these are."""
+    if isinstance(content, np.ndarray):
+        return as_tensor(content)
+    if isinstance(content, dict):
+        return {key: _with_tensors(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(map(_with_tensors, content))
     return content
 
 

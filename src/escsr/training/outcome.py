@@ -12,7 +12,7 @@ from escsr.evaluation.test_sets import TestPair
 from escsr.model.network import ESC
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import recipe_text
-from escsr.weights.store import Provenance, save_weights
+from escsr.weights import Provenance, save_weights
 
 
 def measured_quality(

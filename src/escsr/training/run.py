@@ -31,7 +31,7 @@ from escsr.training.recipe_file import read_recipe
 from escsr.training.recipe_pairs import open_recipe_pairs
 from escsr.training.rehearsal import REHEARSAL_IMAGES, make_photographs, rehearsed
 from escsr.training.state import TrainingState
-from escsr.weights.store import read_header
+from escsr.weights import read_header
 
 _log = logging.getLogger("escsr")
 

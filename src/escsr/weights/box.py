@@ -7,8 +7,7 @@ from pathlib import Path
 
 from escsr.errors import CheckpointError, UnknownModelError
 from escsr.family.variants import VARIANTS, unknown_name_message
-from escsr.weights.header import WeightsHeader
-from escsr.weights.store import read_header
+from escsr.weights.header import WeightsHeader, read_header
 
 DEFAULT_SCALE = 4
 """Taken where nobody says a scale and the box has it."""

@@ -4,19 +4,19 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.family.configuration import ESCConfig
-from escsr.model.attention_backends import AttentionBackend
-from escsr.model.network import ESC
+from escsr.weights.arrays import Array, Float32Array
 from escsr.weights.checkpoint_file import CheckpointFile, Container, read_checkpoint, reading
-from escsr.weights.fitting import Naming, build_network
-from escsr.weights.header import WeightsHeader, parse_header
+from escsr.weights.fitting import Naming, fitted_weights
+from escsr.weights.header import WeightsHeader, check_tensors, parse_header
 from escsr.weights.recognition import is_named_as_ours, own_names, recognise
-from escsr.weights.store import check_tensors
+
+if TYPE_CHECKING:
+    from escsr.model.attention_backends import AttentionBackend
+    from escsr.model.network import ESC
 
 _TOLD_BY_SHAPES = (
     "scale",
@@ -47,14 +47,14 @@ class Checkpoint:
 
     path: Path
     config: ESCConfig
-    state: dict[str, Tensor]
-    """By our names, dtypes as stored; may be mapped from the file."""
+    state: dict[str, Array]
+    """By our names, dtypes as stored; arrays may share memory."""
     header: WeightsHeader | None
     """None where the file is not one of ours."""
     container: Container
     naming: Naming
     left_over: list[str]
-    """Names in the file that no ESC has; ``build_network`` refuses them."""
+    """Names in the file that no ESC has; ``weights`` refuses them."""
     section: str
     """The way to these weights in the file, such as ``params_ema``; empty where there is none."""
     is_averaged: bool
@@ -64,20 +64,26 @@ class Checkpoint:
     assumed: tuple[str, ...] = ()
     """Fields of the configuration that the file does not tell: published values were taken."""
 
-    def build(self, *, attention_backend: AttentionBackend = "sdpa") -> ESC:
-        """The network: evaluation mode, float32, on the CPU.
+    def weights(self) -> dict[str, Float32Array]:
+        """All that the network needs, in float32: copies, in the order of its layers.
 
         Raises:
             CheckpointError: the tensors do not fit it; says which and how.
         """
         with reading(self.path), _naming(self.path):
-            return build_network(
-                self.config,
-                self.state,
-                attention_backend=attention_backend,
-                left_over=self.left_over,
-                naming=self.naming,
+            return fitted_weights(
+                self.config, self.state, left_over=self.left_over, naming=self.naming
             )
+
+    def build(self, *, attention_backend: "AttentionBackend" = "sdpa") -> "ESC":
+        """The network as a module of torch's: evaluation mode, float32, on the CPU.
+
+        Raises:
+            CheckpointError: as of ``weights``.
+        """
+        from escsr.weights.building import network_of
+
+        return network_of(self.config, self.weights(), attention_backend=attention_backend)
 
 
 def open_checkpoint(path: Path, **overrides: Any) -> Checkpoint:

@@ -1,17 +1,18 @@
 """Read a file of tensors, safetensors or PyTorch's, without ever running code from it."""
 
+import json
 import stat
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-import torch
+import numpy as np
 from safetensors import safe_open
-from torch import Tensor
 
 from escsr.errors import CheckpointError, EscsrError
+from escsr.weights.arrays import BFLOAT16, Array, DType
 from escsr.weights.foreign_files import (
     BEGINNING_BYTES,
     ForeignFileError,
@@ -36,9 +37,9 @@ _OUR_FORMAT = "escsr.format"
 class CheckpointFile:
     """The tensors of one network in a file, and what stood beside them."""
 
-    tensors: dict[str, Tensor]
-    """By their names in the network, dtypes as stored. They may be mapped from the file, or share
-    storage: copy what is kept."""
+    tensors: dict[str, Array]
+    """By their names in the network, dtypes as stored. They may share memory: copy what is
+    changed."""
     metadata: dict[str, str]
     """A safetensors file's header; empty for PyTorch's."""
     container: Container
@@ -60,7 +61,7 @@ def read_checkpoint(path: Path, *, only_esc: bool = False) -> CheckpointFile:
 
     Args:
         path: of the file.
-        only_esc: leave the values of another network unread; its tensors are on the meta device.
+        only_esc: leave the values of another network unread; its tensors have only their shapes.
     Raises:
         CheckpointError: no such file, empty, truncated, not a checkpoint, tensors that unpack to
             more than a network can be, or a pickle that would run code.
@@ -97,7 +98,7 @@ def is_of_another_kind(error: CheckpointError) -> bool:
 
 
 def read_values(path: Path) -> Any:
-    """Read all that ``torch.save`` wrote of plain values, containers and tensors.
+    """Read all that ``torch.save`` wrote of plain values, containers and tensors, as arrays.
 
     Raises:
         CheckpointError: missing, damaged (every part's checksum is verified), or with other
@@ -117,7 +118,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         if not _is_safetensors(path, _beginning(path, stream)):
             return {}
         _require_small_header(path, stream)
-        with cast("Any", safe_open(str(path), "pt", device="cpu")) as file:
+        with cast("Any", safe_open(str(path), "np")) as file:
             return file.metadata() or {}
 
 
@@ -138,13 +139,11 @@ def _opened(path: Path) -> Generator[_Opened]:
         beginning = _beginning(path, stream)
         if _is_safetensors(path, beginning):
             _require_small_header(path, stream)
-            with cast("Any", safe_open(str(path), "pt", device="cpu")) as file:
-                yield _Opened(
-                    path=path,
-                    container="safetensors",
-                    contents=_slices(file),
-                    metadata=file.metadata() or {},
-                )
+            # It checks the header, whose offsets may then be relied on.
+            with cast("Any", safe_open(str(path), "np")) as file:
+                metadata = cast("dict[str, str]", file.metadata() or {})
+            contents = _stored_tensors(stream)
+            yield _Opened(path=path, container="safetensors", contents=contents, metadata=metadata)
         elif beginning.startswith((b"PK", b"\x80")):
             contents = read_pytorch(stream)
             yield _Opened(path=path, container="pytorch", contents=contents, metadata={})
@@ -230,30 +229,35 @@ def _require_small_header(path: Path, stream: BinaryIO) -> None:
         )
 
 
-def _slices(file: Any) -> dict[str, StoredTensor | UnusableTensor]:
+def _stored_tensors(stream: BinaryIO) -> dict[str, StoredTensor | UnusableTensor]:
     """What a safetensors file holds, by name."""
-    names = cast("list[str]", file.keys())
+    stream.seek(0)
+    header_bytes = int.from_bytes(stream.read(8), "little")
+    entries = json.loads(stream.read(header_bytes))
+    names = sorted(name for name in entries if name != "__metadata__")
     if len(names) > MAX_TENSORS:
         raise UnusableFileError(
             f"it holds {len(names):,} tensors; at most {MAX_TENSORS:,} are read"
         )
-    return {name: _slice(file, name) for name in names}
+    return {name: _stored_tensor(stream, 8 + header_bytes, name, entries[name]) for name in names}
 
 
-def _slice(file: Any, name: str) -> StoredTensor | UnusableTensor:
-    part = file.get_slice(name)
-    stated = str(part.get_dtype())
-    dtype = _DTYPES.get(stated)
+def _stored_tensor(
+    stream: BinaryIO, first_byte: int, name: str, entry: dict[str, Any]
+) -> StoredTensor | UnusableTensor:
+    dtype, shape = _DTYPES.get(entry["dtype"]), tuple(entry["shape"])
+    start, end = entry["data_offsets"]
     if dtype is None:
-        return UnusableTensor(f"is stored as {stated}")
-    tensor = StoredTensor(
-        shape=tuple(part.get_shape()),
-        dtype=dtype,
-        storage_bytes=0,
-        storage=name,
-        read=lambda: cast("Tensor", file.get_tensor(name)),
-    )
-    return replace(tensor, storage_bytes=tensor.num_values * dtype.itemsize)
+        return UnusableTensor(f"is stored as {entry['dtype']}")
+
+    def read() -> Array:
+        values = np.empty(shape, dtype)
+        stream.seek(first_byte + start)
+        if cast("Any", stream).readinto(values.reshape(-1).view(np.uint8)) != end - start:
+            raise DamagedFileError("the file ends within its tensors")
+        return values
+
+    return StoredTensor(shape, dtype, end - start, name, read)
 
 
 def _state_dict(file: _Opened) -> StateDict:
@@ -303,12 +307,13 @@ def _require_size(file: _Opened, tensors: Mapping[str, StoredTensor | UnusableTe
         )
 
 
-def _outline(leaf: StoredTensor | UnusableTensor) -> Tensor:
+def _outline(leaf: StoredTensor | UnusableTensor) -> Array:
+    """The shape of a tensor, without its values."""
     shape = leaf.shape if isinstance(leaf, StoredTensor) else ()
-    return torch.empty(shape, device="meta")
+    return np.broadcast_to(np.float32(0), shape)
 
 
-def _value(name: str, leaf: StoredTensor | UnusableTensor) -> Tensor:
+def _value(name: str, leaf: StoredTensor | UnusableTensor) -> Array:
     if isinstance(leaf, UnusableTensor):
         raise UnusableFileError(
             f"its tensor {name[:100]} {leaf.reason}; weights are plain tensors of floating-point "
@@ -365,18 +370,18 @@ def _refusal(path: Path, error: RefusedGlobalError) -> str:
     )
 
 
-_DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
+_DTYPES: dict[str, DType] = {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "I16": np.dtype(np.int16),
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
+    "U16": np.dtype(np.uint16),
+    "U32": np.dtype(np.uint32),
+    "U64": np.dtype(np.uint64),
+    "F16": np.dtype(np.float16),
+    "BF16": BFLOAT16,
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
 }

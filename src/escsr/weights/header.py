@@ -1,15 +1,22 @@
 """What a file of weights says about itself, and how that is written into its header."""
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.family.configuration import ESCConfig
 from escsr.version import __version__
+from escsr.weights.arrays import Array, as_array, dtype_name
+from escsr.weights.checkpoint_file import read_metadata
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 
@@ -135,4 +142,48 @@ def _from_entries(entries: Mapping[str, str]) -> WeightsHeader:
         ),
         sha256=entries["sha256"],
         package_version=entries["version"],
+    )
+
+
+def read_header(path: str | os.PathLike[str]) -> WeightsHeader:
+    """Read what a file says about itself, without its tensors.
+
+    Raises:
+        CheckpointError: not one of our files, or a header that is damaged.
+    """
+    source = Path(path)
+    header = parse_header(source, read_metadata(source))
+    if header is None:
+        raise not_ours(source)
+    return header
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Array], header: WeightsHeader) -> None:
+    """Check that the tensors are those that the header was written for.
+
+    Raises:
+        CheckpointError: their hash is another one.
+    """
+    if hash_tensors(tensors) != header.sha256:
+        raise CheckpointError(
+            f"The tensors of {path} are not those that its header was written for (their sha256 "
+            "differs): the file is truncated or was changed. Download or copy it again."
+        )
+
+
+def hash_tensors(tensors: "Mapping[str, Array | Tensor]") -> str:
+    """Sha256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = as_array(tensors[name])
+        digest.update(f"{name} torch.{dtype_name(tensor.dtype)} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def not_ours(path: Path) -> CheckpointError:
+    """The error for a file without our header."""
+    return CheckpointError(
+        f"{path} has no header of escsr. If it holds reference weights, load it with "
+        "escsr.load_model."
     )

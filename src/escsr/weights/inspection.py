@@ -8,12 +8,12 @@ from typing import Any
 from escsr.errors import ConfigurationError
 from escsr.family.configuration import WITH_OWN_WIDTH, ESCConfig
 from escsr.family.variants import VARIANTS, variant
-from escsr.model.complexity import count_macs, count_parameters
+from escsr.family.weight_shapes import count_weights
+from escsr.model.complexity import count_macs
+from escsr.weights.arrays import dtype_name
 from escsr.weights.checkpoint import Checkpoint, open_checkpoint
 from escsr.weights.checkpoint_file import reading
-from escsr.weights.fitting import empty_network
-from escsr.weights.header import WeightsHeader
-from escsr.weights.store import hash_tensors
+from escsr.weights.header import WeightsHeader, hash_tensors
 
 OUTPUT_WIDTH, OUTPUT_HEIGHT = 1280, 720
 """Of the image that multiply-accumulates are counted for, in pixels, as in the field's tables."""
@@ -90,21 +90,19 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> CheckpointReport:
 
 
 def _report(checkpoint: Checkpoint) -> CheckpointReport:
-    network = checkpoint.build()
+    weights = checkpoint.weights()
     return CheckpointReport(
         path=checkpoint.path,
         variant=variant_name(checkpoint.config),
         config=checkpoint.config,
         assumed=checkpoint.assumed,
-        parameters=count_parameters(network),
+        parameters=sum(array.size for array in weights.values()),
         macs=output_macs(checkpoint.config),
         file_format=_file_format(checkpoint),
         state_dict=checkpoint.section,
         is_averaged=checkpoint.is_averaged,
         other_state_dicts=checkpoint.other_sections,
-        dtype=", ".join(
-            sorted({str(t.dtype).removeprefix("torch.") for t in checkpoint.state.values()})
-        ),
+        dtype=", ".join(sorted({dtype_name(array.dtype) for array in checkpoint.state.values()})),
         sha256=hash_tensors(checkpoint.state),
         header=checkpoint.header,
     )
@@ -138,7 +136,7 @@ def output_macs(config: ESCConfig) -> int:
 
 def config_parameters(config: ESCConfig) -> int:
     """Number of trainable values of a network with this configuration."""
-    return count_parameters(empty_network(config))
+    return count_weights(config)
 
 
 def _file_format(checkpoint: Checkpoint) -> str:

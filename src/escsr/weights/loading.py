@@ -4,14 +4,16 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.family.variants import VARIANTS
-from escsr.model.attention_backends import AttentionBackend
-from escsr.model.network import ESC
 from escsr.weights.box import find_bundled
-from escsr.weights.checkpoint import open_checkpoint
+from escsr.weights.checkpoint import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    from escsr.model.attention_backends import AttentionBackend
+    from escsr.model.network import ESC
 
 _CHECKPOINT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".bin"})
 _LARGEST_SCALE = 64
@@ -21,10 +23,10 @@ def load_model(
     name_or_path: str | os.PathLike[str],
     *,
     scale: int | None = None,
-    attention_backend: AttentionBackend = "sdpa",
+    attention_backend: "AttentionBackend" = "sdpa",
     bundled_folder: Path | None = None,
     **overrides: Any,
-) -> ESC:
+) -> "ESC":
     """Load a trained network by its name in the box, or from a file.
 
     The network takes ``(B, 3, H, W)`` RGB in [0, 1] and returns ``(B, 3, scale*H, scale*W)``, not
@@ -50,6 +52,16 @@ def load_model(
         CheckpointError: no weights of that name in the box, or the file cannot be used.
         ConfigurationError: the scale or an override is not allowed.
     """
+    checkpoint = _open(name_or_path, scale, bundled_folder, overrides)
+    return checkpoint.build(attention_backend=attention_backend)
+
+
+def _open(
+    name_or_path: str | os.PathLike[str],
+    scale: int | None,
+    bundled_folder: Path | None,
+    overrides: dict[str, Any],
+) -> Checkpoint:
     _check_scale(scale)
     path, scale = _find(name_or_path, scale, bundled_folder)
     checkpoint = open_checkpoint(path, **overrides)
@@ -62,7 +74,7 @@ def load_model(
             "the scale out, or, to train on from it, convert its last convolution on purpose: "
             f"escsr.weights.convert_scale(load_model(path), scale={scale})."
         )
-    return checkpoint.build(attention_backend=attention_backend)
+    return checkpoint
 
 
 def find_weights(

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from escsr.family.configuration import LargeKernel
+from escsr.weights.arrays import Shaped
 
 Family = Literal["esc", "real", "real-m", "lte", "rib"]
 Ending = Literal[
@@ -137,7 +136,7 @@ def _ending_of_reference(names: set[str]) -> Ending:
     return "subpixels" if convolutions == {"to_img.0.weight"} else "layers"
 
 
-def layout_of_ours(state: Mapping[str, Tensor]) -> Layout:
+def layout_of_ours(state: Mapping[str, Shaped]) -> Layout:
     """How the reference would lay out a state dict with our names."""
     kernel = "decomposed" if "shared_large_kernel.weights.1" in state else "dense"
     if any(".position_bias.to_hidden" in name for name in state):
@@ -147,7 +146,7 @@ def layout_of_ours(state: Mapping[str, Tensor]) -> Layout:
     if "feature_skip.expand.weight" not in state:
         return Layout(large_kernel=kernel)
     entering = state.get("shallow.weight")
-    is_unshuffled = entering is not None and entering.dim() == 4 and entering.shape[1] != 3
+    is_unshuffled = entering is not None and len(entering.shape) == 4 and entering.shape[1] != 3
     ending = _ending_of_ours(state)
     of_real = ending == "dysample" or (ending == "layers" and _is_nearest_first(state))
     return Layout(
@@ -158,13 +157,13 @@ def layout_of_ours(state: Mapping[str, Tensor]) -> Layout:
     )
 
 
-def _is_nearest_first(names: Mapping[str, Tensor]) -> bool:
+def _is_nearest_first(names: Mapping[str, Shaped]) -> bool:
     """Whether a stack is ESC-Real's: no transposed convolution comes first, and it has no gates."""
     others = ("reconstruction.layers.0.weight", "reconstruction.layers.2.gate.weight")
     return "reconstruction.layers.1.weight" in names and not any(name in names for name in others)
 
 
-def _ending_of_ours(names: Mapping[str, Tensor]) -> Ending:
+def _ending_of_ours(names: Mapping[str, Shaped]) -> Ending:
     if "reconstruction.attention.to_query.weight" in names:
         return "narrowed lda" if "reconstruction.narrow.weight" in names else "lda"
     if "reconstruction.sampler.offset.weight" in names:

@@ -16,9 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from escsr.weights.arrays import BFLOAT16, Array, DType
 from escsr.weights.foreign_files import ForeignFileError, foreign_archive
 from escsr.weights.pickle_contents import (
     MAX_PICKLE_BYTES,
@@ -44,12 +43,12 @@ class StoredTensor:
     """A tensor of a file, whose values are not read yet."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: DType
     storage_bytes: int
     """Of the storage that it is a view of."""
     storage: object
     """The same for tensors that share theirs."""
-    read: Callable[[], Tensor]
+    read: Callable[[], Array]
     """Its values; may be a view of what other tensors share."""
 
     @property
@@ -134,7 +133,7 @@ def _tensor_of_call(call: Call) -> StoredTensor | UnusableTensor | None:
     if name in _UNUSABLE:
         return UnusableTensor(_UNUSABLE[name])
     if name == "torch._utils._rebuild_tensor_v3":
-        return _view(*args[:4], dtype=_dtype(args[6]))
+        return _view_of_bytes(args[0], args[1], args[2], args[3], args[6])
     if name in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
         return _view(*args[:4])
     if re.fullmatch(r"torch(\.cuda)?\.\w*Tensor", name) and state:
@@ -148,11 +147,11 @@ def _tensor_of_call(call: Call) -> StoredTensor | UnusableTensor | None:
 class _Storage:
     """Numbers in a file."""
 
-    dtype: torch.dtype | None
+    dtype: DType | None
     """None for bytes, whose tensors know their own."""
     num_bytes: int
-    read: Callable[[], Tensor]
-    """All of them, as bytes."""
+    read: Callable[[], bytearray]
+    """All of them."""
     key: object
     first_byte: int = 0
     reason: str = ""
@@ -160,7 +159,7 @@ class _Storage:
 
 
 def _view(
-    storage: Any, offset: Any, shape: Any, stride: Any, *, dtype: torch.dtype | None = None
+    storage: Any, offset: Any, shape: Any, stride: Any, *, dtype: DType | None = None
 ) -> StoredTensor | UnusableTensor:
     """A tensor as a view of a storage, if it lies within."""
     if not isinstance(storage, _Storage):
@@ -179,11 +178,25 @@ def _view(
             f"claims {values:,} values, of which its storage holds {min(available, reach):,}"
         )
 
-    def read() -> Tensor:
-        data = storage.read()[storage.first_byte :][: available * dtype.itemsize]
-        return data.view(dtype).as_strided(shape, stride, offset if values else 0)
+    def read() -> Array:
+        data = storage.read()
+        if not values:
+            return cast("Array", np.empty(shape, dtype))
+        first_byte = storage.first_byte + offset * dtype.itemsize
+        steps = tuple(step * dtype.itemsize for step in stride)
+        return np.ndarray(shape, dtype, data, first_byte, steps)
 
-    return StoredTensor(shape, dtype, storage.num_bytes, storage.key, read)
+    return StoredTensor(tuple(shape), dtype, storage.num_bytes, storage.key, read)
+
+
+def _view_of_bytes(
+    storage: Any, offset: Any, shape: Any, stride: Any, dtype: Any
+) -> StoredTensor | UnusableTensor:
+    """A tensor whose storage knows no type of numbers."""
+    name = dtype.name.removeprefix("torch.") if isinstance(dtype, Global) else ""
+    if isinstance(storage, _Storage) and storage.dtype is None and name not in _DTYPES:
+        return UnusableTensor(f"is stored as {name[:30]}" if name else "is of an unknown dtype")
+    return _view(storage, offset, shape, stride, dtype=_DTYPES.get(name))
 
 
 def _are_sizes(numbers: tuple[Any, ...]) -> bool:
@@ -203,43 +216,40 @@ def _array(shape: Any, dtype: Any, is_fortran: Any, data: Any) -> StoredTensor |
     if num_bytes != length:
         return UnusableTensor(f"is a numpy array of {num_bytes:,} bytes, but holds {length:,}")
 
-    def read() -> Tensor:
+    def read() -> Array:
         raw = data.args[0].encode("latin-1") if isinstance(data, Call) else data
         array = np.frombuffer(raw, kind).reshape(shape, order="F" if is_fortran else "C")
-        return torch.as_tensor(array.astype(kind.newbyteorder("=")))
+        return array.astype(kind.newbyteorder("="))
 
-    return StoredTensor(tuple(shape), _DTYPES_OF_NUMPY[code], num_bytes, object(), read)
+    return StoredTensor(tuple(shape), kind.newbyteorder("="), num_bytes, object(), read)
 
 
-_DTYPES_OF_NUMPY = {
-    np.dtype(str(dtype).removeprefix("torch.")).str[1:]: dtype
-    for dtype in (
-        *(torch.float16, torch.float32, torch.float64, torch.bool),
-        *(torch.int8, torch.int16, torch.int32, torch.int64),
-        *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+_DTYPES: dict[str, DType] = {
+    name: np.dtype(numpy_name)
+    for numpy_name, *aliases in (
+        *(("float16", "half"), ("float32", "float"), ("float64", "double"), ("bool",)),
+        *(("int8",), ("int16", "short"), ("int32", "int"), ("int64", "long")),
+        *(("uint8",), ("uint16",), ("uint32",), ("uint64",)),
+        *(("complex64", "cfloat"), ("complex128", "cdouble")),
     )
+    for name in (numpy_name, *aliases)
+} | {"bfloat16": BFLOAT16}
+"""By torch's names."""
+
+_DTYPES_OF_STORAGES: dict[str, DType] = {
+    "Float": _DTYPES["float32"],
+    "Double": _DTYPES["float64"],
+    "Half": _DTYPES["float16"],
+    "BFloat16": BFLOAT16,
+    "Long": _DTYPES["int64"],
+    "Int": _DTYPES["int32"],
+    "Short": _DTYPES["int16"],
+    "Char": _DTYPES["int8"],
+    "Byte": _DTYPES["uint8"],
+    "Bool": _DTYPES["bool"],
+    "ComplexFloat": _DTYPES["complex64"],
+    "ComplexDouble": _DTYPES["complex128"],
 }
-
-_DTYPES_OF_STORAGES = {
-    "Float": torch.float32,
-    "Double": torch.float64,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexFloat": torch.complex64,
-    "ComplexDouble": torch.complex128,
-}
-
-
-def _dtype(value: Any) -> torch.dtype | None:
-    name = value.name.removeprefix("torch.") if isinstance(value, Global) else ""
-    dtype = getattr(torch, name, None) if name.isalnum() or "_" in name else None
-    return dtype if isinstance(dtype, torch.dtype) else None
 
 
 def _read_archive(stream: BinaryIO, *, is_inner: bool = False) -> Any:
@@ -311,7 +321,7 @@ class _Archive:
         self._entries = entries
         self._folder = folder
         self._storages: dict[str, _Storage] = {}
-        self._bytes: dict[str, Tensor] = {}
+        self._bytes: dict[str, bytearray] = {}
         # Who told torch.save to compute no checksums has zeros in their place.
         self._is_checked = any(entry.CRC for entry in entries.values())
         self._is_swapped = False
@@ -338,13 +348,13 @@ class _Archive:
             )
         return self._storages[key]
 
-    def _values(self, key: str, num_bytes: int, dtype: torch.dtype | None) -> Tensor:
+    def _values(self, key: str, num_bytes: int, dtype: DType | None) -> bytearray:
         if key not in self._bytes:
             data = self._read(f"data/{key}", num_bytes)
             if self._is_swapped and dtype is not None and dtype.itemsize > 1:
-                side = dtype.itemsize // (2 if dtype.is_complex else 1)
+                side = dtype.itemsize // (2 if dtype.kind == "c" else 1)
                 data = bytearray(np.frombuffer(data, f"u{side}").byteswap().tobytes())
-            self._bytes[key] = _bytes_as_tensor(data)
+            self._bytes[key] = data
         return self._bytes[key]
 
     def _read(self, name: str, most_bytes: int) -> bytearray:
@@ -365,7 +375,7 @@ _SLACK = 1 << 20
 """A storage's record may be a little larger than what its tensors need."""
 
 
-def _storage_of(identity: Any) -> tuple[torch.dtype | None, str, int, str]:
+def _storage_of(identity: Any) -> tuple[DType | None, str, int, str]:
     """Dtype, key and number of values of a storage, and why it cannot be used."""
     kind, type_, key, _, num_values, *_ = identity
     if kind != "storage" or not isinstance(type_, Global) or not _are_sizes((num_values,)):
@@ -374,12 +384,6 @@ def _storage_of(identity: Any) -> tuple[torch.dtype | None, str, int, str]:
     dtype = _DTYPES_OF_STORAGES.get(name)
     reason = "" if dtype is not None or name == "Untyped" else f"is stored as {name[:30]}"
     return dtype, str(key)[:100], num_values, reason
-
-
-def _bytes_as_tensor(data: bytearray) -> Tensor:
-    if not data:
-        return torch.empty(0, dtype=torch.uint8)
-    return torch.frombuffer(data, dtype=torch.uint8)
 
 
 def _read_pickles(stream: BinaryIO) -> Any:
@@ -403,7 +407,7 @@ class _Legacy:
         self._stream = stream
         self._sizes: dict[str, tuple[int, int]] = {}
         self._places: dict[str, int] = {}
-        self._bytes: dict[str, Tensor] = {}
+        self._bytes: dict[str, bytearray] = {}
 
     def contents(self) -> Any:
         contents = read_pickle(self._stream, self._resolve)
@@ -443,11 +447,11 @@ class _Legacy:
             reason=reason,
         )
 
-    def _values(self, key: str, num_bytes: int) -> Tensor:
+    def _values(self, key: str, num_bytes: int) -> bytearray:
         if key not in self._bytes:
             self._stream.seek(self._places[key])
             data = bytearray(num_bytes)
             if cast("io.BufferedReader", self._stream).readinto(data) < num_bytes:
                 raise DamagedFileError("the file ends within its tensors")
-            self._bytes[key] = _bytes_as_tensor(data)
+            self._bytes[key] = data
         return self._bytes[key]

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from escsr.errors import CheckpointError
 from escsr.family.configuration import ESCConfig
+from escsr.weights.arrays import AnyArray, Shaped
 from escsr.weights.official import (
+    reference_names,
     to_ours,
-    to_reference,
     unknown_own_names,
     unknown_reference_names,
 )
@@ -53,7 +53,7 @@ class Recognition:
     """Fields of the configuration that no tensor tells: published values were taken."""
 
 
-def infer_config(state: Mapping[str, Tensor]) -> ESCConfig:
+def infer_config(state: Mapping[str, Shaped]) -> ESCConfig:
     """Read every hyper-parameter of a network from the names and shapes of its weights.
 
     As ``recognise``, without telling what was assumed.
@@ -61,14 +61,14 @@ def infer_config(state: Mapping[str, Tensor]) -> ESCConfig:
     return recognise(state).config
 
 
-def recognise(state: Mapping[str, Tensor], *, stated: ESCConfig | None = None) -> Recognition:
+def recognise(state: Mapping[str, Shaped], *, stated: ESCConfig | None = None) -> Recognition:
     """Read every hyper-parameter of a network from the names and shapes of its weights.
 
     Two hidden widths are told, not the factors they came from: the published factor is taken where
     it gives the width. How the image skip enlarges is told by no tensor; it follows the kind.
 
     Args:
-        state: tensors by the reference's names or by ours.
+        state: arrays by the reference's names or by ours.
         stated: what a header says; asked where tensors fit more than one network.
     Raises:
         CheckpointError: not the weights of an ESC; says what was found and what is missing.
@@ -87,7 +87,7 @@ def recognise(state: Mapping[str, Tensor], *, stated: ESCConfig | None = None) -
     return _from_shapes(shapes, state.get(META_UPSAMPLE), stated_scale)
 
 
-def own_names(state: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]]:
+def own_names(state: Mapping[str, AnyArray]) -> tuple[list[str], dict[str, AnyArray]]:
     """Split off what no ESC has, and give the rest our names.
 
     Returns:
@@ -101,12 +101,12 @@ def own_names(state: Mapping[str, Tensor]) -> tuple[list[str], dict[str, Tensor]
     return unknown, to_ours({name: state[name] for name in state if name not in set(unknown)})
 
 
-def is_named_as_ours(state: Mapping[str, Tensor]) -> bool:
+def is_named_as_ours(state: Mapping[str, Shaped]) -> bool:
     """Whether more of the names are ours than the reference's."""
     return len(unknown_own_names(state)) < len(unknown_reference_names(state))
 
 
-def _from_shapes(shapes: Shapes, record: Tensor | None, stated_scale: int | None) -> Recognition:
+def _from_shapes(shapes: Shapes, record: Any, stated_scale: int | None) -> Recognition:
     dim, channels = shapes["shallow.weight"][:2]
     if channels % 3:
         raise CheckpointError(
@@ -221,7 +221,7 @@ def _expansion(hidden: int, dim: int) -> float:
     return ratio if int(ratio * dim) == hidden else math.nextafter(ratio, math.inf)
 
 
-def _not_an_esc(state: Mapping[str, Tensor], unknown: list[str], missing: list[str]) -> str:
+def _not_an_esc(state: Mapping[str, Shaped], unknown: list[str], missing: list[str]) -> str:
     examples = [
         f"{name} {'x'.join(map(str, tensor.shape))}" for name, tensor in list(state.items())[:3]
     ]
@@ -229,7 +229,7 @@ def _not_an_esc(state: Mapping[str, Tensor], unknown: list[str], missing: list[s
         examples.append("…")
     missing = missing or ["reconstruction.to_subpixels.weight"]
     if not is_named_as_ours(state):
-        missing = list(to_reference(dict.fromkeys(missing, torch.empty(0))))
+        missing = reference_names(dict.fromkeys(missing, np.empty(0)))
     return (
         f"Not an ESC: {len(state)} tensors were found ({', '.join(examples)}), {len(unknown)} of "
         f"them with names that no ESC has; missing are {', '.join(missing)} and "

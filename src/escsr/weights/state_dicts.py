@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
+from escsr.weights.arrays import is_floating_point
 from escsr.weights.foreign_files import UnusableFileError
 from escsr.weights.official_names import every_name
 from escsr.weights.pytorch_file import StoredTensor, UnusableTensor, tensor_of
@@ -229,7 +230,7 @@ def _is_beside(name: str, leaf: Leaf) -> bool:
     is_count = (
         isinstance(leaf, StoredTensor)
         and leaf.num_values == 1
-        and not (leaf.dtype.is_floating_point or leaf.dtype.is_complex)
+        and not (is_floating_point(leaf.dtype) or leaf.dtype.kind == "c")
     )
     return is_count or last in _COUNTERS or bool(set(_words(first)) & _OTHERS)
 

@@ -1,6 +1,5 @@
 """Our own file of weights: one ``.safetensors`` that says everything about itself."""
 
-import hashlib
 import io
 import os
 from collections.abc import Mapping
@@ -14,21 +13,18 @@ from escsr.errors import CheckpointError, ConfigurationError
 from escsr.model.network import ESC
 from escsr.temporary_files import replace_file
 from escsr.version import __version__
-from escsr.weights.checkpoint_file import read_checkpoint, read_metadata, reading
-from escsr.weights.fitting import build_network
-from escsr.weights.header import Provenance, WeightsHeader, header_metadata, parse_header
+from escsr.weights.building import build_network
+from escsr.weights.checkpoint_file import read_checkpoint, reading
+from escsr.weights.header import (
+    Provenance,
+    WeightsHeader,
+    check_tensors,
+    hash_tensors,
+    header_metadata,
+    not_ours,
+    parse_header,
+)
 from escsr.weights.official import to_reference
-
-__all__ = [
-    "Provenance",
-    "WeightsHeader",
-    "check_tensors",
-    "hash_tensors",
-    "load_weights",
-    "read_header",
-    "save_reference_weights",
-    "save_weights",
-]
 
 _STORED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -101,45 +97,9 @@ def load_weights(path: str | os.PathLike[str]) -> ESC:
     with reading(source):
         header = parse_header(source, file.metadata)
         if header is None:
-            raise _not_ours(source)
+            raise not_ours(source)
         check_tensors(source, file.tensors, header)
         return build_network(header.config, file.tensors)
-
-
-def read_header(path: str | os.PathLike[str]) -> WeightsHeader:
-    """Read what a file says about itself, without its tensors.
-
-    Raises:
-        CheckpointError: not one of our files, or a header that is damaged.
-    """
-    source = Path(path)
-    header = parse_header(source, read_metadata(source))
-    if header is None:
-        raise _not_ours(source)
-    return header
-
-
-def check_tensors(path: Path, tensors: Mapping[str, Tensor], header: WeightsHeader) -> None:
-    """Check that the tensors are those that the header was written for.
-
-    Raises:
-        CheckpointError: their hash is another one.
-    """
-    if hash_tensors(tensors) != header.sha256:
-        raise CheckpointError(
-            f"The tensors of {path} are not those that its header was written for (their sha256 "
-            "differs): the file is truncated or was changed. Download or copy it again."
-        )
-
-
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Sha256 over names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _storable(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -157,10 +117,3 @@ def _storable(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[st
                 f"{tensor.abs().max().item():g}). Save an earlier step, or as float32."
             )
     return stored
-
-
-def _not_ours(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{path} has no header of escsr. If it holds reference weights, load it with "
-        "escsr.load_model."
-    )

@@ -5,8 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from escsr.errors import CheckpointError
 from escsr.weights.official import RECORDED_UPSAMPLERS
 
@@ -23,13 +21,13 @@ _LDA_SCALE = 4
 
 
 def recognise_upsampler(
-    shapes: Shapes, record: Tensor | None, *, unshuffle: int, stated_scale: int | None = None
+    shapes: Shapes, record: Any, *, unshuffle: int, stated_scale: int | None = None
 ) -> Found:
     """Read the kind of upsampler and the scale.
 
     Args:
         shapes: of all tensors, by our names.
-        record: ESC-Real-M's ``MetaUpsample``, where there is one.
+        record: ESC-Real-M's ``MetaUpsample``, an array, where there is one.
         unshuffle: pixels per side that become channels.
         stated_scale: from features to pixels, where a header states it.
     Raises:
@@ -166,8 +164,8 @@ def _stack(
     return (fields, scale_of_one_step, ("scale",)) if steps == 1 else (fields, 2**steps, ())
 
 
-def _from_record(record: Tensor) -> dict[str, Any]:
-    numbers = [int(number) for number in record.flatten()]
+def _from_record(record: Any) -> dict[str, Any]:
+    numbers = [int(number) for number in record.reshape(-1).tolist()]
     if len(numbers) != 7 or not 0 <= numbers[1] < len(RECORDED_UPSAMPLERS):
         raise CheckpointError(
             f"to_img.MetaUpsample holds {numbers}; ESC-Real-M's code stores seven numbers, the "

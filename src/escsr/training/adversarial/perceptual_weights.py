@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from escsr.errors import CheckpointError, MissingExtraError
 from escsr.training.adversarial.perceptual import VGG19Features
+from escsr.weights.arrays import as_tensor
 from escsr.weights.checkpoint_file import read_checkpoint
 
 PerceptualWeights = Literal["imagenet", "random"]
@@ -34,10 +35,14 @@ def load_vgg19(weights: PerceptualWeights, file: Path | None = None, *, seed: in
     if weights == "random":
         _fill_at_random(network, seed)
         return network
-    tensors = _downloaded() if file is None else read_checkpoint(file).tensors
+    tensors = _downloaded() if file is None else _read(file)
     origin = "torchvision's file" if file is None else str(file)
     network.load_state_dict(_fitting(tensors, network, origin), assign=True)
     return network
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    return {name: as_tensor(array) for name, array in read_checkpoint(file).tensors.items()}
 
 
 def _fill_at_random(network: VGG19Features, seed: int) -> None:
