@@ -12,6 +12,7 @@ from escsr.model import ESC
 from escsr.model.axis_view import AxisView
 from escsr.weights.official import to_ours
 from tests.golden_files import (
+    GOLDEN_TOLERANCE,
     LARGE_GOLDEN,
     SMALL_GOLDEN,
     Golden,
@@ -55,6 +56,22 @@ def test_every_backend_answers_as_the_reference_did(name: str, backend: Backend)
     network.load_state_dict(to_ours(golden.reference_state))
     engine = Engine(network, scale=network.scale, device=CPU, backend=backend)
     assert relative_error(answer_of(engine, golden), golden.output) < tolerance(golden)
+
+
+@pytest.mark.parametrize("kind", ["dense", "decomposed"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_large_kernel_of_one_pixel_leaves_room_for_the_dynamic_one(
+    backend: Backend, kind: str
+) -> None:
+    """Where both are added up; on a map of more than one tile of 32 pixels."""
+    if reason := available_backends(CPU)[backend]:
+        pytest.skip(reason)
+    network = smallest(2, large_kernel_size=1, large_kernel=kind)
+    image = torch.rand(1, 3, 41, 70)
+    with torch.no_grad():
+        right = network(image)
+    result = Engine(network, scale=2, device=CPU, backend=backend).run(image, torch.float32)
+    assert relative_error(result, right) < GOLDEN_TOLERANCE
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

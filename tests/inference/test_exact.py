@@ -134,6 +134,8 @@ def test_any_size_is_exact(size: tuple[int, int], padding: str) -> None:
         {"dynamic_kernel": False},
         {"num_conv_layers": 0},
         {"pdim": 16},
+        {"large_kernel_size": 1},
+        {"large_kernel_size": 1, "large_kernel": "decomposed"},
     ],
 )
 def test_ablations_are_exact(overrides: dict[str, object]) -> None:

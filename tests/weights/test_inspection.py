@@ -31,6 +31,14 @@ def test_a_variant_is_recognised_by_its_configuration(name: str) -> None:
         assert variant_name(variant(name, scale=scale, num_conv_layers=6)) is None
 
 
+def test_a_name_does_not_depend_on_what_its_upsampler_has_no_use_for() -> None:
+    """traiNNer-redux records 64 channels within, ESC-Real-M 48, whether there are any or not."""
+    for name in ("esc-real-m", "esc-real-m-transpose-conv"):
+        for inner_dim in (48, 64):
+            assert variant_name(variant(name, scale=4, upsampler_dim=inner_dim)) == name
+    assert variant_name(variant("esc-real-m-lda", scale=4, upsampler_dim=48)) is None
+
+
 def test_a_reference_file_is_described(tmp_path: Path) -> None:
     """Name, scale, size and cost as published (149.2 G); no licence, since it states none."""
     path = tmp_path / "esc.pth"

@@ -156,6 +156,7 @@ def test_files_after_convert_load_whatever_their_class(
         *("esc_real_dysample_x4", "esc_real_m_dysample_x2", "esc_real_m_nearest_conv_x1"),
         *("esc_real_m_nearest_conv_x3", "esc_real_m_pixelshuffle_x2"),
         "esc_real_m_pixelshuffledirect_x3",
+        *("esc_real_m3_lda_x2", "esc_real_m3_pa_up_x2", "esc_real_m3_transpose_conv_x3"),
     ],
 )
 def test_what_the_reference_stores_beside_weights_is_written(tmp_path: Path, name: str) -> None:
@@ -195,6 +196,21 @@ def test_a_stack_of_one_step_enlarges_by_3_unless_told(tmp_path: Path) -> None:
     assert load_model(path, scale=2).config.scale == 2
 
 
+@pytest.mark.parametrize(("kind", "taken", "possible"), [("lda", 4, (2, 3, 5)), ("pa_up", 2, (3,))])
+def test_without_a_record_the_usual_factor_is_taken_unless_told(
+    tmp_path: Path, kind: str, taken: int, possible: tuple[int, ...]
+) -> None:
+    """No tensor of "lda" tells its factor, and one step of "pa_up" may be x2 or x3."""
+    state = dict(read_golden(f"esc_real_m3_{kind}_x2").reference_state)
+    del state["to_img.MetaUpsample"]
+    path = tmp_path / "bare.pth"
+    torch.save(state, path)
+    assert inspect_checkpoint(path).assumed == ("scale",)
+    assert load_model(path).scale == taken
+    for scale in possible:
+        assert load_model(path, scale=scale).config.scale == scale
+
+
 CLASSES = {
     "esc_tiny_x2": ("pixelshuffledirect", 2),
     "esc_xl_style_x2": ("pixelshuffledirect", 2),
@@ -203,6 +219,10 @@ CLASSES = {
     "esc_real_m_nearest_conv_x1": ("conv+nearest", 1),
     "esc_real_m_pixelshuffle_x3": ("pixelshuffle", 3),
     "esc_real_m_pixelshuffledirect_x3": ("pixelshuffledirect", 3),
+    "esc_real_m3_lda_x2": ("lda", 2),
+    "esc_real_m3_pa_up_x2": ("pa_up", 2),
+    "esc_real_m3_transpose_conv_x2_unshuffle": ("transpose+conv", 2),
+    "esc_real_m3_transpose_conv_x4": ("transpose+conv", 4),
     RIB: ("pixelshuffledirect", 2),
     LTE: ("lte", 4),
 }

@@ -134,9 +134,47 @@ def test_a_record_that_contradicts_the_tensors_is_refused() -> None:
     state["to_img.MetaUpsample"] = torch.tensor([2, 3, 4, 32, 3, 48, 4], dtype=torch.uint8)
     with pytest.raises(CheckpointError, match=r"says conv\+nearest by 4 .* pixelshuffle by 4"):
         recognise(state)
-    state["to_img.MetaUpsample"] = torch.tensor([2, 9], dtype=torch.uint8)
-    with pytest.raises(CheckpointError, match="seven numbers"):
+    for record in ([2, 9], [3, 8, 4, 32, 3, 48, 4]):
+        state["to_img.MetaUpsample"] = torch.tensor(record, dtype=torch.uint8)
+        with pytest.raises(CheckpointError, match=r"seven numbers, the second below 8"):
+            recognise(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "says"),
+    [
+        ("esc_real_m3_transpose_conv_x4", [3, 6, 4, 32, 3, 64, 4], "says lda by 4"),
+        ("esc_real_m3_transpose_conv_x4", [3, 5, 2, 32, 3, 64, 4], "says transpose.conv by 2"),
+        ("esc_real_m3_lda_x2", [3, 6, 2, 32, 3, 64, 4], "with 64 channels, the tensors say lda"),
+        ("esc_real_m3_pa_up_x2", [3, 3, 2, 32, 3, 24, 4], r"says conv\+nearest by 2"),
+    ],
+)
+def test_a_record_of_version_3_that_contradicts_is_refused(
+    name: str, record: list[int], says: str
+) -> None:
+    """traiNNer-redux overwrites it, too."""
+    state = dict(read_golden(name).reference_state)
+    state["to_img.MetaUpsample"] = torch.tensor(record, dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match=says):
         recognise(state)
+
+
+def test_a_record_of_version_3_may_name_the_first_five_kinds() -> None:
+    """traiNNer-redux writes it whatever the kind; the tensors are the same."""
+    golden = read_golden("esc_real_m_pixelshuffle_x2")
+    state = {**golden.reference_state}
+    state["to_img.MetaUpsample"] = state["to_img.MetaUpsample"].clone()
+    state["to_img.MetaUpsample"][0] = 3
+    assert recognise(state).config == golden.config
+
+
+def test_one_convolution_is_recognised_whatever_kind_was_asked_for() -> None:
+    """At x1 traiNNer-redux makes it of every kind, and records the kind."""
+    config = variant("esc-real-m-conv", scale=1, num_blocks=1, num_conv_layers=1)
+    state = to_reference(empty_network(config).state_dict())
+    for kind in range(8):
+        record = torch.tensor([3, kind, 1, 64, 3, 48, 4], dtype=torch.uint8)
+        assert recognise({**state, "to_img.MetaUpsample": record}).config == config
 
 
 def test_a_dysample_whose_factor_nothing_tells_lists_the_candidates() -> None:
@@ -173,6 +211,25 @@ def test_a_shape_that_no_esc_has_is_refused(
     state[tensor] = torch.zeros(shape)
     with pytest.raises(CheckpointError, match=words):
         infer_config(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "shape", "words"),
+    [
+        ("lda_x2", "to_img.2.proj_q.weight", (6,), "4 dimensions"),
+        ("lda_x2", "to_img.2.proj_q.weight", (6, 20, 1, 1), "with 24 channels, .* with 20"),
+        ("pa_up_x2", "to_img.1.weight", (24,), "4 dimensions"),
+        ("transpose_conv_x3", "to_img.0.weight", (), "4 dimensions"),
+    ],
+)
+def test_a_shape_that_no_upsampler_has_is_refused(
+    name: str, tensor: str, shape: tuple[int, ...], words: str
+) -> None:
+    """Before anything is read from it."""
+    state = dict(read_golden(f"esc_real_m3_{name}").reference_state)
+    state[tensor] = torch.zeros(shape)
+    with pytest.raises(CheckpointError, match=words):
+        recognise(state)
 
 
 def test_two_rivals_are_refused_as_no_esc(data_folder: Path) -> None:

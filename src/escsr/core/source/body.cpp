@@ -727,7 +727,7 @@ int64_t Body::floats_per_pixel(bool is_stored) const {
 
 int64_t Body::floats_per_core_pixel() const { return 5 * parts_->channels; }
 
-int64_t Body::largest_margin() const { return most<int64_t>(1, parts_->configuration.large_kernel_size / 2 + 1); }
+int64_t Body::largest_margin() const { return most<int64_t>(2, parts_->configuration.large_kernel_size / 2 + 1); }
 
 int64_t Body::scratch() const {
     const Parts& parts = *parts_;

@@ -162,6 +162,13 @@ bool copy_as_double(const float* values, int64_t size, Buffer<double>& copy, Fai
     return true;
 }
 
+// Kernels of 1x1 in the middle of 3x3 zeros: the dynamic kernel is added around them.
+bool with_room(const float* kernels, int64_t count, Buffer<float>& widened, Failure& failure) {
+    if (!widened.allocate_zeros(9 * count, failure)) return false;
+    for (int64_t i = 0; i < count; ++i) widened[9 * i + 4] = kernels[i];
+    return true;
+}
+
 double gelu(double x) { return 0.5 * x * (1 + erf(x * 0.70710678118654752440)); }
 
 }  // namespace
@@ -181,6 +188,11 @@ bool LargeKernelWeights::prepare(const Configuration& configuration, const Tenso
         kernels = tensors.take(failure, Shape{4, {pdim, 1, kernel_size, kernel_size}}, "%s.weights.1", name);
     }
     if (!kernels) return false;
+    Buffer<float> widened;
+    if (kernel_size == 1) {
+        if (!with_room(kernels, is_dense ? pdim * pdim : pdim, widened, failure)) return false;
+        kernels = widened.data(), kernel_size = 3;
+    }
     if (kernel_size > LARGEST_SIZE) return direct_weights(kernels, *this, failure);
     const Waves waves;
     const bool made = is_dense ? dense_spectrum(waves, kernels, *this, failure)
