@@ -95,6 +95,26 @@ struct DySampleTask {
     Planes result;
 };
 
+// Local deformable attention of features enlarged by `scale` with corners on corners: each pixel of the result attends
+// to nine places, its neighbours and what a network of the enlarged queries adds. Channels are of two groups, each of
+// which has places of its own; those of keys and queries are padded to whole blocks of KEY_BLOCK.
+constexpr int64_t KEY_BLOCK = 8;
+constexpr float LARGEST_OFFSET = 11;  // pixels of the result
+struct LocalAttentionTask {
+    Map values;                // (2 V); `held` goes one pixel beyond what is needed on each side, where there are zeros
+    Map keys;                  // (2 K), held likewise; times log2(e) / sqrt(channels)
+    Map queries;               // (2 K)
+    const float* depthwise;    // (H, 9): of the network of offsets, the same for both groups
+    const float* norm_gain;    // (H,)
+    const float* norm_bias;    // (H,)
+    const float* to_offsets;   // (H, 9 taps, 9 places, 2): y, then x
+    const float* offset_bias;  // (9, 2)
+    const float* table;        // (9, 2 K): added to keys; times what those are
+    int64_t group_channels;    // H: K without padding
+    int64_t scale;
+    Map result;                // (2 V)
+};
+
 struct HeadKernels {
     int64_t (*enlarged_scratch)(const EnlargedTask&);
     // The place begins at a multiple of the factor.
@@ -116,6 +136,9 @@ struct HeadKernels {
     // that do is added. `mixed` holds a row and a column of zeros beyond the tile.
     void (*sample_places)(const DySampleTask&, Place place, Place result, Place tile, const float* places, bool adds,
                           float* scratch);
+    // The place is one of the result. Scratch for places so wide.
+    int64_t (*local_attention_scratch)(const LocalAttentionTask&, int64_t width);
+    void (*attend_locally)(const LocalAttentionTask&, Place place, float* scratch);
     int64_t (*feature_skip_scratch)(const FeatureSkipTask&);
     void (*add_feature_skip)(const FeatureSkipTask&, Place place, float* scratch);
 };

@@ -51,4 +51,34 @@ class DySampleHead {
     float mix_bias_[3] = {0, 0, 0};
 };
 
+// Local deformable attention: each pixel of the result attends to nine places of the features that it chooses, then a
+// 3x3 convolution.
+class LocalAttentionHead {
+   public:
+    bool prepare(const Configuration& configuration, const Tensors& tensors, const Kernels& kernels, Failure& failure);
+    Place needed(const HeadTask& task, Place result) const;
+    Place needed_image(const HeadTask&, Place) const { return {0, 0, 0, 0}; }
+    void best_part(const HeadTask& task, int64_t& height, int64_t& width) const;
+    int64_t scratch(const HeadTask& task, int64_t height, int64_t width) const;
+    double work(const HeadTask& task, Place result) const;
+    int64_t make(const HeadTask& task, Place result, float* scratch) const;
+
+   private:
+    bool prepare_projections(const Tensors& tensors, Failure& failure);
+    bool prepare_offsets(const Tensors& tensors, Failure& failure);
+    Place attended_place(const HeadTask& task, Place result) const;
+    Place region(const HeadTask& task, Place result) const;
+    LocalAttentionTask task() const;
+
+    const Kernels* kernels_ = nullptr;
+    Narrowing narrowing_;
+    int64_t scale_ = 1, dim_ = 0;
+    int64_t group_channels_ = 0;      // of queries and keys
+    int64_t keys_ = 0, values_ = 0;   // channels of the maps of keys and values: both groups, each padded
+    Buffer<float> query_weight_, query_bias_, key_weight_, key_bias_, table_;
+    Buffer<float> depthwise_, norm_gain_, norm_bias_, to_offsets_, offset_bias_;
+    Buffer<float> to_planes_;
+    float planes_bias_[3] = {0, 0, 0};
+};
+
 }  // namespace escsr

@@ -69,19 +69,20 @@ Planes planes_of(const ImageRows& rows) {
     return planes;
 }
 
-bool to_planes_weights(const Tensors& tensors, const char* name, int64_t inputs, int64_t lanes, Buffer<float>& weight,
-                       float* bias, Failure& failure) {
+bool to_planes_weights(const Tensors& tensors, const char* name, int64_t inputs, int64_t groups, int64_t lanes,
+                       Buffer<float>& weight, float* bias, Failure& failure) {
     const float* weights = tensors.take(failure, {4, {3, inputs, 3, 3}}, "%s.weight", name);
     if (!weights) return false;
     const float* biases = tensors.take(failure, {1, {3}}, "%s.bias", name);
-    if (!biases || !weight.allocate_zeros(27 * round_up(inputs, lanes), failure)) return false;
-    const int64_t vectors = divide_up(inputs, lanes);
+    const int64_t in_group = inputs / groups, padded = round_up(in_group, lanes), vectors = groups * padded / lanes;
+    if (!biases || !weight.allocate_zeros(27 * groups * padded, failure)) return false;
     for (int64_t colour = 0; colour < 3; ++colour) {
         bias[colour] = biases[colour];
-        for (int64_t c = 0; c < inputs; ++c)
+        for (int64_t i = 0; i < inputs; ++i)
             for (int64_t tap = 0; tap < 9; ++tap) {
-                const int64_t vector = (tap / 3 * vectors + c / lanes) * 9 + tap % 3 * 3 + colour;
-                weight[vector * lanes + c % lanes] = weights[(colour * inputs + c) * 9 + tap];
+                const int64_t channel = i / in_group * padded + i % in_group;
+                const int64_t vector = (tap / 3 * vectors + channel / lanes) * 9 + tap % 3 * 3 + colour;
+                weight[vector * lanes + channel % lanes] = weights[(colour * inputs + i) * 9 + tap];
             }
     }
     return true;
@@ -149,7 +150,7 @@ bool StackHead::convolve_and_shuffle(int64_t number, int64_t layer, int64_t chan
 }
 
 bool StackHead::end_with_convolution(int64_t layer, int64_t inputs, const Tensors& tensors, Failure& failure) {
-    return to_planes_weights(tensors, Name(layer).text, inputs, kernels_->lanes, to_planes_, last_bias_, failure);
+    return to_planes_weights(tensors, Name(layer).text, inputs, 1, kernels_->lanes, to_planes_, last_bias_, failure);
 }
 
 bool StackHead::prepare(const Configuration& configuration, const Tensors& tensors, const Kernels& kernels,

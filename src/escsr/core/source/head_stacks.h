@@ -68,9 +68,9 @@ class StackHead {
     int64_t scale_ = 1;  // from the features to the result
 };
 
-// NAME.weight (3, inputs, 3, 3), for ToPlanesTask.
-bool to_planes_weights(const Tensors& tensors, const char* name, int64_t inputs, int64_t lanes, Buffer<float>& weight,
-                       float* bias, Failure& failure);
+// NAME.weight (3, inputs, 3, 3), for ToPlanesTask. Channels of the map are groups, each padded to whole vectors.
+bool to_planes_weights(const Tensors& tensors, const char* name, int64_t inputs, int64_t groups, int64_t lanes,
+                       Buffer<float>& weight, float* bias, Failure& failure);
 
 // As kernels take planes.
 Planes planes_of(const ResultRows& rows);

@@ -10,6 +10,7 @@ struct Head::Parts {
     Upsampler kind = Upsampler::pixelshuffledirect;
     StackHead stack;
     DySampleHead dysample;
+    LocalAttentionHead local_attention;
     LocalTextureHead texture;
 
     // What `use` gives for the head of this kind. Each kind has the same members as Head.
@@ -17,6 +18,7 @@ struct Head::Parts {
     auto with(Use use) const {
         switch (kind) {
             case Upsampler::dysample: return use(dysample);
+            case Upsampler::lda: return use(local_attention);
             case Upsampler::lte: return use(texture);
             default: return use(stack);
         }
@@ -38,6 +40,7 @@ bool Head::prepare(const Configuration& configuration, const Tensors& tensors, c
     parts_->kind = configuration.upsampler;
     switch (configuration.upsampler) {
         case Upsampler::dysample: return parts_->dysample.prepare(configuration, tensors, kernels, failure);
+        case Upsampler::lda: return parts_->local_attention.prepare(configuration, tensors, kernels, failure);
         case Upsampler::lte: return parts_->texture.prepare(configuration, tensors, kernels, failure);
         default: return parts_->stack.prepare(configuration, tensors, kernels, failure);
     }

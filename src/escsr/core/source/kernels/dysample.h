@@ -10,7 +10,6 @@ namespace dysample {
 
 typedef float Four __attribute__((vector_size(16)));
 typedef float UnalignedFour __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t UnalignedIntVec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 static inline Four load_four(const float* from) { return *reinterpret_cast<const UnalignedFour*>(from); }
 
@@ -18,18 +17,6 @@ constexpr int64_t AT_ONCE = 24;  // pixels
 
 static int64_t scratch(const DySampleTask& task) {
     return most(Cut::size(AT_ONCE * 4 * task.num_places), 3 * Cut::size(task.num_places));
-}
-
-// NaN becomes `low`.
-static inline Vec within(Vec value, float low, float high) {
-    value = value > low ? value : all(low);
-    return value < high ? value : all(high);
-}
-
-// The largest whole numbers not above, of numbers that an int32 can hold.
-static inline IntVec whole_of(Vec value) {
-    const IntVec whole = __builtin_convertvector(value, IntVec);
-    return whole + (IntVec)(__builtin_convertvector(whole, Vec) > value);  // true is -1
 }
 
 struct Bounds {
@@ -85,8 +72,9 @@ static Place find_places(const DySampleTask& task, Place place, float* places, f
 static bool has_places_in(const DySampleTask& task, Place place, const float* places, Place tile) {
     const int64_t count = task.num_places;
     // A neighbour lies less than a pixel from the place that is sampled.
-    const float left = static_cast<float>(tile.left - 1 - place.left), top = static_cast<float>(tile.top - 1 - place.top);
-    const float right = static_cast<float>(tile.right - place.left), bottom = static_cast<float>(tile.bottom - place.top);
+    const float left = static_cast<float>(tile.left - place.left) - 1, top = static_cast<float>(tile.top - place.top) - 1;
+    const float right = static_cast<float>(tile.right - place.left);
+    const float bottom = static_cast<float>(tile.bottom - place.top);
     IntVec any = IntVec{};
     for (int64_t p = 0; p < place.num_pixels(); ++p, places += 2 * count)
         for (int64_t k = 0; k < count; k += LANES) {
@@ -118,7 +106,7 @@ class Sampler {
             store(beyond_x_ + k, x - __builtin_convertvector(column, Vec));
             store(beyond_y_ + k, y - __builtin_convertvector(row, Vec));
             const IntVec at = row * static_cast<int32_t>(down_) + column * static_cast<int32_t>(across_);
-            *reinterpret_cast<UnalignedIntVec*>(at_ + k) = at;
+            store_whole(at_ + k, at);
         }
     }
 
@@ -126,9 +114,7 @@ class Sampler {
         const int64_t step = task_.scale * task_.scale;
         Four total = {};
         for (int64_t group = 0, k = subpixel; group < task_.groups; ++group, k += step) {
-            int32_t at;
-            memcpy(&at, at_ + k, sizeof(at));
-            const float* from = task_.mixed.data + at + 4 * group;
+            const float* from = task_.mixed.data + load_whole(at_ + k) + 4 * group;
             const float x = beyond_x_[k], y = beyond_y_[k];
             const Four a = load_four(from), b = load_four(from + across_);
             const Four c = load_four(from + down_), d = load_four(from + down_ + across_);

@@ -11,11 +11,6 @@ namespace gate {
 constexpr int64_t COLUMNS = PIECE_COLUMNS;  // at a time
 constexpr int64_t ROW = COLUMNS + 2;
 
-static inline Vec sigmoid_of(Vec x) {
-    constexpr float LOG2_E = 1.44269504f;
-    return 1.0f / (1.0f + exp2_of(-larger(all(-127.0f), x * LOG2_E)));
-}
-
 class Strip {
    public:
     Strip(const GateTask& task, const Place& place, float* scratch)

@@ -3,6 +3,7 @@
 #include "dysample.h"
 #include "enlarged.h"
 #include "feature_skip.h"
+#include "local_attention.h"
 #include "pixels.h"
 #include "planes.h"
 
@@ -23,6 +24,8 @@ static const HeadKernels head_kernels = {
     dysample::find_places,
     dysample::has_places_in,
     dysample::sample_places,
+    local_attention::scratch,
+    local_attention::run,
     feature_skip::scratch,
     feature_skip::add,
 };

@@ -2,47 +2,11 @@
 #pragma once
 #include "../head_kernels.h"
 #include "maps.h"
+#include "sums.h"
 
 namespace escsr {
 namespace ESCSR_LEVEL {
 namespace planes {
-
-// A list of numbers for the compiler: 0 to COUNT - 1.
-template <int... I>
-struct Indices {};
-template <int COUNT, int... I>
-struct CountTo : CountTo<COUNT - 1, COUNT - 1, I...> {};
-template <int... I>
-struct CountTo<0, I...> {
-    typedef Indices<I...> Type;
-};
-
-// Of two vectors of blocks of 2 * BLOCK numbers: lane i of the vector of the sums of halves of blocks is the sum of two
-// lanes of the two, the first of which is this.
-template <int BLOCK>
-constexpr int first_half(int i) {
-    const int block = i / BLOCK, blocks = LANES / (2 * BLOCK);
-    return block / blocks * LANES + block % blocks * 2 * BLOCK + i % BLOCK;
-}
-
-template <int BLOCK, int... I>
-static inline Vec add_halves(Vec a, Vec b, Indices<I...>) {
-    return __builtin_shufflevector(a, b, first_half<BLOCK>(I)...) +
-           __builtin_shufflevector(a, b, (first_half<BLOCK>(I) + BLOCK)...);
-}
-
-template <int BLOCK>
-static inline Vec sums_of(const Vec* from) {
-    // Lane i: the sum of block i of 2 * BLOCK lanes, of the blocks of all vectors one after another.
-    if constexpr (BLOCK == LANES / 2)
-        return add_halves<BLOCK>(from[0], from[1], typename CountTo<LANES>::Type());
-    else
-        return add_halves<BLOCK>(sums_of<2 * BLOCK>(from), sums_of<2 * BLOCK>(from + LANES / (2 * BLOCK)),
-                                 typename CountTo<LANES>::Type());
-}
-
-// Lane i: the sum of all lanes of vector i of LANES vectors.
-static inline Vec sums_of_all(const Vec* from) { return sums_of<1>(from); }
 
 static inline void store_some(float* to, Vec value, int64_t count) {
     if (count >= LANES) return store(to, value);
@@ -112,9 +76,10 @@ static void convolve_to_planes(const ToPlanesTask& task, Place place) {
                     p += 1;
                 }
             }
-            for (int colour = 0; colour < COLOURS; ++colour)
-                store_some(task.result.at(colour, y, left), sums_of_all(sums + colour * LANES) + task.bias[colour],
-                           count);
+            for (int colour = 0; colour < COLOURS; ++colour) {
+                const Vec result = sums_of_blocks<LANES>(sums + colour * LANES) + task.bias[colour];
+                store_some(task.result.at(colour, y, left), result, count);
+            }
         }
 }
 

@@ -19,12 +19,26 @@ constexpr int REGISTERS = 16;
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * LANES)));
+typedef int32_t UnalignedIntVec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float UnalignedVec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 static inline Vec load(const float* from) { return *reinterpret_cast<const UnalignedVec*>(from); }
 static inline void store(float* to, Vec value) { *reinterpret_cast<UnalignedVec*>(to) = value; }
 static inline Vec all(float value) { return value - Vec{}; }
 static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+
+// Whole numbers where floats lie.
+static inline void store_whole(float* to, IntVec value) { *reinterpret_cast<UnalignedIntVec*>(to) = value; }
+static inline int32_t load_whole(const float* from) {
+    int32_t value;
+    memcpy(&value, from, sizeof(value));
+    return value;
+}
+// NaN becomes `low`.
+static inline Vec within(Vec value, float low, float high) {
+    value = value > low ? value : all(low);
+    return value < high ? value : all(high);
+}
 
 static inline float sum_of(Vec value) {
     float part[LANES];
