@@ -309,7 +309,7 @@ def _work_in_words(plan: WorkPlan | UpscaleReport, *, num_passes: int) -> str:
     """How an image is cut, and how much memory that takes."""
     size = f"about {plan.peak_memory_bytes / 1e6:.0f} MB"
     if plan.num_tiles == num_passes:
-        return f"whole, {size}"
+        return f"exact, {size}" if plan.disk_bytes else f"whole, {size}"
     if plan.is_exact:
         return f"exact, in {plan.num_tiles} parts of at most {plan.tile_pixels} pixels, {size}"
     return f"{plan.num_tiles} tiles of at most {plan.tile_pixels} pixels, {size}"
