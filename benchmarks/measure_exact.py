@@ -36,8 +36,8 @@ from escsr.weights import bundled_models
 WAYS: dict[str, dict[str, Any]] = {
     "whole": {"tile": "whole", "exact": False},
     "tiles of 512": {"tile": 512, "exact": False},
-    "exact, in memory": {"exact": True},
-    "exact, on disk": {"exact": True},
+    "exact, in memory": {"tile": 512, "exact": True},
+    "exact, on disk": {"tile": 512, "exact": True},
 }
 """Name -> arguments of ``Upscaler``; what lies on disk is told by a limit of memory."""
 
@@ -154,7 +154,7 @@ def _measure_way(options: argparse.Namespace) -> Subject:
     limit = None
     if options.way == "exact, on disk":
         in_memory = _plan(_upscaler(options, None), options)[1].peak_memory_bytes
-        limit = in_memory - 1
+        limit = in_memory // 2
     upscaler = _upscaler(options, limit)
     upscaler(np.zeros((40, 40, 3), np.uint8))
     enlarger, plan = _plan(upscaler, options)

@@ -319,7 +319,7 @@ def test_exact_parts_give_the_whole_images_file(upscale: Escsr, make_picture: Ma
     assert abs(results["exact"] - results["whole"]).max() <= 1
     planned = upscale(photo, "--dry-run", "--memory", "16MB", "--exact").stdout
     assert re.search(r"exact, about \d+ MB of memory; \d+ MB of temporary files", planned)
-    assert "tiles" in upscale(photo, "--dry-run", "--memory", "16MB", "--no-exact").stdout
+    assert "tiles" in upscale(photo, "--dry-run", "-t", "64", "--no-exact").stdout
 
 
 def test_colours_are_kept_unless_it_is_turned_off(

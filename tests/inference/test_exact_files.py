@@ -80,11 +80,11 @@ def test_temporary_files_vanish(end: str, temporary_files: Path) -> None:
 def test_too_small_a_disk_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to do; where exactness was not asked for, tiles serve."""
     monkeypatch.setattr(feature_store, "free_disk_bytes", lambda: 1000)
-    pixels = random_pixels(500, 500)
-    limit = 70 * 2**20
+    pixels = random_pixels(700, 700)
+    limit = 112 * 2**20
     with pytest.raises(DiskSpaceError, match=r"need \d+ MB on disk.*TMPDIR.*--no-exact"):
         Upscaler(smallest(2), device="cpu", memory_limit_bytes=limit, exact=True)(pixels)
-    assert Upscaler(smallest(2), device="cpu", memory_limit_bytes=limit)(pixels).shape[0] == 1000
+    assert Upscaler(smallest(2), device="cpu", memory_limit_bytes=limit)(pixels).shape[0] == 1400
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")

@@ -49,8 +49,8 @@ def test_large_images_are_tiled_where_their_features_do_not_fit_in_memory() -> N
     def plan(**options: object) -> WorkPlan:
         upscaler = Upscaler(network, device="cpu", **options)  # type: ignore[arg-type]
         enlarger = upscaler._enlarger
-        shape = planes_of(np.zeros((400, 300, 3), np.uint8)).shape
-        wish = enlarger.plan_size(300, 400, SizeWish())
+        shape = planes_of(np.zeros((1200, 900, 3), np.uint8)).shape
+        wish = enlarger.plan_size(900, 1200, SizeWish())
         return enlarger.plan(shape, wish, result_is_held=False)
 
     def kind(**options: object) -> tuple[bool, bool]:

@@ -10,6 +10,8 @@ from escsr.model.attention_backends import FoldedBackend
 _MIB = 2**20
 _FLOAT_BYTES = 4
 _FIXED_BYTES = 64 * _MIB
+_AROUND_CORE_BYTES = 32 * _MIB
+"""What cutting and blending tiles leaves behind in the process's heap."""
 _ANY_SIZE_BYTES = 64 * _MIB
 """What the head of ESC+LTE needs at a time on a CPU, whatever the size of its output."""
 _ANY_SIZE_BYTES_ELSEWHERE = 192 * _MIB
@@ -92,7 +94,7 @@ def cost_on_core(core: Network, cost: NetworkCost) -> NetworkCost:
         for side in (small, large)
     ]
     bytes_per_pixel = math.ceil((taken[1] - taken[0]) / (large**2 - small**2))
-    fixed_bytes = max(0, taken[0] - bytes_per_pixel * small**2)
+    fixed_bytes = max(0, taken[0] - bytes_per_pixel * small**2) + _AROUND_CORE_BYTES
     return replace(cost, bytes_per_pixel=bytes_per_pixel, fixed_bytes=fixed_bytes)
 
 

@@ -38,9 +38,11 @@ class Session {
     // A part of a map to write; `close` brings it where it belongs.
     bool begin(int slot, const FeatureMap& map, Place place, Map& begun, Failure& failure);
     bool close(const FeatureMap& map, const Map& written, Failure& failure);
-    // Give back the memory of slots.
-    void release() {
+    // Give back the memory of slots, and of all maps but one.
+    void keep_only(const FeatureMap& map) {
         for (Buffer<float>& slot : slots_) slot = Buffer<float>();
+        for (int64_t i = 0; i < memory_.size(); ++i)
+            if (memory_[i].data() != map.memory) memory_[i] = Buffer<float>();
     }
     // A part of the size of a place that is nowhere else.
     bool temporary(int slot, int64_t channels, Place place, Map& made, Failure& failure);

@@ -5,7 +5,7 @@ namespace escsr {
 namespace {
 
 constexpr int64_t FLOAT = sizeof(float);
-constexpr int64_t LARGEST_CORE = 512;  // pixels of a side, in storage: larger ones save little
+constexpr int64_t LARGEST_CORE = 256;  // rows of one, in storage: higher ones save little
 
 // How a run is cut, and what it takes.
 struct Cutting {
@@ -70,11 +70,14 @@ int64_t core_bytes(const escsr_network& network, const Cutting& cutting) {
     return FLOAT * (pixels * (network.body.floats_per_core_pixel() + 3 * u * u) + 3 * rows * cutting.width * u);
 }
 
-// The most rows of the result at a time that a budget allows; at least one step.
+// Rows of the result at a time, within a budget if a few rows are: so many that the processor's cache holds what follows
+// them, and not so few that parts look around more than they make.
 int64_t choose_band(const escsr_network& network, const HeadTask& task, int64_t budget, bool is_stored) {
+    constexpr int64_t MOST_BYTES = 16 << 20, MOST_STEPS = 64, LEAST_STEPS = 4;
     const int64_t step = network.configuration.is_any_size() ? 1 : network.configuration.inner_scale();
-    int64_t rows = round_up(least<int64_t>(task.result.height, 64 * step), step);
-    while (rows > step && band_bytes(network, task, rows, is_stored) > budget) rows = round_up(rows / 2, step);
+    int64_t rows = round_up(least(task.result.height, MOST_STEPS * step), step);
+    while (rows > LEAST_STEPS * step && band_bytes(network, task, rows, is_stored) > least(budget, MOST_BYTES))
+        rows = most(LEAST_STEPS * step, round_up(rows * 3 / 4 - step / 2, step));
     return rows;
 }
 
@@ -95,16 +98,19 @@ Cutting cut(const escsr_network& network, const Sizes& sizes, const escsr_option
     cutting.is_stored = true;
     cutting.storage_bytes = FLOAT * pixels * network.body.floats_per_pixel(true);
     const int64_t budget = most<int64_t>(limit - scratch, 0);
-    const int64_t side = round_up(most(window, LARGEST_CORE), window);
-    cutting.core_height = least(side, round_up(cutting.height, window));
-    cutting.core_width = least(side, round_up(cutting.width, window));
+    cutting.core_height = round_up(least(most(window, LARGEST_CORE), cutting.height), window);
+    cutting.core_width = round_up(cutting.width, window);
+    // Cores of whole rows are read and written at once, and so are kept as long as they are high enough.
+    const int64_t high_enough = round_up(most<int64_t>(window, 32), window);
     while (core_bytes(network, cutting) > budget && (cutting.core_height > window || cutting.core_width > window)) {
-        int64_t& longer = cutting.core_height > cutting.core_width ? cutting.core_height : cutting.core_width;
-        longer = most(window, longer / window * 3 / 4 * window);
+        const bool is_flat = cutting.core_height <= (cutting.core_width > window ? high_enough : window);
+        int64_t& length = is_flat ? cutting.core_width : cutting.core_height;
+        length = most(window, length / window * 3 / 4 * window);
     }
     cutting.band_rows = choose_band(network, task, budget, true);
-    // The parts of maps are kept beside the bands.
-    cutting.memory_bytes = scratch + core_bytes(network, cutting) + band_bytes(network, task, cutting.band_rows, true);
+    // Parts of maps are given back before the first band.
+    const int64_t band = band_bytes(network, task, cutting.band_rows, true);
+    cutting.memory_bytes = scratch + most(core_bytes(network, cutting), band);
     return cutting;
 }
 
@@ -237,7 +243,7 @@ escsr_job* begin_job(const escsr_network& network, int64_t height, int64_t width
     const Place all = {0, output_height, 0, output_width};
     job->progress.set_total(network.body.work(cutting.height, cutting.width) + network.head.work(job->task, all));
     if (network.body.run(job->session, job->image, job->features, failure)) {
-        job->session.release();
+        job->session.keep_only(job->features);
         return job;
     }
     end_job(job);

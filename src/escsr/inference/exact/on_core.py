@@ -84,11 +84,12 @@ def plan_on_core(
 
     # What the core may take beside the rows that wait: a half, or less where these are many.
     limits = [max(1, int(budget * share)) for share in (1 / 2, 1 / 4, 1 / 8)]
-    in_memory = plan_within(limits[-1], "memory")
-    work = in_memory.peak_memory_bytes - standing
-    fits = room.host_bytes is None or work <= room.host_bytes * AUTO_SHARE
-    if fits and (allowed is None or work <= allowed):
-        return in_memory
+    for limit in (0, limits[-1]):
+        plan = plan_within(limit, "memory")
+        work = plan.peak_memory_bytes - standing
+        fits = room.host_bytes is None or work <= room.host_bytes * AUTO_SHARE
+        if fits and (allowed is None or work <= allowed):
+            return plan
     for limit in (*limits, 1):
         plan = plan_within(limit, "disk")
         work = plan.peak_memory_bytes - standing
