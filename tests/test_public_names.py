@@ -34,6 +34,7 @@ PUBLIC_NAMES = [
     "bundled_models",
     "inspect_checkpoint",
     "load_model",
+    "open_network",
     "upscale",
 ]
 

@@ -1,7 +1,7 @@
 """Efficient image super-resolution with ESC: public names only.
 
-The names that need torch are imported when they are first used, so that ``import escsr`` and
-``escsr --help`` answer at once.
+Names are imported when they are first used, so that ``import escsr`` and ``escsr --help`` answer at
+once, and what needs no torch does not import it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from escsr.inference.one_call import upscale
     from escsr.inference.upscaler import Upscaler
     from escsr.model import ESC
-    from escsr.weights import bundled_models, inspect_checkpoint, load_model
+    from escsr.weights import bundled_models, inspect_checkpoint, load_model, open_network
 
 __all__ = [
     "ESC",
@@ -59,6 +59,7 @@ __all__ = [
     "bundled_models",
     "inspect_checkpoint",
     "load_model",
+    "open_network",
     "upscale",
 ]
 
@@ -76,14 +77,18 @@ def __getattr__(name: str) -> Any:
         from escsr.model import ESC
 
         return ESC
-    if name in ("bundled_models", "inspect_checkpoint", "load_model"):
-        from escsr import weights
+    if name in ("load_model", "open_network"):
+        from escsr.weights import loading
 
-        return {
-            "bundled_models": weights.bundled_models,
-            "inspect_checkpoint": weights.inspect_checkpoint,
-            "load_model": weights.load_model,
-        }[name]
+        return loading.load_model if name == "load_model" else loading.open_network
+    if name == "bundled_models":
+        from escsr.weights import bundled_models
+
+        return bundled_models
+    if name == "inspect_checkpoint":
+        from escsr.weights import inspect_checkpoint
+
+        return inspect_checkpoint
     raise AttributeError(f"module 'escsr' has no attribute {name!r}")
 
 

@@ -2,10 +2,13 @@
 
 import ctypes
 import json
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -76,9 +79,13 @@ class Storage(Protocol):
 class Network:
     """A network of the family, ready to run; it may be used from many threads at once.
 
+    While it runs, other threads of Python run too, and Ctrl-C ends it within half a second. It can
+    be pickled, and used in a process that was forked from the one that opened it.
+
     Args:
         config: of the network.
-        state: its arrays, under the names that ``escsr.model.ESC`` gives them.
+        state: its arrays, under the names that ``escsr.model.ESC`` gives them; of float32, float16
+            or float64. They must not be changed afterwards.
     Raises:
         CheckpointError: an array is missing, unknown, of another shape or not finite.
         ConfigurationError: the core cannot be loaded or compiled here.
@@ -91,6 +98,28 @@ class Network:
         self._state = {name: _as_array(values) for name, values in state.items()}
         self._library = c.core_library()
         self._open()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Network":
+        """Open the content of one of our files, which the core reads itself.
+
+        Raises:
+            CheckpointError: it is no such file, or is damaged.
+        """
+        network = cls.__new__(cls)
+        network._handle, network._library = c_void_p(), c.core_library()
+        error = c.Error()
+        status = network._library.escsr_open(
+            content, len(content), byref(network._handle), byref(error)
+        )
+        _raise_if_failed(status, error)
+        network._content = content
+        text = network._description.configuration
+        network.config = ESCConfig.from_dict(json.loads(text))
+        return network
+
+    _content: bytes | None = None
+    """What it was opened from where that were no arrays."""
 
     def _open(self) -> None:
         arrays = (c.Array * len(self._state))()
@@ -121,6 +150,11 @@ class Network:
     def num_parameters(self) -> int:
         """Numbers that were learned."""
         return int(self._description.num_parameters)
+
+    @property
+    def window_pixels(self) -> int:
+        """Side of an attention window, in pixels of the image."""
+        return int(self._description.window_pixels)
 
     @property
     def _description(self) -> c.Description:
@@ -156,20 +190,19 @@ class Network:
         """
         images = _require_images(images)
         size = self._output_size(images.shape[2:], output_size)
-        result = np.empty((images.shape[0], 3, *size), np.float32)
+        result = _empty((images.shape[0], 3, *size))
         for index, image in enumerate(images):
             call = _Call(_share_of(on_progress, index, len(images)), num_threads, axes)
-            error = c.Error()
-            status = self._library.escsr_run(
-                self._handle,
-                image.ctypes.data,
-                *image.shape[1:],
-                result[index].ctypes.data,
-                *size,
-                byref(call.options),
-                byref(error),
-            )
-            call.raise_if_failed(status, error)
+            with call.running() as error:
+                call.status = self._library.escsr_run(
+                    self._handle,
+                    image.ctypes.data,
+                    *image.shape[1:],
+                    result[index].ctypes.data,
+                    *size,
+                    byref(call.options),
+                    byref(error),
+                )
         return result
 
     def plan(
@@ -186,19 +219,19 @@ class Network:
 
         Where it cannot keep the limit, the least that it can do with. 0 is no limit.
         """
-        needs, error = c.Needs(), c.Error()
+        needs, result_size = c.Needs(), self._output_size(size, output_size)
         call = _Call(None, num_threads, axes)
-        status = self._library.escsr_plan(
-            self._handle,
-            *size,
-            *self._output_size(size, output_size),
-            byref(call.options),
-            limit_bytes,
-            int(with_storage),
-            byref(needs),
-            byref(error),
-        )
-        call.raise_if_failed(status, error)
+        with call.running() as error:
+            call.status = self._library.escsr_plan(
+                self._handle,
+                *size,
+                *result_size,
+                byref(call.options),
+                limit_bytes,
+                int(with_storage),
+                byref(needs),
+                byref(error),
+            )
         return Needs(
             memory_bytes=needs.memory_bytes,
             storage_bytes=needs.storage_bytes,
@@ -231,53 +264,44 @@ class Network:
         Raises:
             What ``read`` and ``storage`` raise, and as of a call.
         """
-        call = _Call(on_progress, num_threads, axes)
-        call.use_rows(read, size[1])
-        if storage is not None:
-            call.use_storage(storage)
-        handle, error = c_void_p(), c.Error()
         result_size = self._output_size(size, output_size)
-        status = self._library.escsr_begin(
-            self._handle,
-            *size,
-            *result_size,
-            byref(call.rows),
-            None if call.storage is None else byref(call.storage),
-            limit_bytes,
-            byref(call.options),
-            byref(handle),
-            byref(error),
-        )
-        call.raise_if_failed(status, error)
-        return Job(self, handle, call, result_size)
+        call = _Call(on_progress, num_threads, axes)
+        rows = call.use_rows(read, size[1])
+        kept = None if storage is None else byref(call.use_storage(storage))
+        job = Job(self, c_void_p(), call, result_size)
+        with call.running() as error:
+            call.status = self._library.escsr_begin(
+                self._handle,
+                *size,
+                *result_size,
+                byref(rows),
+                kept,
+                limit_bytes,
+                byref(call.options),
+                byref(job._handle),
+                byref(error),
+            )
+        return job
 
     def _output_size(
         self, size: tuple[int, ...], output_size: tuple[int, int] | None
     ) -> tuple[int, int]:
         usual = (self.scale * size[0], self.scale * size[1])
-        if output_size is None or tuple(output_size) == usual:
+        if output_size is None:
             return usual
-        if not self.config.is_arbitrary_scale:
+        wanted = _two_whole_numbers(output_size)
+        if wanted != usual and not self.config.is_arbitrary_scale:
             raise ConfigurationError(
-                f"output_size is {tuple(output_size)}, but this network enlarges by {self.scale}, "
-                f"to {usual}. Leave it out and resize the result, or take a network whose "
-                'upsampler is "lte".'
+                f"output_size is {wanted}, but this network enlarges by {self.scale}, to {usual}. "
+                'Leave it out and resize the result, or take a network whose upsampler is "lte".'
             )
-        height, width = output_size
-        if not all(isinstance(side, int | np.integer) and side >= 1 for side in (height, width)):
-            raise ConfigurationError(
-                f"output_size is {output_size!r}; it must be two whole numbers of at least 1, "
-                "(height, width)."
-            )
-        return int(height), int(width)
+        return wanted
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """What another process opens it from."""
-        return {"config": self.config, "state": self._state}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open it again."""
-        self.__init__(state["config"], state["state"])
+        if self._content is not None:
+            return Network.from_bytes, (self._content,)
+        return Network, (self.config, self._state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
         """The network itself: it does not change."""
@@ -306,12 +330,17 @@ class Job:
         Raises:
             As of ``Network.begin``.
         """
-        result = np.empty((3, bottom - top, self.size[1]), np.float32)
-        error = c.Error()
-        status = self._network._library.escsr_make_rows(
-            self._handle, top, bottom, result.ctypes.data, byref(error)
-        )
-        self._call.raise_if_failed(status, error)
+        if not 0 <= top < bottom <= self.size[0]:
+            raise ConfigurationError(
+                f"Rows {top} to {bottom} were asked for; the result has rows 0 to {self.size[0]}."
+            )
+        if not self._handle:
+            raise ConfigurationError("The job is closed; begin another one.")
+        result = _empty((3, bottom - top, self.size[1]))
+        with self._call.running() as error:
+            self._call.status = self._network._library.escsr_make_rows(
+                self._handle, top, bottom, result.ctypes.data, byref(error)
+            )
         return result
 
     def close(self) -> None:
@@ -344,8 +373,9 @@ class _Call:
     def __init__(self, on_progress: OnProgress | None, num_threads: int, axes: Axes | None) -> None:
         self._raised: BaseException | None = None
         self._on_progress = on_progress
-        self.rows: c.Rows | None = None
-        self.storage: c.Storage | None = None
+        self._used: list[object] = []
+        self.status = c.OK
+        """What the core returned."""
         self._axes = [
             c.Axis(a.length, a.output_length, a.start, a.output_start) for a in axes or ()
         ]
@@ -357,16 +387,18 @@ class _Call:
             self.options.rows = ctypes.pointer(self._axes[0])
             self.options.columns = ctypes.pointer(self._axes[1])
 
-    def use_rows(self, read: ReadRows, width: int) -> None:
-        """Read the image by a function."""
+    def use_rows(self, read: ReadRows, width: int) -> c.Rows:
+        """Read the image by a function; for as long as this call is there."""
 
         def read_rows(_: int, top: int, bottom: int, to: int) -> int:
             return self._guard(lambda: _fill(to, read(top, bottom), (3, bottom - top, width)))
 
-        self.rows = c.Rows(read=c.ReadRowsCallback(read_rows))
+        rows = c.Rows(read=c.ReadRowsCallback(read_rows))
+        self._used.append(rows)
+        return rows
 
-    def use_storage(self, storage: Storage) -> None:
-        """Keep features there."""
+    def use_storage(self, storage: Storage) -> c.Storage:
+        """Keep features there; for as long as this call is there."""
 
         def read(_: int, offset: int, num_bytes: int, to: int) -> int:
             return self._guard(lambda: storage.read(offset, _bytes_at(to, num_bytes)))
@@ -374,14 +406,43 @@ class _Call:
         def write(_: int, offset: int, num_bytes: int, source: int) -> int:
             return self._guard(lambda: storage.write(offset, _bytes_at(source, num_bytes)))
 
-        self.storage = c.Storage(read=c.StorageCallback(read), write=c.StorageCallback(write))
+        kept = c.Storage(read=c.StorageCallback(read), write=c.StorageCallback(write))
+        self._used.append(kept)
+        return kept
 
-    def raise_if_failed(self, status: int, error: c.Error) -> None:
-        """What a callback raised, or what the core says."""
+    @contextmanager
+    def running(self) -> Iterator[c.Error]:
+        """Around the core's function: what a callback or Ctrl-C raised, or what the core says."""
+        error, self.status = c.Error(), c.OK
+        with self._interrupts_kept():
+            yield error
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        _raise_if_failed(status, error)
+        _raise_if_failed(self.status, error)
+
+    @contextmanager
+    def _interrupts_kept(self) -> Iterator[None]:
+        """Let Ctrl-C be raised after the core's function, whatever Python runs when it comes.
+
+        Python would run its handler at the beginning of some callback, before that can catch what
+        is raised; ctypes drops such errors.
+        """
+        handler = signal.getsignal(signal.SIGINT)
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or not callable(handler):
+            yield
+            return
+
+        def keep(number: int, frame: FrameType | None) -> None:
+            self._guard(lambda: handler(number, frame))
+
+        signal.signal(signal.SIGINT, keep)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGINT) is keep:
+                signal.signal(signal.SIGINT, handler)
 
     def _progress(self, _: int, done: float) -> int:
         return self._guard(lambda: self._on_progress and self._on_progress(done))
@@ -389,11 +450,11 @@ class _Call:
     def _guard(self, action: Callable[[], object]) -> int:
         """Nothing may be raised through C."""
         try:
-            action()
+            if self._raised is None:
+                action()
         except BaseException as error:
             self._raised = error
-            return 1
-        return 0
+        return 0 if self._raised is None else 1
 
 
 def _share_of(on_progress: OnProgress | None, index: int, count: int) -> OnProgress | None:
@@ -413,6 +474,31 @@ def _fill(address: int, values: Floats, shape: tuple[int, ...]) -> None:
     ctypes.memmove(address, values.ctypes.data, values.nbytes)
 
 
+def _empty(shape: tuple[int, ...]) -> Floats:
+    try:
+        return np.empty(shape, np.float32)
+    except (MemoryError, ValueError) as error:
+        sides = "x".join(map(str, shape))
+        raise DeviceMemoryError(
+            f"There is no memory for a result of {sides} float32 values ({error})."
+        ) from error
+
+
+def _two_whole_numbers(output_size: object) -> tuple[int, int]:
+    sides: list[Any] = list(output_size) if isinstance(output_size, tuple | list) else []
+    numbers = [
+        int(side)
+        for side in sides
+        if isinstance(side, int | np.integer) and not isinstance(side, bool) and side >= 1
+    ]
+    if len(sides) != 2 or len(numbers) != 2:
+        raise ConfigurationError(
+            f"output_size is {output_size!r}; it must be two whole numbers of at least 1, "
+            "(height, width)."
+        )
+    return numbers[0], numbers[1]
+
+
 def _as_array(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     dtype = values.dtype.newbyteorder("<")
     if dtype.str not in _TYPES:
@@ -421,12 +507,12 @@ def _as_array(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _require_images(images: npt.NDArray[Any]) -> Floats:
-    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[1] != 3:
-        shape = getattr(images, "shape", None)
+    images = images if isinstance(images, np.ndarray) else np.asarray(images)
+    if images.ndim != 4 or images.shape[1] != 3:
         raise ImageValueError(
-            f"The network was given {f'an array of shape {tuple(shape)}' if shape else images!r}; "
-            "it takes a batch of RGB images, (B, 3, H, W). Add the batch dimension with "
-            "image[None], and give a grey image as three equal channels."
+            f"The network was given an array of shape {images.shape}; it takes a batch of RGB "
+            "images, (B, 3, H, W). Add the batch dimension with image[None], and give a grey "
+            "image as three equal channels."
         )
     if images.shape[0] == 0:
         raise ImageValueError("The batch holds no image; it needs at least 1.")
@@ -439,7 +525,8 @@ def _require_images(images: npt.NDArray[Any]) -> Floats:
             f"The image is an array of {images.dtype}; the network takes floating-point RGB in "
             "[0, 1]. Divide 8-bit values by 255, 16-bit values by 65535."
         )
-    return np.ascontiguousarray(images, dtype=np.float32)
+    with np.errstate(over="ignore"):  # of float64, what float32 does not hold becomes infinite
+        return np.require(images, np.dtype("=f4"), ["C_CONTIGUOUS", "ALIGNED"])
 
 
 _ERRORS: dict[int, type[EscsrError]] = {

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from escsr.weights.box import BundledModel, bundled_models
     from escsr.weights.header import Provenance, WeightsHeader, read_header
     from escsr.weights.inspection import CheckpointReport, inspect_checkpoint
-    from escsr.weights.loading import find_weights, load_model
+    from escsr.weights.loading import find_weights, load_model, open_network
     from escsr.weights.official import to_ours, to_reference
     from escsr.weights.recognition import infer_config
     from escsr.weights.rescaling import convert_scale, convert_scale_of_state
@@ -29,6 +29,7 @@ __all__ = [
     "inspect_checkpoint",
     "load_model",
     "load_weights",
+    "open_network",
     "read_header",
     "save_reference_weights",
     "save_weights",
@@ -40,7 +41,7 @@ _MODULES = {
     "box": ("BundledModel", "bundled_models"),
     "header": ("Provenance", "WeightsHeader", "read_header"),
     "inspection": ("CheckpointReport", "inspect_checkpoint"),
-    "loading": ("find_weights", "load_model"),
+    "loading": ("find_weights", "load_model", "open_network"),
     "official": ("to_ours", "to_reference"),
     "recognition": ("infer_config",),
     "rescaling": ("convert_scale", "convert_scale_of_state"),

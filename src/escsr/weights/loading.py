@@ -12,6 +12,7 @@ from escsr.weights.box import find_bundled
 from escsr.weights.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
+    from escsr.core.network import Network
     from escsr.model.attention_backends import AttentionBackend
     from escsr.model.network import ESC
 
@@ -75,6 +76,43 @@ def _open(
             f"escsr.weights.convert_scale(load_model(path), scale={scale})."
         )
     return checkpoint
+
+
+def open_network(
+    name_or_path: str | os.PathLike[str],
+    *,
+    scale: int | None = None,
+    bundled_folder: Path | None = None,
+    **overrides: Any,
+) -> "Network":
+    """Open a trained network for running on a CPU, without torch.
+
+    The network is called with a numpy array, ``(B, 3, H, W)`` RGB in [0, 1], any H, W >= 1, and
+    returns ``(B, 3, scale*H, scale*W)``, float32, not clamped; ESC+LTE takes
+    ``output_size=(H', W')`` beside it::
+
+        network = escsr.open_network("esc-tiny")
+        enlarged = network(images).clip(0, 1)
+
+    Args:
+        name_or_path: as of ``load_model``: a name in the box, or the path of a checkpoint, ours or
+            the reference's.
+        scale: as of ``load_model``.
+        bundled_folder: to look names up in instead of the package's own box.
+        overrides: fields of ``ESCConfig`` that a reference checkpoint does not tell, such as
+            ``image_skip``.
+    Returns:
+        The network; ``.config`` and ``.scale`` describe it.
+    Raises:
+        UnknownModelError: no such name; the message lists the nearest.
+        CheckpointError: no weights of that name in the box, or the file cannot be used.
+        ConfigurationError: the scale or an override is not allowed, or the core, which is compiled
+            with the package, cannot be loaded here.
+    """
+    from escsr.core.network import Network
+
+    checkpoint = _open(name_or_path, scale, bundled_folder, overrides)
+    return Network(checkpoint.config, checkpoint.weights())
 
 
 def find_weights(
