@@ -68,7 +68,7 @@ def _with_damaged_parts(parts: Parts, chance: random.Random) -> bytes:
         case 1:
             configuration = json.loads(metadata["escsr.config"])
             field = chance.choice(list(configuration))
-            configuration[field] = chance.choice([0, 1, 2, 3, 4, 7, 16, 300, 2**31, -1, 1.5, True])
+            configuration[field] = chance.choice([0, 1, 2, 3, 4, 7, 16, 30, 2**31, -1, 1.5, True])
             metadata["escsr.config"] = json.dumps(configuration)
         case 2:
             data = mutated(data, chance)[: len(data)].ljust(len(data), b"\0")

@@ -40,6 +40,10 @@ RELATIVES: dict[str, dict[str, Any]] = {
         **SMALL,
         **dict(upsampler="dysample", upsampler_dim=16, image_skip="none", feature_skip=True),
     },
+    "real-m-lda": {
+        **SMALL,
+        **dict(upsampler="lda", upsampler_dim=8, image_skip="none", unshuffle=2),
+    },
     "ablation": {
         **SMALL,
         **dict(first_mixer="convolution", layer_mixer="window", large_kernel_size=3),
