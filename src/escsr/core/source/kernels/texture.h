@@ -2,7 +2,8 @@
 // their average.
 //
 // Queries between the same four pixels lie beside one another in a batch, and so do their rows of the same pixel. A
-// batch goes through all layers while its rows are in the cache.
+// batch goes through all layers while its rows are in the cache. Where a ReLU has made zeros in all rows of a group,
+// which is often, since they are neighbours, the next layer skips their products.
 #pragma once
 #include "../head_lte.h"
 #include "maps.h"
@@ -16,7 +17,7 @@ constexpr int VECTORS = REGISTERS == 32 ? 4 : 2;
 constexpr int ROWS = 6;
 constexpr int64_t PANEL = VECTORS * LANES;
 constexpr int64_t QUERIES = 24;  // of a batch
-constexpr int64_t BATCH = 4 * QUERIES;
+constexpr int64_t BATCH = 4 * QUERIES, GROUPS = BATCH / ROWS;  // rows, and groups of rows
 static_assert(BATCH % ROWS == 0, "rows are multiplied in whole groups");
 
 // cos and sin of pi * x, off by 2e-7 at most.
@@ -42,23 +43,71 @@ static inline void waves_of(Vec x, Vec& cosine, Vec& sine) {
 // ReLU that keeps NaN.
 static inline Vec rectified(Vec value) { return value < 0 ? Vec{} : value; }
 
+// Inputs of a layer, in rising order.
+struct Inputs {
+    const uint32_t* first;
+    const uint32_t* last;
+};
+
+// For each set of eight, as bits, its members and their number.
+struct MembersOfSets {
+    uint8_t members[256][8] = {};
+    uint8_t count[256] = {};
+    constexpr MembersOfSets() {
+        for (int set = 0; set < 256; ++set)
+            for (uint8_t member = 0; member < 8; ++member)
+                if (set >> member & 1) members[set][count[set]++] = member;
+    }
+};
+constexpr MembersOfSets SETS;
+typedef uint8_t EightBytes __attribute__((vector_size(8)));
+typedef uint32_t EightNumbers __attribute__((vector_size(32)));
+typedef int8_t ByteVec __attribute__((vector_size(LANES)));
+
+// The inputs that are not zero in all rows of a group, into `used`; as many, and up to 8 more numbers are written.
+static inline int64_t find_used(const float* in, int64_t step, int64_t inputs, uint32_t* used) {
+    constexpr int TOGETHER = LANES < 8 ? LANES : 8;
+    int64_t count = 0;
+    for (int64_t k = 0; k < inputs; k += LANES) {
+        IntVec any = {};
+#pragma GCC unroll 8
+        for (int64_t p = 0; p < ROWS; ++p) any |= (IntVec)load(in + p * step + k);
+        const ByteVec flags = __builtin_convertvector(any != 0, ByteVec);
+        uint64_t bytes[LANES / TOGETHER] = {};
+        memcpy(bytes, &flags, sizeof(flags));
+        for (int64_t part = 0; part < LANES / TOGETHER; ++part) {
+            // Bit i of byte i, added up in the last byte.
+            const uint64_t set = ((bytes[part] & 0x8040201008040201u) * 0x0101010101010101u) >> 56;
+            EightBytes members;
+            memcpy(&members, SETS.members[set], sizeof(members));
+            const EightNumbers numbers =
+                __builtin_convertvector(members, EightNumbers) + static_cast<uint32_t>(k + part * TOGETHER);
+            memcpy(used + count, &numbers, sizeof(numbers));
+            count += SETS.count[set];
+        }
+    }
+    return count;
+}
+
 // A group of rows times a panel.
 template <int COLUMNS>
-static inline void multiply_panel(const float* in, int64_t step, int64_t depth, const float* panel, const float* bias,
+static inline void multiply_panel(const float* in, int64_t step, Inputs inputs, const float* panel, const float* bias,
                                   float* out, int64_t out_step) {
     Vec total[ROWS][COLUMNS];
 #pragma GCC unroll 8
     for (int p = 0; p < ROWS; ++p)
 #pragma GCC unroll 8
         for (int v = 0; v < COLUMNS; ++v) total[p][v] = load(bias + v * LANES);
-    for (int64_t k = 0; k < depth; ++k) {
+    for (const uint32_t* input = inputs.first; input < inputs.last; ++input) {
+        const float* value = in + *input;
+        const float* weight = panel + static_cast<int64_t>(*input) * (COLUMNS * LANES);
         Vec row[COLUMNS];
 #pragma GCC unroll 8
-        for (int v = 0; v < COLUMNS; ++v) row[v] = load(panel + (k * COLUMNS + v) * LANES);
+        for (int v = 0; v < COLUMNS; ++v) row[v] = load(weight + v * LANES);
 #pragma GCC unroll 8
         for (int p = 0; p < ROWS; ++p)
 #pragma GCC unroll 8
-            for (int v = 0; v < COLUMNS; ++v) total[p][v] += in[p * step + k] * row[v];
+            for (int v = 0; v < COLUMNS; ++v) total[p][v] += value[p * step] * row[v];
     }
 #pragma GCC unroll 8
     for (int p = 0; p < ROWS; ++p)
@@ -67,24 +116,25 @@ static inline void multiply_panel(const float* in, int64_t step, int64_t depth, 
 }
 
 template <int COLUMNS>
-static inline void multiply_groups(const float* in, int64_t step, int64_t rows, int64_t depth, const float* panel,
-                                   const float* bias, float* out, int64_t out_step) {
+static inline void multiply_groups(const float* in, int64_t step, int64_t rows, const Inputs* inputs,
+                                   const float* panel, const float* bias, float* out, int64_t out_step) {
     for (int64_t row = 0; row < rows; row += ROWS)
-        multiply_panel<COLUMNS>(in + row * step, step, depth, panel, bias, out + row * out_step, out_step);
+        multiply_panel<COLUMNS>(in + row * step, step, inputs[row / ROWS], panel, bias, out + row * out_step, out_step);
 }
 
 // out (rows, outputs) = ReLU(in (rows, inputs) * weight + bias); rows in whole groups.
-static inline void run_layer(const TextureLayer& layer, const float* in, int64_t rows, float* out) {
-    const int64_t inputs = layer.inputs, outputs = layer.outputs;
+static inline void run_layer(const TextureLayer& layer, const float* in, int64_t rows, const Inputs* inputs,
+                             float* out) {
+    const int64_t step = layer.inputs, outputs = layer.outputs;
     for (int64_t first = 0; first < outputs; first += PANEL) {
-        const float* panel = layer.weight + first * inputs;
+        const float* panel = layer.weight + first * step;
         const float* bias = layer.bias + first;
         float* to = out + first;
         switch (least<int64_t>(VECTORS, (outputs - first) / LANES)) {
-            case 4: multiply_groups<4>(in, inputs, rows, inputs, panel, bias, to, outputs); break;
-            case 3: multiply_groups<3>(in, inputs, rows, inputs, panel, bias, to, outputs); break;
-            case 2: multiply_groups<2>(in, inputs, rows, inputs, panel, bias, to, outputs); break;
-            default: multiply_groups<1>(in, inputs, rows, inputs, panel, bias, to, outputs);
+            case 4: multiply_groups<4>(in, step, rows, inputs, panel, bias, to, outputs); break;
+            case 3: multiply_groups<3>(in, step, rows, inputs, panel, bias, to, outputs); break;
+            case 2: multiply_groups<2>(in, step, rows, inputs, panel, bias, to, outputs); break;
+            default: multiply_groups<1>(in, step, rows, inputs, panel, bias, to, outputs);
         }
     }
 }
@@ -101,10 +151,12 @@ class Batch {
         Cut cut(scratch);
         in_ = cut.take(BATCH * widest_row(task));
         out_ = cut.take(BATCH * widest_row(task));
+        void* numbers = cut.take(GROUPS * (widest_row(task) + 8));
+        used_ = static_cast<uint32_t*>(numbers);
     }
 
     static int64_t floats(const TextureTask& task) {
-        return 2 * Cut::size(BATCH * widest_row(task));
+        return 2 * Cut::size(BATCH * widest_row(task)) + Cut::size(GROUPS * (widest_row(task) + 8));
     }
 
     // The queries between the same pixels.
@@ -131,7 +183,12 @@ class Batch {
         memset(in_ + 4 * count_ * 2 * waves_, 0, sizeof(float) * static_cast<size_t>((rows - 4 * count_) * 2 * waves_));
         int64_t width = 2 * waves_;
         for (int64_t i = 0; i < task_.num_layers; ++i) {
-            run_layer(task_.layers[i], in_, rows, out_);
+            Inputs inputs[GROUPS];
+            if (i == 0)
+                use_all(width, inputs);
+            else
+                find_inputs(rows, width, inputs);
+            run_layer(task_.layers[i], in_, rows, inputs, out_);
             float* swapped = in_;
             in_ = out_, out_ = swapped;
             width = task_.layers[i].outputs;
@@ -142,6 +199,19 @@ class Batch {
     }
 
    private:
+    // Waves are hardly ever zero.
+    void use_all(int64_t width, Inputs* inputs) {
+        for (int64_t k = 0; k < width; ++k) used_[k] = static_cast<uint32_t>(k);
+        for (int64_t group = 0; group < GROUPS; ++group) inputs[group] = {used_, used_ + width};
+    }
+
+    void find_inputs(int64_t rows, int64_t width, Inputs* inputs) {
+        for (int64_t group = 0; group < rows / ROWS; ++group) {
+            uint32_t* used = used_ + group * (width + 8);
+            inputs[group] = {used, used + find_used(in_ + group * ROWS * width, width, width, used)};
+        }
+    }
+
     // Rows of a cell: those of its first pixel, of its second, ...
     int64_t row_of(int64_t cell, int64_t query, int64_t corner) const {
         const int64_t first = cells_[cell], size = cells_[cell + 1] - first;
@@ -198,6 +268,7 @@ class Batch {
     const TextureTask& task_;
     const int64_t waves_;
     float *in_, *out_;
+    uint32_t* used_;
     int64_t count_ = 0, num_cells_ = 0;
     int64_t y_[QUERIES], x_[QUERIES];
     int64_t cells_[QUERIES + 1];  // the first query of each, and the end
