@@ -90,8 +90,8 @@ def cost_on_core(core: Network, cost: NetworkCost) -> NetworkCost:
     small, large = 256, 512
     any_size = core.config.is_arbitrary_scale
     taken = [
-        core.plan((side, side), (round(side * cost.scale),) * 2 if any_size else None).memory_bytes
-        for side in (small, large)
+        core.plan((side, side), (edge, edge) if any_size else None).memory_bytes
+        for side, edge in ((side, round(side * cost.scale)) for side in (small, large))
     ]
     bytes_per_pixel = math.ceil((taken[1] - taken[0]) / (large**2 - small**2))
     fixed_bytes = max(0, taken[0] - bytes_per_pixel * small**2) + _AROUND_CORE_BYTES
