@@ -442,6 +442,7 @@ class WindowOfHead {
         for (int64_t first = 0; first < head_dim_; first += LANES) {
             const int64_t count = least<int64_t>(LANES, head_dim_ - first);
             Vec result[LANES];
+#pragma GCC unroll 16
             for (int d = 0; d < LANES; ++d) result[d] = load(total_ + (first + d) * QUERIES + v * LANES) * share;
             transpose(result);
             for (int64_t lane = 0; lane < lanes; ++lane)

@@ -1,5 +1,6 @@
 // Products of a few pixels with a small matrix of weights, and LayerNorm, on rows that are in cache.
 #pragma once
+#include "transpose.h"
 #include "vectors.h"
 
 namespace escsr {
@@ -90,25 +91,59 @@ static inline void multiply(const float* in, int64_t in_step, int64_t pixels, in
     }
 }
 
+namespace detail {
+
+static inline Vec sum_of_pixel(const float* in, int64_t width) {
+    Vec sum = Vec{};
+    for (int64_t c = 0; c < width; c += LANES) sum += load(in + c);
+    return sum;
+}
+
+// Of the first `dim` channels; `last`: which lanes of the last vector are among them.
+static inline Vec squares_of_pixel(const float* in, int64_t dim, float mean, IntVec last) {
+    Vec squares = Vec{};
+    int64_t c = 0;
+    for (; c + LANES <= dim; c += LANES) {
+        const Vec centred = load(in + c) - mean;
+        squares += centred * centred;
+    }
+    if (c < dim) {
+        const Vec centred = last ? load(in + c) - mean : Vec{};
+        squares += centred * centred;
+    }
+    return squares;
+}
+
+static inline void scale_pixel(const float* in, int64_t width, float mean, float share, float* out) {
+    for (int64_t c = 0; c < width; c += LANES) store(out + c, (load(in + c) - mean) * share);
+}
+
+}  // namespace detail
+
 // Each pixel of (pixels, width) to mean 0 and variance 1 over its first `dim` channels. The others are zeros, and
-// anything afterwards: weights that meet them are zeros.
+// anything afterwards: weights that meet them are zeros. What comes of a pixel does not depend on the others.
 static inline void normalise(const float* in, int64_t in_step, int64_t pixels, int64_t width, int64_t dim, float* out,
                              int64_t out_step) {
     constexpr float EPSILON = 1e-6f;
-    const int64_t whole = dim / LANES * LANES;
     const float share_of_one = 1.0f / static_cast<float>(dim);
-    for (int64_t p = 0; p < pixels; ++p, in += in_step, out += out_step) {
-        Vec sum = Vec{}, squares = Vec{};
-        for (int64_t c = 0; c < width; c += LANES) sum += load(in + c);
-        const float mean = sum_of(sum) * share_of_one;
-        for (int64_t c = 0; c < whole; c += LANES) {
-            const Vec centred = load(in + c) - mean;
-            squares += centred * centred;
-        }
-        float variance = sum_of(squares);
-        for (int64_t c = whole; c < dim; ++c) variance += (in[c] - mean) * (in[c] - mean);
-        const float share = 1.0f / sqrtf(variance * share_of_one + EPSILON);
-        for (int64_t c = 0; c < width; c += LANES) store(out + c, (load(in + c) - mean) * share);
+    IntVec last;
+    for (int lane = 0; lane < LANES; ++lane) last[lane] = lane < dim % LANES ? -1 : 0;
+    int64_t p = 0;
+    for (; p + LANES <= pixels; p += LANES, in += LANES * in_step, out += LANES * out_step) {
+        Vec parts[LANES];
+        float means[LANES], shares[LANES];
+        for (int i = 0; i < LANES; ++i) parts[i] = detail::sum_of_pixel(in + i * in_step, width);
+        store(means, sums_of(parts) * share_of_one);
+        for (int i = 0; i < LANES; ++i) parts[i] = detail::squares_of_pixel(in + i * in_step, dim, means[i], last);
+        store(shares, sums_of(parts));
+        for (int i = 0; i < LANES; ++i) shares[i] = 1.0f / sqrtf(shares[i] * share_of_one + EPSILON);
+        for (int i = 0; i < LANES; ++i)
+            detail::scale_pixel(in + i * in_step, width, means[i], shares[i], out + i * out_step);
+    }
+    for (; p < pixels; ++p, in += in_step, out += out_step) {
+        const float mean = sum_of(detail::sum_of_pixel(in, width)) * share_of_one;
+        const float variance = sum_of(detail::squares_of_pixel(in, dim, mean, last));
+        detail::scale_pixel(in, width, mean, 1.0f / sqrtf(variance * share_of_one + EPSILON), out);
     }
 }
 

@@ -1,4 +1,4 @@
-// Transposition of blocks of LANES x LANES.
+// What is done with LANES vectors at once, across their lanes: transposition and sums.
 #pragma once
 #include "vectors.h"
 
@@ -40,6 +40,16 @@ static inline void transpose(Vec (&rows)[LANES]) {
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; ++i) rows[i] = next[i];
     }
+}
+
+// The sums of LANES vectors, each added up in the order of sum_of.
+static inline Vec sums_of(Vec (&rows)[LANES]) {
+#pragma GCC unroll 4
+    for (int half = LANES / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; ++i)
+            rows[i] = interleave_first(rows[i], rows[i + half]) + interleave_second(rows[i], rows[i + half]);
+    return rows[0];
 }
 
 // to (width, LANES) = the first `width` columns of LANES rows. Whole vectors are read of each row.
