@@ -102,23 +102,16 @@ def test_the_goldens_are_answered_without_torch(cases: Path, level: str) -> None
     assert {name: error for name, error in found["errors"].items() if error > 1} == {}
 
 
-def test_opening_and_running_takes_no_time_in_a_fresh_process() -> None:
-    """0.4 s on a machine that does nothing else; half of it is numpy's import."""
+def test_opening_and_running_imports_nothing_heavy() -> None:
+    """A fresh process takes a quarter of a second, half of it numpy's import (docs/speed.md)."""
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "import numpy as np, escsr\n"
         "escsr.open_network('esc-tiny')(np.zeros((1, 3, 64, 64), np.float32))\n"
         "heavy = {'safetensors.torch', 'pyvips', 'rich', 'typer', 'pydantic'}\n"
-        "assert not heavy & set(sys.modules)\n"
-        "import time; print(time.process_time())"
+        "assert not heavy & set(sys.modules)"
     )
-    seconds = [
-        float(
-            subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
-        )
-        for _ in range(3)
-    ]
-    assert min(seconds) < 0.8  # of processors, which other processes slow down
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_every_image_of_a_batch_is_run_by_itself(tiny: Network) -> None:

@@ -66,15 +66,13 @@ class Oracle:
         if kind == "pixelshuffledirect":
             subpixels = self.conv("reconstruction.to_subpixels", body)
             return shuffle_pixels(subpixels, scale) + self.image_skip(lr_image)
+        if kind in ("dysample", "lda") and "narrow.weight" in of_head:
+            body = upsamplers.leaky_relu(self.conv("reconstruction.narrow", body), 0.01)
         if kind == "dysample":
-            if "narrow.weight" in of_head:
-                body = upsamplers.leaky_relu(self.conv("reconstruction.narrow", body), 0.01)
             return dysample(
                 self.below("reconstruction.sampler"), body, scale, config.dysample_groups
             )
         if kind == "lda":
-            if "narrow.weight" in of_head:
-                body = upsamplers.leaky_relu(self.conv("reconstruction.narrow", body), 0.01)
             attention = self.below("reconstruction.attention")
             attended = local_attention.local_attention(attention, body, scale)
             return self.conv("reconstruction.to_image", attended)
