@@ -1,8 +1,5 @@
 #include "body.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-
 #include "feature_skip.h"
 #include "large_kernel.h"
 #include "window_attention.h"
@@ -10,22 +7,6 @@
 namespace escsr {
 
 namespace {
-
-struct Name {
-    char text[96];
-#if defined(__GNUC__)
-    __attribute__((format(printf, 2, 3)))
-#endif
-    explicit Name(const char* format, ...);
-    operator const char*() const { return text; }
-};
-
-Name::Name(const char* format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof(text), format, arguments);
-    va_end(arguments);
-}
 
 // [LayerNorm], 1x1, GELU, depthwise 3x3, GELU, 1x1; and a second result beside.
 struct FeedForward {
@@ -92,7 +73,6 @@ struct Body::Parts {
     LargeKernelWeights shared_kernel;
     Objects<Block> blocks;
     ShallowWeights shallow;
-    bool has_norm = false;
     Buffer<float> norm_gain, norm_bias;
     WinogradWeights deep;
     FeatureSkip feature_skip;
@@ -239,8 +219,9 @@ bool Body::Parts::prepare(const Tensors& tensors, Failure& failure) {
     if (!blocks.make(configuration.num_blocks, failure)) return false;
     for (int64_t i = 0; i < blocks.size(); ++i)
         if (!prepare_block(blocks[i], tensors, i, failure)) return false;
-    has_norm = configuration.norm_before_last_conv;
-    if (has_norm && !norm_weights(tensors, "norm", dim, lanes, norm_gain, norm_bias, failure)) return false;
+    if (configuration.norm_before_last_conv &&
+        !norm_weights(tensors, "norm", dim, lanes, norm_gain, norm_bias, failure))
+        return false;
     if (!deep.make(tensors, "deep", dim, dim, lanes, failure)) return false;
     return !configuration.feature_skip || feature_skip.prepare(configuration, tensors, lanes, failure);
 }
@@ -687,7 +668,7 @@ bool BodyRun::finish(FeatureMap& result, Failure& failure) {
         const Place core = session_.core(number), read = session_.is_stored() ? around(core, 1) : core;
         Map in, out;
         if (!session_.open(0, features_, read, in, failure)) return false;
-        if (parts_.has_norm) {
+        if (parts_.configuration.norm_before_last_conv) {
             LinearTask task{};
             task.gain = parts_.norm_gain.data(), task.bias = parts_.norm_bias.data();
             task.dim = parts_.dim, task.normalises = true, task.features = in;

@@ -4,10 +4,6 @@ namespace escsr {
 
 namespace {
 constexpr int64_t MOST_MAPS = 8;
-
-bool transfer_failed(Failure& failure, const char* what) {
-    return failure.set(ESCSR_CALLBACK, "the storage could not %s features", what);
-}
 }  // namespace
 
 bool Session::make(FeatureMap& map, int64_t channels, Failure& failure) {
@@ -44,32 +40,33 @@ bool Session::begin(int slot, const FeatureMap& map, Place place, Map& begun, Fa
     return true;
 }
 
-bool Session::open(int slot, const FeatureMap& map, Place place, Map& opened, Failure& failure) {
-    if (!begin(slot, map, place, opened, failure)) return false;
-    if (!is_stored()) return true;
+template <class Call>
+bool Session::transfer(const FeatureMap& map, const Map& part, const Call& call) const {
+    const Place& place = part.held;
     const int64_t pixel = map.channels * static_cast<int64_t>(sizeof(float));
-    const bool is_wide = place.width() == width_;
-    const int64_t rows = is_wide ? place.height() : 1;
+    const int64_t rows = place.width() == width_ ? place.height() : 1;
     for (int64_t y = place.top; y < place.bottom; y += rows) {
         const int64_t offset = map.offset + (y * width_ + place.left) * pixel;
-        if (storage_->read(storage_->user, offset, rows * place.width() * pixel, opened.at(y, place.left)))
-            return transfer_failed(failure, "give back");
+        if (call(offset, rows * place.width() * pixel, part.at(y, place.left))) return false;
     }
     return true;
 }
 
+bool Session::open(int slot, const FeatureMap& map, Place place, Map& opened, Failure& failure) {
+    if (!begin(slot, map, place, opened, failure)) return false;
+    if (!is_stored()) return true;
+    const auto read = [this](int64_t offset, int64_t num_bytes, float* values) {
+        return storage_->read(storage_->user, offset, num_bytes, values);
+    };
+    return transfer(map, opened, read) || failure.set(ESCSR_CALLBACK, "the storage could not give back features");
+}
+
 bool Session::close(const FeatureMap& map, const Map& written, Failure& failure) {
     if (!is_stored()) return true;
-    const Place& place = written.held;
-    const int64_t pixel = map.channels * static_cast<int64_t>(sizeof(float));
-    const bool is_wide = place.width() == width_;
-    const int64_t rows = is_wide ? place.height() : 1;
-    for (int64_t y = place.top; y < place.bottom; y += rows) {
-        const int64_t offset = map.offset + (y * width_ + place.left) * pixel;
-        if (storage_->write(storage_->user, offset, rows * place.width() * pixel, written.at(y, place.left)))
-            return transfer_failed(failure, "take");
-    }
-    return true;
+    const auto write = [this](int64_t offset, int64_t num_bytes, const float* values) {
+        return storage_->write(storage_->user, offset, num_bytes, values);
+    };
+    return transfer(map, written, write) || failure.set(ESCSR_CALLBACK, "the storage could not take features");
 }
 
 }  // namespace escsr

@@ -50,6 +50,10 @@ class Session {
     static constexpr int NUM_SLOTS = 6;
 
    private:
+    // Between a part of a map and storage: by as few calls as its rows allow.
+    template <class Call>
+    bool transfer(const FeatureMap& map, const Map& part, const Call& call) const;
+
     const Kernels& kernels_;
     Workers& workers_;
     const escsr_storage* storage_;

@@ -1,7 +1,5 @@
 #include "head_stacks.h"
 
-#include <stdio.h>
-
 namespace escsr {
 
 namespace {
@@ -33,12 +31,7 @@ int64_t most_before(int64_t results, int64_t enlarged, int64_t shuffled) {
     return enlarged == 1 ? pixels : pixels / enlarged + 2;
 }
 
-struct Name {
-    char text[64];
-    explicit Name(int64_t layer) {
-        snprintf(text, sizeof(text), "reconstruction.layers.%d", static_cast<int>(layer));
-    }
-};
+Name name_of(int64_t layer) { return Name("reconstruction.layers.%d", static_cast<int>(layer)); }
 
 // By what a stack enlarges step by step: 4 -> 2, 2; 3 -> 3.
 int64_t num_steps(int64_t scale) {
@@ -127,9 +120,9 @@ bool StackHead::convolve(int64_t number, int64_t layer, int64_t inputs, int64_t 
     Stage& stage = stages_[number];
     stage.enlarged = enlarged, stage.slope = slope, stage.channels = round_up(outputs, kernels_->lanes);
     if (enlarged > 1)
-        return stage.enlarged_weights.make(tensors, Name(layer).text, inputs, outputs, enlarged, kernels_->lanes,
+        return stage.enlarged_weights.make(tensors, name_of(layer).text, inputs, outputs, enlarged, kernels_->lanes,
                                            failure);
-    return stage.weights.make(tensors, Name(layer).text, inputs, outputs, kernels_->lanes, failure);
+    return stage.weights.make(tensors, name_of(layer).text, inputs, outputs, kernels_->lanes, failure);
 }
 
 bool StackHead::convolve_and_shuffle(int64_t number, int64_t layer, int64_t channels, int64_t factor,
@@ -142,15 +135,15 @@ bool StackHead::convolve_and_shuffle(int64_t number, int64_t layer, int64_t chan
     for (int64_t i = 0; i < subpixels; ++i)
         for (int64_t c = 0; c < padded; ++c) order[i * padded + c] = c < channels ? c * subpixels + i : -1;
     const float* weights =
-        tensors.take(failure, {4, {subpixels * channels, channels, 3, 3}}, "%s.weight", Name(layer).text);
+        tensors.take(failure, {4, {subpixels * channels, channels, 3, 3}}, "%s.weight", name_of(layer).text);
     if (!weights) return false;
-    const float* biases = tensors.take(failure, {1, {subpixels * channels}}, "%s.bias", Name(layer).text);
+    const float* biases = tensors.take(failure, {1, {subpixels * channels}}, "%s.bias", name_of(layer).text);
     return biases && stage.weights.of(weights, biases, channels, subpixels * padded, kernels_->lanes, failure,
                                       order.data());
 }
 
 bool StackHead::end_with_convolution(int64_t layer, int64_t inputs, const Tensors& tensors, Failure& failure) {
-    return to_planes_weights(tensors, Name(layer).text, inputs, 1, kernels_->lanes, to_planes_, last_bias_, failure);
+    return to_planes_weights(tensors, name_of(layer).text, inputs, 1, kernels_->lanes, to_planes_, last_bias_, failure);
 }
 
 bool StackHead::prepare(const Configuration& configuration, const Tensors& tensors, const Kernels& kernels,
@@ -195,10 +188,9 @@ bool StackHead::prepare_stages(const Configuration& configuration, const Tensors
                 const int64_t layer = 6 * i, inputs = i == 0 ? dim : inner;
                 if (!convolve(2 * i, layer + 1, inputs, inner, factor, SLOPE, tensors, failure)) return false;
                 Matrix gate;
-                char name[80];
-                snprintf(name, sizeof(name), "%s.gate", Name(layer + 2).text);
                 Stage& stage = stages_[2 * i];
-                if (!gate.of_convolution(tensors, name, inner, inner, failure)) return false;
+                if (!gate.of_convolution(tensors, Name("%s.gate", name_of(layer + 2).text), inner, inner, failure))
+                    return false;
                 if (!gate.ready(stage.channels, stage.channels, stage.gate_weight, stage.gate_bias, failure))
                     return false;
                 if (!convolve(2 * i + 1, layer + 4, inner, inner, 1, SLOPE, tensors, failure)) return false;
@@ -214,9 +206,9 @@ bool StackHead::prepare_stages(const Configuration& configuration, const Tensors
 bool StackHead::transpose(WinogradWeights& ready, int64_t layer, int64_t inputs, int64_t outputs, int64_t factor,
                           bool to_planes, const Tensors& tensors, Failure& failure) const {
     const int64_t side = factor == 3 ? 3 : 4, padding = factor == 3 ? 0 : 1, subpixels = factor * factor;
-    const float* weights = tensors.take(failure, {4, {inputs, outputs, side, side}}, "%s.weight", Name(layer).text);
+    const float* weights = tensors.take(failure, {4, {inputs, outputs, side, side}}, "%s.weight", name_of(layer).text);
     if (!weights) return false;
-    const float* biases = tensors.take(failure, {1, {outputs}}, "%s.bias", Name(layer).text);
+    const float* biases = tensors.take(failure, {1, {outputs}}, "%s.bias", name_of(layer).text);
     if (!biases) return false;
     const int64_t padded = to_planes ? outputs : round_up(outputs, kernels_->lanes);
     Buffer<float> weight, bias;
@@ -250,9 +242,9 @@ bool StackHead::prepare_transposed(const Configuration& configuration, const Ten
     const int64_t layer = 2 * (steps - 1);
     if (!transpose(to_subpixels_, layer, dim, 3, factor, true, tensors, failure)) return false;
     last_factor_ = factor;
-    const float* weights = tensors.take(failure, {4, {3, 3, 3, 3}}, "%s.weight", Name(layer + 1).text);
+    const float* weights = tensors.take(failure, {4, {3, 3, 3, 3}}, "%s.weight", name_of(layer + 1).text);
     if (!weights) return false;
-    const float* biases = tensors.take(failure, {1, {3}}, "%s.bias", Name(layer + 1).text);
+    const float* biases = tensors.take(failure, {1, {3}}, "%s.bias", name_of(layer + 1).text);
     if (!biases || !planes_weight_.allocate(81, failure)) return false;
     for (int64_t i = 0; i < 81; ++i) planes_weight_[i] = weights[i];
     for (int64_t i = 0; i < 3; ++i) last_bias_[i] = biases[i];

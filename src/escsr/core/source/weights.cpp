@@ -176,6 +176,13 @@ const Tensors::Entry* Tensors::find(const char* name) const {
     return nullptr;
 }
 
+Name::Name(const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+}
+
 const float* Tensors::take(Failure& failure, Shape shape, const char* format, ...) const {
     char name[256];
     va_list arguments;

@@ -12,6 +12,16 @@ struct Shape {
     int64_t sides[MOST_DIMENSIONS];
 };
 
+// A name that is made as by printf.
+struct Name {
+    char text[256];
+#if defined(__GNUC__)
+    __attribute__((format(printf, 2, 3)))
+#endif
+    explicit Name(const char* format, ...);
+    operator const char*() const { return text; }
+};
+
 // All arrays as float32.
 class Tensors {
    public:

@@ -1,21 +1,10 @@
 #include "window_attention.h"
 
-#include <stdio.h>
-
 namespace escsr {
 
 namespace {
 
 constexpr double LOG2_E = 1.4426950408889634;
-
-class Name {
-   public:
-    Name(const char* module, const char* member) { snprintf(text_, sizeof text_, "%s.%s", module, member); }
-    operator const char*() const { return text_; }
-
-   private:
-    char text_[256];
-};
 
 // What is made of the tensors of one module.
 class Preparation {
@@ -38,7 +27,7 @@ class Preparation {
         const int64_t dim = weights_.dim, head_dim = weights_.head_dim, channels = weights_.channels;
         const int64_t width = round_up(3 * head_dim, lanes_);
         Matrix all;
-        if (!all.of_convolution(tensors_, Name(name_, "query_key_value"), dim, 3 * dim, failure_)) return false;
+        if (!all.of_convolution(tensors_, Name("%s.query_key_value", name_), dim, 3 * dim, failure_)) return false;
         if (norm_ && !all.after_norm(tensors_, norm_, failure_)) return false;
         if (!weights_.project_weight.allocate_zeros(weights_.heads * channels * width, failure_) ||
             !weights_.project_bias.allocate_zeros(weights_.heads * width, failure_))
@@ -58,7 +47,7 @@ class Preparation {
 
     bool finish() {
         Matrix output;
-        return output.of_convolution(tensors_, Name(name_, "output_projection"), weights_.dim, weights_.dim, failure_) &&
+        return output.of_convolution(tensors_, Name("%s.output_projection", name_), weights_.dim, weights_.dim, failure_) &&
                output.ready(weights_.attended_channels(lanes_), weights_.channels, weights_.output_weight,
                             weights_.output_bias, failure_);
     }
@@ -82,14 +71,14 @@ class Preparation {
     bool factors(int64_t hidden_dim, int64_t frequencies) {
         const int64_t inputs = 2 + 4 * frequencies, window = weights_.window, heads = weights_.heads;
         const int64_t rank = weights_.rank;
-        const Name bias(name_, "position_bias");
-        const float* to_hidden = tensors_.take(failure_, {2, {inputs, hidden_dim}}, "%s.to_hidden", (const char*)bias);
+        const Name bias("%s.position_bias", name_);
+        const float* to_hidden = tensors_.take(failure_, {2, {inputs, hidden_dim}}, "%s.to_hidden", bias.text);
         if (!to_hidden) return false;
-        const float* hidden_bias = tensors_.take(failure_, {2, {1, hidden_dim}}, "%s.hidden_bias", (const char*)bias);
+        const float* hidden_bias = tensors_.take(failure_, {2, {1, hidden_dim}}, "%s.hidden_bias", bias.text);
         if (!hidden_bias) return false;
-        const float* to_query = tensors_.take(failure_, {3, {heads, hidden_dim, rank}}, "%s.to_query", (const char*)bias);
+        const float* to_query = tensors_.take(failure_, {3, {heads, hidden_dim, rank}}, "%s.to_query", bias.text);
         if (!to_query) return false;
-        const float* to_key = tensors_.take(failure_, {3, {heads, hidden_dim, rank}}, "%s.to_key", (const char*)bias);
+        const float* to_key = tensors_.take(failure_, {3, {heads, hidden_dim, rank}}, "%s.to_key", bias.text);
         if (!to_key) return false;
 
         const int64_t columns = round_up(window, lanes_);
@@ -141,15 +130,15 @@ class Preparation {
 
     bool gate() {
         const int64_t dim = weights_.dim, channels = weights_.channels;
-        const Name depthwise(name_, "gate.depthwise"), pointwise(name_, "gate.pointwise");
+        const Name depthwise("%s.gate.depthwise", name_), pointwise("%s.gate.pointwise", name_);
         Matrix matrix;
         if (!depthwise_weights(tensors_, depthwise, dim, 3, lanes_, weights_.gate_depthwise_weight,
                                weights_.gate_depthwise_bias, failure_) ||
             !matrix.of_convolution(tensors_, pointwise, dim, dim, failure_) ||
             !matrix.ready(channels, channels, weights_.gate_pointwise_weight, weights_.gate_pointwise_bias, failure_))
             return false;
-        return !norm_ || (padded(Name(norm_, "weight"), weights_.gate_norm_gain) &&
-                          padded(Name(norm_, "bias"), weights_.gate_norm_bias));
+        return !norm_ || (padded(Name("%s.weight", norm_), weights_.gate_norm_gain) &&
+                          padded(Name("%s.bias", norm_), weights_.gate_norm_bias));
     }
 
     bool padded(const char* name, Buffer<float>& values) {
