@@ -2,10 +2,9 @@
 
 import torch
 
-from escsr.core.network import Network
 from escsr.errors import ConfigurationError, DeviceMemoryError, DiskSpaceError, EscsrError
 from escsr.inference.engine import Engine
-from escsr.inference.exact.on_core import plan_on_core
+from escsr.inference.exact.on_core import plan_in_memory, plan_on_core
 from escsr.inference.exact.plan import ExactPlan, plan_exactly
 from escsr.inference.memory import SMALLER_TILES, Room, TileChoice, TilePlan, Workload
 from escsr.inference.network_cost import NetworkCost
@@ -54,7 +53,7 @@ def choose_pass(
         return tiles
     core = engine.core if dtype == torch.float32 else None
     if core is not None and tile == "auto":
-        plan = _in_memory(workload, core, cost, multiple=engine.multiple, room=room)
+        plan = plan_in_memory(workload, core, cost, multiple=engine.multiple, room=room)
         if plan is not None:
             return plan
     if isinstance(tiles, TilePlan) and not exact:
@@ -109,14 +108,3 @@ def _neither(
             f"{tiles} Layer by layer it would do, but: {error}", needed_bytes=tiles.needed_bytes
         )
     return tiles
-
-
-def _in_memory(
-    workload: Workload, core: Network, cost: NetworkCost, *, multiple: int, room: Room
-) -> ExactPlan | None:
-    """What the core does with features in memory; None where they do not fit."""
-    try:
-        plan = plan_on_core(workload, core, cost, multiple=multiple, room=room)
-    except (DeviceMemoryError, DiskSpaceError):
-        return None
-    return plan if plan.disk_bytes == 0 else None

@@ -131,15 +131,21 @@ class _MapOnDisk(FeatureMapStore):
         values = pixels.view(torch.uint8).reshape(-1).numpy().data
         length = len(values) // place.height
         for index in range(place.height):
-            start = (place.top + index) * self._row_bytes + place.left * self._pixel_bytes
-            self._file.seek(start)
-            rest = values[index * length : (index + 1) * length]
-            while rest:
-                # A file may take or give less than it is asked for, never nothing.
-                count = transfer(rest)
-                if not count:
-                    raise OSError(0, "the file ended too early")
-                rest = rest[count:]
+            self._file.seek((place.top + index) * self._row_bytes + place.left * self._pixel_bytes)
+            transfer_all(values[index * length : (index + 1) * length], transfer)
+
+
+def transfer_all(values: memoryview, transfer: Callable[[memoryview], int | None]) -> None:
+    """Read or write all of some bytes: a file may do less than it is asked for, never nothing.
+
+    Raises:
+        OSError: it did nothing, or what the system says.
+    """
+    while values:
+        count = transfer(values)
+        if not count:
+            raise OSError(0, "the file ended too early")
+        values = values[count:]
 
 
 @contextmanager
@@ -154,7 +160,7 @@ def in_our_words(action: str) -> Generator[None]:
     except OSError as error:
         raise DiskSpaceError(
             f"The features of the image could not be {action} a temporary file in "
-            f"{temporary_folder()}: {error.strerror}. {ADVICE}"
+            f"{temporary_folder()}: {error.strerror}. {_ADVICE}"
         ) from error
 
 
@@ -199,20 +205,34 @@ class FeatureStore:
             return _MapInMemory(size, channels, slack, self.dtype)
         num_bytes = map_bytes(size, channels, slack=slack, dtype=self.dtype)
         require_disk_space(num_bytes)
-        folder = temporary_folder()
-        try:
-            file = self._open.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, num_bytes)
-        except OSError as error:
-            raise DiskSpaceError(
-                f"No temporary file of {num_bytes / 1e6:.0f} MB could be made in {folder}: "
-                f"{error.strerror}. {ADVICE}"
-            ) from error
+        file = self._open.enter_context(open_temporary_file(num_bytes))
         return _MapOnDisk(size, channels, slack, self.dtype, file)
 
 
-ADVICE = (
+def open_temporary_file(num_bytes: int) -> FileIO:
+    """A file without a name, for so many bytes, which are reserved where the system can.
+
+    Raises:
+        DiskSpaceError: there is no room for it.
+    """
+    folder = temporary_folder()
+    try:
+        file: FileIO = tempfile.TemporaryFile(dir=folder, buffering=0)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError:
+            file.close()
+            raise
+    except OSError as error:
+        raise DiskSpaceError(
+            f"No temporary file of {num_bytes / 1e6:.0f} MB could be made in {folder}: "
+            f"{error.strerror}. {_ADVICE}"
+        ) from error
+    return file
+
+
+_ADVICE = (
     "Free some disk space, point TMPDIR to a folder on a larger disk, allow more memory, or do "
     "without exact results (exact=False, --no-exact)."
 )
@@ -233,7 +253,7 @@ def require_disk_space(num_bytes: int) -> None:
     if num_bytes > free:
         raise DiskSpaceError(
             f"The features of the image need {num_bytes / 1e6:.0f} MB on disk, but "
-            f"{temporary_folder()} has {free / 1e6:.0f} MB left. {ADVICE}"
+            f"{temporary_folder()} has {free / 1e6:.0f} MB left. {_ADVICE}"
         )
 
 

@@ -1,36 +1,29 @@
 """Exact enlargement by the core: its jobs plan, cut and store by themselves."""
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from io import FileIO
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from escsr.core.network import Job, Network
-from escsr.errors import DiskSpaceError
+from escsr.core.network import Floats, Job, Network
 from escsr.inference.core_network import axes_of
 from escsr.inference.exact.feature_store import (
-    ADVICE,
     Place,
     in_our_words,
+    open_temporary_file,
     require_disk_space,
-    temporary_folder,
+    transfer_all,
 )
 from escsr.inference.exact.image_source import map_size
-from escsr.inference.exact.plan import ExactPlan, rows_waiting_bytes
+from escsr.inference.exact.plan import ExactPlan, budget_of, rows_waiting_bytes
 from escsr.inference.memory import AUTO_SHARE, Room, Workload, standing_bytes
 from escsr.inference.network_cost import NetworkCost
 from escsr.inference.planes import PixelPlanes
 from escsr.inference.tiling import AxisScale, Span
 from escsr.model.padding import reflected_positions
 from escsr.shapes import ImageBatch
-
-Floats = npt.NDArray[np.float32]
 
 
 def plan_on_core(
@@ -53,53 +46,75 @@ def plan_on_core(
         DeviceMemoryError: the limit is below what the smallest parts need.
         DiskSpaceError: the features fit neither in memory nor on the disk.
     """
-    size = map_size((workload.height, workload.width), multiple=multiple)
-    factor = cost.scale if network.config.is_arbitrary_scale else network.scale
-    output_size = (round(size[0] * factor), round(size[1] * factor))
+    plan = plan_in_memory(workload, network, cost, multiple=multiple, room=room)
+    if plan is not None:
+        return plan
     standing = standing_bytes(workload)
-    allowed = None if room.limit_bytes is None else max(1, room.limit_bytes - standing)
-    budget = room.budget_bytes if allowed is None else min(room.budget_bytes, allowed)
+    budget = budget_of(room, workload)
 
-    def plan_within(limit: int, place: Place) -> ExactPlan:
-        needs = network.plan(
-            size,
-            output_size,
-            num_threads=torch.get_num_threads(),
-            limit_bytes=limit,
-            with_storage=place == "disk",
-        )
-        # Each image of several keeps its own features until the last row is made.
-        work = needs.memory_bytes * workload.num_images
-        work += rows_waiting_bytes(workload, cost, needs.band_rows)
-        return ExactPlan(
-            core_size=size,
-            head_core_size=(math.ceil(needs.band_rows / factor), size[1]),
-            place=place,
-            num_tiles=1,
-            tile_pixels=max(size),
-            peak_memory_bytes=standing + work,
-            disk_bytes=needs.storage_bytes,
-            limit_bytes=limit,
-        )
+    def within(limit: int) -> ExactPlan:
+        return _plan_within(limit, "disk", workload, network, cost, multiple=multiple)
 
-    # What the core may take beside the rows that wait: a half, or less where these are many.
-    limits = [max(1, int(budget * share)) for share in (1 / 2, 1 / 4, 1 / 8)]
-    for limit in (0, limits[-1]):
-        plan = plan_within(limit, "memory")
-        work = plan.peak_memory_bytes - standing
-        fits = room.host_bytes is None or work <= room.host_bytes * AUTO_SHARE
-        if fits and (allowed is None or work <= allowed):
-            return plan
-    for limit in (*limits, 1):
-        plan = plan_within(limit, "disk")
-        work = plan.peak_memory_bytes - standing
-        if work <= budget:
-            break
+    plans = map(within, _limits_within(budget))
+    plan = next((plan for plan in plans if plan.peak_memory_bytes - standing <= budget), within(1))
+    work = plan.peak_memory_bytes - standing
     if not room.allows(workload, work):
         advice = "do without exact results (exact=False, --no-exact)"
         raise room.refusal(workload, cost, needed_bytes=work + standing, advice=advice)
     require_disk_space(plan.disk_bytes * workload.num_images)
     return plan
+
+
+def plan_in_memory(
+    workload: Workload, network: Network, cost: NetworkCost, *, multiple: int, room: Room
+) -> ExactPlan | None:
+    """The same with features in memory; None where they do not fit."""
+    standing = standing_bytes(workload)
+    for limit in (0, _limits_within(budget_of(room, workload))[-1]):
+        plan = _plan_within(limit, "memory", workload, network, cost, multiple=multiple)
+        work = plan.peak_memory_bytes - standing
+        fits = room.host_bytes is None or work <= room.host_bytes * AUTO_SHARE
+        if fits and (room.limit_bytes is None or plan.peak_memory_bytes <= room.limit_bytes):
+            return plan
+    return None
+
+
+def _limits_within(budget: int) -> list[int]:
+    """What the core may take beside the rows that wait: a half, or less where these are many."""
+    return [max(1, int(budget * share)) for share in (1 / 2, 1 / 4, 1 / 8)]
+
+
+def _plan_within(
+    limit: int,
+    place: Place,
+    workload: Workload,
+    network: Network,
+    cost: NetworkCost,
+    *,
+    multiple: int,
+) -> ExactPlan:
+    size = map_size((workload.height, workload.width), multiple=multiple)
+    factor = cost.scale if network.config.is_arbitrary_scale else network.scale
+    needs = network.plan(
+        size,
+        (round(size[0] * factor), round(size[1] * factor)),
+        num_threads=torch.get_num_threads(),
+        limit_bytes=limit,
+        with_storage=place == "disk",
+    )
+    # Each image of several keeps its own features until the last row is made.
+    work = needs.memory_bytes * workload.num_images
+    work += rows_waiting_bytes(workload, cost, needs.band_rows)
+    return ExactPlan(
+        core_size=size,
+        head_core_size=(math.ceil(needs.band_rows / factor), size[1]),
+        place=place,
+        num_tiles=1,
+        tile_pixels=max(size),
+        peak_memory_bytes=standing_bytes(workload) + work,
+        disk_bytes=needs.storage_bytes,
+        limit_bytes=limit,
+    )
 
 
 def bands_on_core(
@@ -149,10 +164,12 @@ def _begin(
     any_size = network.config.is_arbitrary_scale
     views = [axis.view(Span(start=0, stop=axis.total_length)) for axis in scales]
     output_size = (views[0].num_pixels, views[1].num_pixels) if any_size else None
-    limit, storage = plan.limit_bytes, None
+    limit, storage, threads = plan.limit_bytes, None, torch.get_num_threads()
     if plan.place == "disk":
         limit = max(1, limit)
-        needs = network.plan(size, output_size, limit_bytes=limit, with_storage=True)
+        needs = network.plan(
+            size, output_size, num_threads=threads, limit_bytes=limit, with_storage=True
+        )
         storage = stack.enter_context(_FileStorage(needs.storage_bytes))
     return network.begin(
         size,
@@ -160,7 +177,7 @@ def _begin(
         output_size,
         storage=storage,
         limit_bytes=limit,
-        num_threads=torch.get_num_threads(),
+        num_threads=threads,
         on_progress=told.of_one(source.num_images),
         axes=axes_of(*views) if any_size else None,
     )
@@ -212,41 +229,19 @@ class _FileStorage:
     """
 
     def __init__(self, num_bytes: int) -> None:
-        folder = temporary_folder()
-        try:
-            self._file: FileIO = tempfile.TemporaryFile(dir=folder, buffering=0)
-            try:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(self._file.fileno(), 0, num_bytes)
-            except OSError:
-                self._file.close()
-                raise
-        except OSError as error:
-            raise DiskSpaceError(
-                f"No temporary file of {num_bytes / 1e6:.0f} MB could be made in {folder}: "
-                f"{error.strerror}. {ADVICE}"
-            ) from error
+        self._file = open_temporary_file(num_bytes)
 
     def read(self, offset: int, values: memoryview) -> None:
         """Fill values with what was written."""
         with in_our_words("read back from"):
-            self._each(offset, values, self._file.readinto)
+            self._file.seek(offset)
+            transfer_all(values, self._file.readinto)
 
     def write(self, offset: int, values: memoryview) -> None:
         """Keep values."""
         with in_our_words("stored in"):
-            self._each(offset, values, self._file.write)
-
-    def _each(
-        self, offset: int, values: memoryview, transfer: Callable[[memoryview], int | None]
-    ) -> None:
-        self._file.seek(offset)
-        while values:
-            # A file may take or give less than it is asked for, never nothing.
-            count = transfer(values)
-            if not count:
-                raise OSError(0, "the file ended too early")
-            values = values[count:]
+            self._file.seek(offset)
+            transfer_all(values, self._file.write)
 
     def __enter__(self) -> "_FileStorage":
         """The storage."""

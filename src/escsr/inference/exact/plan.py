@@ -95,7 +95,7 @@ def plan_exactly(
     )
     standing = standing_bytes(workload)
     needs = _Needs(workload, config, cost, size)
-    side, band, work = _choose_parts(needs, tile, _budget_of(room, workload))
+    side, band, work = _choose_parts(needs, tile, budget_of(room, workload))
     if not room.allows(workload, work):
         advice = "do without exact results (exact=False, --no-exact)"
         raise room.refusal(workload, cost, needed_bytes=work + standing, advice=advice)
@@ -117,7 +117,7 @@ def plan_exactly(
     )
 
 
-def _budget_of(room: Room, workload: Workload) -> int:
+def budget_of(room: Room, workload: Workload) -> int:
     """What the work on a part may take, if parts can be as small as that."""
     if room.limit_bytes is None:
         return room.budget_bytes
