@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ctypes import byref, c_void_p
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from escsr.errors import (
     ImageValueError,
 )
 from escsr.family.configuration import ESCConfig
+from escsr.family.inputs import require_image_batch, two_whole_numbers
 
 Floats = npt.NDArray[np.float32]
 OnProgress = Callable[[float], None]
@@ -289,7 +290,8 @@ class Network:
         usual = (self.scale * size[0], self.scale * size[1])
         if output_size is None:
             return usual
-        wanted = _two_whole_numbers(output_size)
+        height, width = two_whole_numbers(output_size, _is_whole)
+        wanted = (int(height), int(width))
         if wanted != usual and not self.config.is_arbitrary_scale:
             raise ConfigurationError(
                 f"output_size is {wanted}, but this network enlarges by {self.scale}, to {usual}. "
@@ -484,19 +486,8 @@ def _empty(shape: tuple[int, ...]) -> Floats:
         ) from error
 
 
-def _two_whole_numbers(output_size: object) -> tuple[int, int]:
-    sides: list[Any] = list(output_size) if isinstance(output_size, tuple | list) else []
-    numbers = [
-        int(side)
-        for side in sides
-        if isinstance(side, int | np.integer) and not isinstance(side, bool) and side >= 1
-    ]
-    if len(sides) != 2 or len(numbers) != 2:
-        raise ConfigurationError(
-            f"output_size is {output_size!r}; it must be two whole numbers of at least 1, "
-            "(height, width)."
-        )
-    return numbers[0], numbers[1]
+def _is_whole(side: object) -> TypeGuard[int]:
+    return isinstance(side, int | np.integer) and not isinstance(side, bool)
 
 
 def _as_array(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -508,23 +499,12 @@ def _as_array(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _require_images(images: npt.NDArray[Any]) -> Floats:
     images = images if isinstance(images, np.ndarray) else np.asarray(images)
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ImageValueError(
-            f"The network was given an array of shape {images.shape}; it takes a batch of RGB "
-            "images, (B, 3, H, W). Add the batch dimension with image[None], and give a grey "
-            "image as three equal channels."
-        )
-    if images.shape[0] == 0:
-        raise ImageValueError("The batch holds no image; it needs at least 1.")
-    if 0 in images.shape[2:]:
-        raise ImageValueError(
-            f"The image is {images.shape[3]}x{images.shape[2]} pixels; both sides need at least 1."
-        )
-    if images.dtype.kind != "f":
-        raise ImageValueError(
-            f"The image is an array of {images.dtype}; the network takes floating-point RGB in "
-            "[0, 1]. Divide 8-bit values by 255, 16-bit values by 65535."
-        )
+    require_image_batch(
+        images.shape,
+        dtype=images.dtype,
+        is_floating_point=images.dtype.kind == "f",
+        kind="an array",
+    )
     with np.errstate(over="ignore"):  # of float64, what float32 does not hold becomes infinite
         return np.require(images, np.dtype("=f4"), ["C_CONTIGUOUS", "ALIGNED"])
 

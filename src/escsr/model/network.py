@@ -1,14 +1,14 @@
 """ESC: image super-resolution that emulates self-attention with convolution."""
 
-from collections.abc import Sequence
-from typing import TypeGuard, cast
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from escsr.errors import ConfigurationError, ImageValueError
+from escsr.errors import ConfigurationError
 from escsr.family.configuration import ESCConfig, Mixer
+from escsr.family.inputs import require_image_batch, two_whole_numbers
 from escsr.model.attention_backends import AttentionBackend
 from escsr.model.convolutional_attention import (
     ConvAttention,
@@ -69,7 +69,12 @@ class ESC(nn.Module):
                 tensor of integers.
             ConfigurationError: no two whole numbers, or the network does not make that size.
         """
-        _require_image_batch(lr_image)
+        require_image_batch(
+            lr_image.shape,
+            dtype=lr_image.dtype,
+            is_floating_point=lr_image.is_floating_point(),
+            kind="a tensor",
+        )
         height, width = self._usual_size(lr_image)
         if output_size is not None:
             height, width = self._required_size(lr_image, output_size)
@@ -108,7 +113,7 @@ class ESC(nn.Module):
         return self.scale * height, self.scale * width
 
     def _required_size(self, lr_image: ImageBatch, output_size: object) -> tuple[int, int]:
-        size = _two_whole_numbers(output_size)
+        size = two_whole_numbers(output_size, _is_whole)
         if not self.config.is_arbitrary_scale and size != self._usual_size(lr_image):
             raise ConfigurationError(
                 f"output_size is {size}, but this network enlarges by {self.scale}, to "
@@ -243,38 +248,6 @@ class ConvFeedForward(nn.Module):
         return self.reduce(hidden)
 
 
-def _two_whole_numbers(output_size: object) -> tuple[int, int]:
-    sides = cast(Sequence[object], output_size if isinstance(output_size, tuple | list) else ())
-    numbers = [side for side in sides if _is_whole(side) and side >= 1]
-    if len(sides) != 2 or len(numbers) != 2:
-        raise ConfigurationError(
-            f"output_size is {output_size!r}; it must be two whole numbers of at least 1, "
-            "(height, width)."
-        )
-    return numbers[0], numbers[1]
-
-
 def _is_whole(side: object) -> TypeGuard[int]:
     # While a graph is exported, a side that stays free is a SymInt.
     return isinstance(side, int | torch.SymInt) and not isinstance(side, bool)
-
-
-def _require_image_batch(lr_image: ImageBatch) -> None:
-    if lr_image.dim() != 4 or lr_image.shape[1] != 3:
-        raise ImageValueError(
-            f"The network was given a tensor of shape {tuple(lr_image.shape)}; it takes a batch of "
-            "RGB images, (B, 3, H, W). Add the batch dimension with image[None], and give a grey "
-            "image as three equal channels."
-        )
-    if lr_image.shape[0] == 0:
-        raise ImageValueError("The batch holds no image; it needs at least 1.")
-    if 0 in lr_image.shape[2:]:
-        raise ImageValueError(
-            f"The image is {lr_image.shape[3]}x{lr_image.shape[2]} pixels; both sides need at "
-            "least 1."
-        )
-    if not lr_image.is_floating_point():
-        raise ImageValueError(
-            f"The image is a tensor of {lr_image.dtype}; the network takes floating-point RGB in "
-            "[0, 1]. Divide 8-bit values by 255, 16-bit values by 65535."
-        )
