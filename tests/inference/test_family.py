@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from escsr.errors import CheckpointError, ConfigurationError, ImageSizeError
+from escsr.family.axis_view import AxisView
 from escsr.images.files import probe_image, read_image
 from escsr.images.writer import write_image
 from escsr.inference import Upscaler
 from escsr.inference.network_cost import network_cost
 from escsr.inference.tiling import AxisScale, Span
 from escsr.model import ESC, VARIANTS
-from escsr.model.axis_view import AxisView
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.padding import reflect_pad_to_multiple
 from escsr.weights import bundled_models, save_reference_weights

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from escsr.errors import DeviceMemoryError
+from escsr.family.axis_view import AxisView
 from escsr.inference.planes import Pixels, planes_of
 from escsr.inference.streaming import enlarge_in_bands
 from escsr.inference.tiling import TileGrid
-from escsr.model.axis_view import AxisView
 from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
 
 

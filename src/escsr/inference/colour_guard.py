@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from escsr.family.axis_view import AxisView
 from escsr.inference.flat_regions import Samples
-from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
 
 BLUR_SIGMA_PIXELS = 4.0

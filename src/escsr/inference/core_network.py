@@ -9,7 +9,7 @@ from torch import nn
 
 from escsr.core.network import Axes, Axis, Network
 from escsr.errors import DeviceMemoryError
-from escsr.model.axis_view import AxisView
+from escsr.family.axis_view import AxisView
 from escsr.model.network import ESC
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import ImageBatch

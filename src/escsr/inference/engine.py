@@ -10,6 +10,7 @@ from torch import nn
 
 from escsr.core.network import Network
 from escsr.errors import CheckpointError, ConfigurationError, EscsrError
+from escsr.family.axis_view import AxisView
 from escsr.family.configuration import ESCConfig
 from escsr.inference.backends import Backend, BackendChoice, accelerate, choose_backend, prepare
 from escsr.inference.colour_guard import keep_colours
@@ -18,7 +19,6 @@ from escsr.inference.devices import choose_device
 from escsr.inference.folding import backend_within, fold, position_rank
 from escsr.model.attention_backends import AttentionBackend, FoldedBackend, require_available
 from escsr.model.autocast import without_autocast
-from escsr.model.axis_view import AxisView
 from escsr.model.flash_bias import RankRule
 from escsr.model.local_deformable_attention import LocalAttentionReconstruction, Stretch
 from escsr.model.local_texture import LocalTextureHead

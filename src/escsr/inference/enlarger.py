@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from escsr.errors import DeviceMemoryError
+from escsr.family.axis_view import AxisView
 from escsr.images.files import ExtraChannel
 from escsr.inference.borders import NO_MARGINS, Edges, Margins, cropped
 from escsr.inference.devices import (
@@ -33,7 +34,6 @@ from escsr.inference.planes import AlphaMeaning, PixelPlanes, Pixels, SourceShap
 from escsr.inference.progress_meter import OnProgress, ProgressMeter
 from escsr.inference.streaming import RunNetwork, enlarge_in_bands
 from escsr.inference.tiling import LEAST_OVERLAP_PIXELS, Span, TileGrid
-from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
 
 logger = logging.getLogger("escsr")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from escsr.errors import DeviceMemoryError
+from escsr.family.axis_view import AxisView
 from escsr.inference.borders import NO_MARGINS, Margins
 from escsr.inference.devices import is_out_of_memory
 from escsr.inference.planes import PixelPlanes, Pixels
 from escsr.inference.tiling import AxisScale, Span, TileGrid, blend_over
-from escsr.model.axis_view import AxisView
 from escsr.shapes import ImageBatch
 
 logger = logging.getLogger("escsr")

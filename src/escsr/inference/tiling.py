@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from escsr.model.axis_view import AxisView
+from escsr.family.axis_view import AxisView
 
 LEAST_TILE_PIXELS = 128
 """Smaller tiles, in LR pixels, are not taken unless asked for: with 32 pixels of overlap they take

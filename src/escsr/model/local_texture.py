@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.errors import ImageSizeError, ImageValueError
+from escsr.family.axis_view import AxisView
 from escsr.family.configuration import ESCConfig
 from escsr.model.autocast import without_autocast
-from escsr.model.axis_view import AxisView
 from escsr.model.precise_convolution import convolve_precisely
 from escsr.model.query_neighbours import (
     AxisNeighbours,
     cell_in_half_pixels,
     find_neighbours,
     interpolate,
+    neighbours_of,
     rows_at,
 )
 from escsr.model.query_pieces import chunks, cut_with_margin, output_side, pieces
@@ -95,7 +96,7 @@ class LocalTextureHead(nn.Module):
         """
         dtype, sizes = _precise(features.dtype), features.shape[-2:]
         views = (rows, columns)
-        axes = [view.neighbours(size, dtype) for view, size in zip(views, sizes, strict=True)]
+        axes = [neighbours_of(view, size, dtype) for view, size in zip(views, sizes, strict=True)]
         cell = [
             cell_in_half_pixels(view.output_length, view.length, trained_scale=TRAINED_SCALE)
             for view in views

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from escsr.family.axis_view import AxisView
+
 _SHIFT = 1e-6
 """Added to a shifted coordinate; it decides where a query lies halfway between two pixels."""
 _EDGE = 1 - 1e-6
@@ -95,6 +97,21 @@ def find_neighbours(coordinates: Tensor, length: int, dtype: torch.dtype) -> Axi
     front = position.floor().long()
     between = (front, (front + 1).clamp(max=length - 1))
     return AxisNeighbours(nearest, offset, between, (position - front).to(dtype))
+
+
+def neighbours_of(view: AxisView, num_features: int, dtype: torch.dtype) -> AxisNeighbours:
+    """The pixels at hand that answer each pixel of a part of the result: on the CPU.
+
+    Args:
+        view: the part.
+        num_features: pixels at hand, from ``view.start`` on; more than the image has where it was
+            extended.
+        dtype: of offsets and shares.
+    """
+    position = 2 * torch.arange(view.first, view.stop, dtype=torch.float64) + 1
+    share = view.length / num_features
+    coordinates = position / view.output_length * share - 2 * view.start / num_features - 1
+    return find_neighbours(coordinates, num_features, dtype)
 
 
 def cell_in_half_pixels(output_length: int, length: int, *, trained_scale: float) -> float:

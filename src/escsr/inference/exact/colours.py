@@ -10,7 +10,7 @@ from escsr.inference.colour_guard import REACH_PIXELS, blur
 from escsr.inference.exact.patch import Patch, Rectangle
 from escsr.inference.tiling import AxisScale, Span
 from escsr.model.autocast import without_autocast
-from escsr.model.query_neighbours import interpolate
+from escsr.model.query_neighbours import interpolate, neighbours_of
 from escsr.shapes import ImageBatch
 
 ReadRows = Callable[[int, int], ImageBatch]
@@ -148,8 +148,10 @@ def _enlarge_by_any_factor(
     smooth: Patch, wanted: Span, down: AxisScale, across: AxisScale
 ) -> ImageBatch:
     height, width = smooth.features.shape[-2:]
-    rows = down.view_from(smooth.place.top, wanted).neighbours(height, torch.float32)
-    columns = across.view(Span(start=0, stop=across.total_length)).neighbours(width, torch.float32)
+    rows = neighbours_of(down.view_from(smooth.place.top, wanted), height, torch.float32)
+    columns = neighbours_of(
+        across.view(Span(start=0, stop=across.total_length)), width, torch.float32
+    )
     images = [
         interpolate(image.permute(1, 2, 0).reshape(-1, image.shape[0]), width, 0, axes)
         for image in smooth.features

@@ -2,11 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from escsr.errors import ConfigurationError
-from escsr.model.query_neighbours import AxisNeighbours, find_neighbours
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,19 +47,3 @@ class AxisView:
     def num_pixels(self) -> int:
         """Pixels of the result that are asked for."""
         return self.stop - self.first
-
-    def neighbours(self, num_features: int, dtype: torch.dtype) -> AxisNeighbours:
-        """The pixels at hand that answer each query: (num_pixels,), on the CPU.
-
-        Args:
-            num_features: pixels at hand, from ``start`` on; more than the image has where it was
-                extended.
-            dtype: of offsets and shares.
-        """
-        return find_neighbours(self._coordinates(num_features), num_features, dtype)
-
-    def _coordinates(self, num_features: int) -> Tensor:
-        """Centres of the output pixels, from -1 to 1 over the pixels at hand; float64."""
-        position = 2 * torch.arange(self.first, self.stop, dtype=torch.float64) + 1
-        share = self.length / num_features
-        return position / self.output_length * share - 2 * self.start / num_features - 1
