@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from escsr.model.attention_backends import AttentionBackend, attend, available_backends
+from escsr.model.attention.backends import AttentionBackend, attend, available_backends
 
 BACKENDS: tuple[AttentionBackend, ...] = ("naive", "sdpa", "chunked", "flex")
 LARGEST_SCORES = 2**25

@@ -27,7 +27,7 @@ import torch
 
 from escsr.inference import Upscaler
 from escsr.inference.engine import Engine
-from escsr.model.attention_backends import FoldedBackend
+from escsr.model.attention.backends import FoldedBackend
 from escsr.weights import load_model
 
 SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}

@@ -22,7 +22,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from escsr.model.attention_backends import AttentionBackend
+from escsr.model.attention.backends import AttentionBackend
 from escsr.model.layer_norm import ChannelLayerNorm
 from escsr.model.network import ESC
 from escsr.model.window_attention import WindowAttention

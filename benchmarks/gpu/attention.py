@@ -8,16 +8,16 @@ from gpu.subjects import Plan, measure, ratios, switches
 from torch import Tensor, nn
 
 from escsr.inference.folding import fold
-from escsr.inference.triton_attention import TritonWindowAttention
-from escsr.model.attention_backends import FoldedBackend, available_backends
+from escsr.model.attention.backends import FoldedBackend, available_backends
+from escsr.model.attention.triton_attention import FLOAT_LAUNCHES, HALF_LAUNCHES, DotPrecision
+from escsr.model.attention.triton_module import TritonWindowAttention
 from escsr.model.implicit_position_bias import ImplicitPositionBias
-from escsr.model.triton_attention import FLOAT_LAUNCHES, HALF_LAUNCHES, DotPrecision
 from escsr.model.window_attention import WindowAttention
 
 BACKENDS: tuple[FoldedBackend, ...] = ("naive", "sdpa", "flex", "triton")
 TOLERANCE = {"float32": 2e-5, "TF32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
 """Of the largest value, against naive attention in float64. TF32 keeps as many bits as float16;
-for the others see ``tests/model/test_attention_backends.py``."""
+for the others see ``tests/model/attention/test_backends.py``."""
 
 DIM, NUM_HEADS = 64, 4
 """ESC's."""

@@ -16,7 +16,7 @@ from escsr.analysis.similarity import (
     linear_cka,
     summed_cosines,
 )
-from escsr.model.attention_backends import attend
+from escsr.model.attention.backends import attend
 from escsr.model.window_attention import WindowAttention
 
 from .networks import Rival, random_image, small_esc

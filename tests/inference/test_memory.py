@@ -15,7 +15,7 @@ from escsr.inference import Upscaler
 from escsr.inference.memory import TileChoice, Workload, plan_tiles
 from escsr.inference.network_cost import network_cost
 from escsr.model import ESC, variant
-from escsr.model.attention_backends import FoldedBackend
+from escsr.model.attention.backends import FoldedBackend
 from tests.inference.measured_memory import WHOLE
 from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
 

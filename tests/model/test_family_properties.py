@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from escsr.family.configuration import WITH_OWN_WIDTH
 from escsr.inference.folding import fold
 from escsr.model import ESC, ESCConfig
-from escsr.model.attention_backends import AttentionBackend
-from escsr.model.flash_bias import RankRule
+from escsr.model.attention.backends import AttentionBackend
+from escsr.model.attention.flash_bias import RankRule
 from escsr.weights.building import empty_network
 from escsr.weights.recognition import recognise
 from tests.golden_files import relative_error

@@ -7,8 +7,8 @@ import torch
 
 from escsr.inference.folding import fold
 from escsr.model import ESC
-from escsr.model.attention_backends import FOLDED_BACKENDS, available_backends
-from escsr.model.flash_bias import RankRule
+from escsr.model.attention.backends import FOLDED_BACKENDS, available_backends
+from escsr.model.attention.flash_bias import RankRule
 from escsr.weights.official import to_ours
 from tests.eager_backends import EAGER_BACKENDS
 from tests.golden_files import (

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from escsr.model.attention_backends import attend
+from escsr.model.attention.backends import attend
 from escsr.model.implicit_position_bias import ImplicitPositionBias, place_features
 from escsr.model.position_bias import PositionFactors, TablePositionBias
 from escsr.model.window_attention import WindowAttention

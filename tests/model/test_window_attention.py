@@ -5,7 +5,7 @@ import torch
 
 from escsr.errors import ConfigurationError
 from escsr.model import ESC
-from escsr.model.attention_backends import attend
+from escsr.model.attention.backends import attend
 from escsr.model.padding import reflect_pad_to_multiple
 from escsr.model.position_bias import expand_bias
 from escsr.model.window_attention import (

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.model.attention_backends import AttentionBackend
+from escsr.model.attention.backends import AttentionBackend
 from escsr.model.network import ESC
 from escsr.model.position_bias import TablePositionBias
 from escsr.model.window_attention import WindowAttention

@@ -56,7 +56,7 @@ from escsr.inference.file_job import FileJob, UpscaleReport
 from escsr.inference.geometry import SizeWish
 from escsr.inference.planes import AlphaMeaning
 from escsr.inference.upscaler import Upscaler
-from escsr.model.attention_backends import FoldedBackend
+from escsr.model.attention.backends import FoldedBackend
 from escsr.temporary_files import TemporaryFolder
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Ways to run a whole network: which there are, which run here, and which "auto" takes.
 
 All compute the same function. How attention alone is computed is another choice
-(``escsr.model.attention_backends``).
+(``escsr.model.attention.backends``).
 """
 
 import functools
@@ -13,11 +13,11 @@ from torch import nn
 
 from escsr.core.library import core_library
 from escsr.errors import ConfigurationError
-from escsr.inference.cuda_graphs import GraphedNetwork
 from escsr.inference.folding import fold
 from escsr.inference.published_formulation import as_published
-from escsr.model.attention_backends import FoldedBackend
-from escsr.model.flash_bias import RankRule
+from escsr.model.attention.backends import FoldedBackend
+from escsr.model.attention.cuda_graphs import GraphedNetwork
+from escsr.model.attention.flash_bias import RankRule
 from escsr.model.network import ESC
 
 logger = logging.getLogger("escsr")

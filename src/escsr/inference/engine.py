@@ -17,9 +17,9 @@ from escsr.inference.colour_guard import keep_colours
 from escsr.inference.core_network import CoreESC, is_for_core, on_core
 from escsr.inference.devices import choose_device
 from escsr.inference.folding import backend_within, fold, position_rank
-from escsr.model.attention_backends import AttentionBackend, FoldedBackend, require_available
+from escsr.model.attention.backends import AttentionBackend, FoldedBackend, require_available
+from escsr.model.attention.flash_bias import RankRule
 from escsr.model.autocast import without_autocast
-from escsr.model.flash_bias import RankRule
 from escsr.model.local_deformable_attention import LocalAttentionReconstruction, Stretch
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.network import ESC

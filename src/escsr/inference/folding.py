@@ -15,8 +15,9 @@ from escsr.inference.frequency_domain import (
     is_faster_by_spectrum,
     real_spectrum,
 )
-from escsr.inference.triton_attention import FoldedBiasTable, TritonWindowAttention
-from escsr.model.attention_backends import AttentionBackend, FoldedBackend
+from escsr.model.attention.backends import AttentionBackend, FoldedBackend
+from escsr.model.attention.flash_bias import FactorisedPositionBias, RankRule
+from escsr.model.attention.triton_module import FoldedBiasTable, TritonWindowAttention
 from escsr.model.autocast import without_autocast
 from escsr.model.convolutional_attention import (
     DYNAMIC_KERNEL_SIZE,
@@ -26,7 +27,6 @@ from escsr.model.convolutional_attention import (
     convolve_large,
     convolve_per_image,
 )
-from escsr.model.flash_bias import FactorisedPositionBias, RankRule
 from escsr.model.position_bias import Bias, PositionFactors, TablePositionBias
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap

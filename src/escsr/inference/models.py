@@ -12,8 +12,8 @@ from escsr.errors import ConfigurationError
 from escsr.inference.backends import Backend, BackendChoice, choose_backend
 from escsr.inference.devices import choose_device
 from escsr.inference.engine import Engine, ImagePadding, require_padding
-from escsr.model.attention_backends import FoldedBackend, require_available
-from escsr.model.flash_bias import RankRule
+from escsr.model.attention.backends import FoldedBackend, require_available
+from escsr.model.attention.flash_bias import RankRule
 from escsr.weights import BundledModel, bundled_models, load_model
 from escsr.weights.box import DEFAULT_SCALE
 from escsr.weights.loading import normalised_name

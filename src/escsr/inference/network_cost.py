@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from escsr.core.network import Network
 from escsr.family.configuration import ESCConfig
-from escsr.model.attention_backends import FoldedBackend
+from escsr.model.attention.backends import FoldedBackend
 
 _MIB = 2**20
 _FLOAT_BYTES = 4

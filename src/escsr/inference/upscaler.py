@@ -33,8 +33,8 @@ from escsr.inference.models import ModelShelf, ModelSource
 from escsr.inference.pipeline import FileWatch, run_files
 from escsr.inference.planes import AlphaMeaning, Pixels, require_alpha, shape_of_file
 from escsr.inference.progress_meter import OnProgress
-from escsr.model.attention_backends import FoldedBackend
-from escsr.model.flash_bias import RankRule
+from escsr.model.attention.backends import FoldedBackend
+from escsr.model.attention.flash_bias import RankRule
 from escsr.temporary_files import remove_abandoned
 
 if TYPE_CHECKING:

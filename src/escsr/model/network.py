@@ -9,7 +9,7 @@ from torch import nn
 from escsr.errors import ConfigurationError
 from escsr.family.configuration import ESCConfig, Mixer
 from escsr.family.inputs import require_image_batch, two_whole_numbers
-from escsr.model.attention_backends import AttentionBackend
+from escsr.model.attention.backends import AttentionBackend
 from escsr.model.convolutional_attention import (
     ConvAttention,
     LargeKernelWeights,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from escsr.model.attention_backends import AttentionBackend, attend, require_backend
+from escsr.model.attention.backends import AttentionBackend, attend, require_backend
 from escsr.model.padding import reflected_positions
 from escsr.model.position_bias import Bias, PositionFactors, TablePositionBias
 from escsr.shapes import FeatureMap, WindowTokens

@@ -15,7 +15,7 @@ from escsr.errors import TrainingError
 from escsr.evaluation.test_sets import TestPair, find_test_pairs, names_of_test_sets
 from escsr.images.files import probe_image
 from escsr.machine import usable_cores
-from escsr.model.attention_backends import AttentionBackend
+from escsr.model.attention.backends import AttentionBackend
 from escsr.model.network import ESC
 from escsr.temporary_files import TemporaryFolder
 from escsr.training.adversarial.perceptual_network import open_perceptual

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from escsr.family.configuration import ESCConfig
-from escsr.model.attention_backends import AttentionBackend
+from escsr.model.attention.backends import AttentionBackend
 from escsr.model.network import ESC
 from escsr.model.openmp import allow_forks
 from escsr.weights.arrays import Array, Float32Array, as_tensor

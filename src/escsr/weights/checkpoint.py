@@ -15,7 +15,7 @@ from escsr.weights.header import WeightsHeader, check_tensors, parse_header
 from escsr.weights.recognition import is_named_as_ours, own_names, recognise
 
 if TYPE_CHECKING:
-    from escsr.model.attention_backends import AttentionBackend
+    from escsr.model.attention.backends import AttentionBackend
     from escsr.model.network import ESC
 
 _TOLD_BY_SHAPES = (

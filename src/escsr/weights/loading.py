@@ -13,7 +13,7 @@ from escsr.weights.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from escsr.core.network import Network
-    from escsr.model.attention_backends import AttentionBackend
+    from escsr.model.attention.backends import AttentionBackend
     from escsr.model.network import ESC
 
 _CHECKPOINT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".bin"})

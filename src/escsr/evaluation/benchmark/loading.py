@@ -20,7 +20,7 @@ from escsr.inference.engine import Engine
 from escsr.inference.published_formulation import as_published
 from escsr.inference.published_rivals import PUBLISHED_RIVALS, build_rival, is_rival_name
 from escsr.inference.rivals import Rival, load_rival
-from escsr.model.attention_backends import FoldedBackend
+from escsr.model.attention.backends import FoldedBackend
 from escsr.model.network import ESC
 from escsr.shapes import ImageBatch
 from escsr.weights import bundled_models, load_model

@@ -10,7 +10,7 @@ import torch
 from escsr.errors import ConfigurationError
 from escsr.inference.backends import BACKENDS, available_backends, choose_backend
 from escsr.inference.published_rivals import is_rival_name, rival_key
-from escsr.model.attention_backends import FOLDED_BACKENDS
+from escsr.model.attention.backends import FOLDED_BACKENDS
 
 ALL_BACKENDS = "all"
 """Behind ``@``: every back-end that can run here."""

@@ -8,12 +8,12 @@ from torch._dynamo.utils import counters
 
 from escsr.errors import ConfigurationError
 from escsr.model import ESC
-from escsr.model.attention_backends import attend
-from escsr.model.flex import attend_compiled, flex_obstacle
+from escsr.model.attention.backends import attend
+from escsr.model.attention.flex import attend_compiled, flex_obstacle
 from escsr.weights.official import to_ours
 from tests.golden_files import ATTENTION_GOLDEN, read_golden, relative_error
+from tests.model.attention.test_backends import TOLERANCE
 from tests.model.networks import random_image, randomise
-from tests.model.test_attention_backends import TOLERANCE
 from tests.model.test_golden import answer, tolerance
 
 pytestmark = [

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from escsr.errors import ConfigurationError
-from escsr.model import attention_backends
-from escsr.model.attention_backends import (
+from escsr.model.attention import backends
+from escsr.model.attention.backends import (
     AttentionBackend,
     attend,
     available_backends,
@@ -17,7 +17,7 @@ from escsr.model.attention_backends import (
     require_available,
     require_backend,
 )
-from escsr.model.flex import flex_obstacle
+from escsr.model.attention.flex import flex_obstacle
 from tests.eager_backends import EAGER_BACKENDS
 
 TOLERANCE = {
@@ -125,7 +125,7 @@ def test_the_fused_attention_of_a_cpu_stores_no_scores_for_narrow_values() -> No
 
 def test_auto_says_which_and_why_once(caplog: pytest.LogCaptureFixture) -> None:
     """One line per kind of task, however many windows and calls."""
-    attention_backends._tell_once.cache_clear()
+    backends._tell_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="escsr"), torch.no_grad():
         for windows in (3, 5, 3):
             q, k, v, bias = parts("a bias", torch.float32, windows=windows)

@@ -50,7 +50,8 @@ class FactorisedPositionBias(nn.Module):
         bias_NTT: (N, T, T), row = query.
         rule: chooses the rank, one for all heads.
     Source: FlashBias, as ESC's official code uses it after fine-tuning (arXiv:2603.06738).
-    Differs: nothing is fine-tuned here, so a low rank costs more (tests/model/test_flash_bias.py).
+    Differs: nothing is fine-tuned here, so a low rank costs more
+    (tests/model/attention/test_flash_bias.py).
     """
 
     def __init__(self, bias_NTT: Tensor, rule: RankRule) -> None:

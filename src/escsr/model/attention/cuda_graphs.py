@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from escsr.inference.devices import is_out_of_memory
+from escsr import machine
 
 logger = logging.getLogger("escsr")
 
@@ -85,11 +85,6 @@ class GraphedNetwork(nn.Module):
         self._failed = False
         self._lock = threading.Lock()
 
-    @property
-    def num_graphs(self) -> int:
-        """Recordings held."""
-        return len(self._recordings)
-
     @torch.inference_mode()
     def forward(self, lr_image: Tensor) -> Tensor:
         """As ``network``; the result is the caller's own."""
@@ -146,7 +141,7 @@ class GraphedNetwork(nn.Module):
         except RuntimeError as error:
             self._failed = True
             self._recordings.clear()
-            memory = is_out_of_memory(error)
+            memory = machine.is_out_of_memory(error)
             reason = "memory ran out" if memory else str(error).strip().split("\n", maxsplit=1)[0]
             logger.warning(
                 "The network could not be recorded as a CUDA graph (%s); it runs without.", reason

@@ -3,7 +3,7 @@
 The interpreter must be on before Triton is imported, and stays on as long as the process lives;
 other tests need Triton as it is.
 
-    TRITON_INTERPRET=1 python -m tests.model.interpreted_attention
+    TRITON_INTERPRET=1 python -m tests.model.attention.interpreted_attention
 """
 
 import json
@@ -14,11 +14,11 @@ import torch
 
 from escsr.inference.engine import Engine
 from escsr.inference.folding import fold
-from escsr.inference.triton_attention import TritonWindowAttention
 from escsr.model import ESC
+from escsr.model.attention.triton_attention import Launch
+from escsr.model.attention.triton_module import TritonWindowAttention
 from escsr.model.implicit_position_bias import ImplicitPositionBias
 from escsr.model.position_bias import PositionFactors
-from escsr.model.triton_attention import Launch
 from escsr.model.window_attention import WindowAttention
 from escsr.weights.official import to_ours
 from tests.golden_files import answer, read_golden, relative_error

@@ -1,6 +1,6 @@
 """What the Triton kernel compiles to without a GPU, as JSON: a program, for a test to start.
 
-python -m tests.model.compiled_attention
+python -m tests.model.attention.compiled_attention
 """
 
 # pyright: reportMissingImports=false
@@ -19,8 +19,8 @@ import triton.backends.nvidia.driver as nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from escsr.model.triton_attention import Launch, choose_launch
-from escsr.model.triton_window_kernel import window_attention_kernel
+from escsr.model.attention.triton_attention import Launch, choose_launch
+from escsr.model.attention.triton_kernel import window_attention_kernel
 
 CASES: dict[str, dict[str, Any]] = {
     "8.0 float16": {"capability": 80, "dtype": "fp16"},

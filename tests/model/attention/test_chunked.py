@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from escsr.model import chunked_attention
-from escsr.model.attention_backends import attend
+from escsr.model.attention import chunked
+from escsr.model.attention.backends import attend
 
 
 def parts(windows: int, *, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
@@ -42,8 +42,8 @@ def test_results_and_gradients_are_those_of_naive(
     windows: int, largest_kept_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole pieces and a rest, with probabilities kept for the gradient or made again: float64."""
-    monkeypatch.setattr(chunked_attention, "SCORES_PER_PIECE", 2 * 2 * 81)  # two windows
-    monkeypatch.setattr(chunked_attention, "LARGEST_KEPT_BYTES", largest_kept_bytes)
+    monkeypatch.setattr(chunked, "SCORES_PER_PIECE", 2 * 2 * 81)  # two windows
+    monkeypatch.setattr(chunked, "LARGEST_KEPT_BYTES", largest_kept_bytes)
     given = parts(windows)
     pairs = zip(with_gradients("chunked", given), with_gradients("naive", given), strict=True)
     for ours, exact in pairs:
@@ -92,7 +92,7 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for() -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_a_compiled_network_leaves_the_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few operations however many pieces there are, and the gradients of the network as it is."""
-    monkeypatch.setattr(chunked_attention, "SCORES_PER_PIECE", 2 * 81)  # one window
+    monkeypatch.setattr(chunked, "SCORES_PER_PIECE", 2 * 81)  # one window
     num_operations: list[int] = []
 
     def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:

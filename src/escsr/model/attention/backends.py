@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from escsr.errors import ConfigurationError
-from escsr.model.chunked_attention import attend_in_chunks, centred
-from escsr.model.flex import attend_compiled, flex_obstacle
-from escsr.model.triton_attention import triton_obstacle
+from escsr.model.attention.chunked import attend_in_chunks, centred
+from escsr.model.attention.flex import attend_compiled, flex_obstacle
+from escsr.model.attention.triton_attention import triton_obstacle
 from escsr.shapes import WindowTokens
 
 AttentionBackend = Literal["naive", "sdpa", "chunked", "auto", "flex"]

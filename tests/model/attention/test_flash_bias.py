@@ -9,13 +9,13 @@ import torch
 from escsr.errors import ConfigurationError
 from escsr.images.files import read_image
 from escsr.inference.folding import fold, position_rank
-from escsr.model.flash_bias import FactorisedPositionBias, RankRule
+from escsr.model.attention.flash_bias import FactorisedPositionBias, RankRule
 from escsr.model.position_bias import expand_bias
 from escsr.weights import load_model
 from tests.golden_files import GOLDEN_TOLERANCE, relative_error
 from tests.model.networks import random_image, small_network
 
-SAMPLE = Path(__file__).parents[2] / "docs" / "sample" / "cat.png"
+SAMPLE = Path(__file__).parents[3] / "docs" / "sample" / "cat.png"
 
 
 def learned_bias(window_size: int = 4) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from escsr.model.triton_attention import DotPrecision, Launch, attend_in_windows
+from escsr.model.attention.triton_attention import DotPrecision, Launch, attend_in_windows
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap
 

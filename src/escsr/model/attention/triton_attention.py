@@ -1,6 +1,6 @@
 """Window attention on q, k and v as they lie in the feature map, by one Triton kernel.
 
-Forward only. How the kernel works stands in ``triton_window_kernel``.
+Forward only. How the kernel works stands in ``triton_kernel``.
 """
 
 import contextlib
@@ -178,7 +178,7 @@ def _launch(
     launch: Launch,
 ) -> None:
     # Only here, since importing it needs Triton.
-    from escsr.model import triton_window_kernel
+    from escsr.model.attention import triton_kernel
 
     batch, channels, height, width = out.shape
     rows, columns = (-(-side // window_size) for side in (height, width))
@@ -205,7 +205,7 @@ def _launch(
     strides = (*qkv.stride(), *out.stride())
     scale = (channels // num_heads) ** -0.5
     # pyright would have every argument of the kernel typed.
-    kernel = cast(Any, triton_window_kernel).window_attention_kernel
+    kernel = cast(Any, triton_kernel).window_attention_kernel
     kernel[(blocks * num_heads * rows * columns * batch,)](*given, *strides, scale, **constants)
 
 

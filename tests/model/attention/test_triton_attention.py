@@ -14,14 +14,14 @@ import torch
 from escsr.errors import ConfigurationError
 from escsr.inference.folding import fold
 from escsr.model import ESC
-from escsr.model.attention_backends import available_backends, require_available, require_backend
-from escsr.model.triton_attention import HALF_LAUNCHES, attend_in_windows, fitted
+from escsr.model.attention.backends import available_backends, require_available, require_backend
+from escsr.model.attention.triton_attention import HALF_LAUNCHES, attend_in_windows, fitted
 from tests.golden_files import GOLDEN_TOLERANCE
-from tests.model.interpreted_attention import CASES, GOLDEN
+from tests.model.attention.interpreted_attention import CASES, GOLDEN
+from tests.model.attention.test_backends import TOLERANCE
 from tests.model.networks import small_config
-from tests.model.test_attention_backends import TOLERANCE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
     reason="Triton is not installed (pip install triton, on Linux)",
@@ -52,7 +52,7 @@ def output_of(module: str, *, interpret: bool) -> str:
 @pytest.fixture(scope="module")
 def errors() -> dict[str, float]:
     """Of all cases, in Triton's interpreter."""
-    return json.loads(output_of("tests.model.interpreted_attention", interpret=True))
+    return json.loads(output_of("tests.model.attention.interpreted_attention", interpret=True))
 
 
 @needs_triton
@@ -90,7 +90,7 @@ def test_it_compiles_for_gpus_and_takes_each_exponential_once() -> None:
 
     A load of the bias in a layout of its own once made the compiler take them twice, and spill.
     """
-    built = json.loads(output_of("tests.model.compiled_attention", interpret=False))
+    built = json.loads(output_of("tests.model.attention.compiled_attention", interpret=False))
     assert len(built) >= 6
     for name, figures in built.items():
         assert figures["exponentials"] < 2 * figures["scores_per_thread"], name
