@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from escsr.core.network import Network
-from escsr.inference import folding
+from escsr.upscaling import folding
 from escsr.model import ESC, variant
 from escsr.model.convolutional_attention import convolve_per_image_by_shifts
 

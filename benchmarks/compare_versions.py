@@ -22,7 +22,7 @@ from typing import Any
 WORKER = """
 import json, sys, time
 import torch
-from escsr.inference.engine import Engine
+from escsr.engines.eager import Engine
 from escsr.model import ESC, variant
 
 name, scale, height, width, threads = sys.argv[1], *map(int, sys.argv[2:])

@@ -26,13 +26,13 @@ import torch
 
 from escsr.images.files import READABLE_SUFFIXES, read_image
 from escsr.images.writer import write_image
-from escsr.inference.devices import choose_device
-from escsr.inference.engine import Engine
-from escsr.inference.enlarger import Enlarger, WorkSettings
-from escsr.inference.file_job import FileJob
-from escsr.inference.geometry import SizeWish
-from escsr.inference.models import ModelShelf
-from escsr.inference.pipeline import FileOutcome, run_files
+from escsr.engines.devices import choose_device
+from escsr.engines.eager import Engine
+from escsr.upscaling.passes import Enlarger, WorkSettings
+from escsr.upscaling.files import FileJob
+from escsr.upscaling.sizes import SizeWish
+from escsr.upscaling.models import ModelShelf
+from escsr.upscaling.files import FileOutcome, run_files
 from escsr.version import __version__
 
 SIZES = [(96, 64), (128, 128), (160, 120), (240, 160), (320, 240), (480, 320)]

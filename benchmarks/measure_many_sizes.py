@@ -25,8 +25,8 @@ from pathlib import Path
 
 import torch
 
-from escsr.inference import Upscaler
-from escsr.inference.engine import Engine
+from escsr.upscaling import Upscaler
+from escsr.engines.eager import Engine
 from escsr.model.attention.backends import FoldedBackend
 from escsr.weights import load_model
 

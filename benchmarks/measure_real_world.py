@@ -26,7 +26,7 @@ from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic
 from escsr.images.writer import write_image
-from escsr.inference.rivals import load_rival
+from escsr.rivals.rivals import load_rival
 from escsr.version import __version__
 
 SCALE = 4

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from escsr.family.variants import VARIANTS
-from escsr.inference.backends import choose_backend
-from escsr.inference.engine import Engine
+from escsr.engines.opening import choose_backend
+from escsr.engines.eager import Engine
 from escsr.model.network import ESC
 
 NETWORKS = ("esc-tiny", "esc", "esc-light", "esc-fp", "esc-real", "esc-rib")

@@ -19,10 +19,10 @@ from torch import nn
 
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
-from escsr.inference.engine import Engine
-from escsr.inference.planes import planes_of
-from escsr.inference.streaming import enlarge_in_bands
-from escsr.inference.tiling import TileGrid
+from escsr.engines.eager import Engine
+from escsr.upscaling.pixels import planes_of
+from escsr.upscaling.tiles import enlarge_in_bands
+from escsr.upscaling.tiles import TileGrid
 from escsr.model import ESC
 from escsr.weights import load_model
 

@@ -7,7 +7,7 @@ import torch
 from gpu.subjects import Plan, measure, ratios, switches
 from torch import Tensor, nn
 
-from escsr.inference.folding import fold
+from escsr.engines.folding import fold
 from escsr.model.attention.backends import FoldedBackend, available_backends
 from escsr.model.attention.triton_attention import FLOAT_LAUNCHES, HALF_LAUNCHES, DotPrecision
 from escsr.model.attention.triton_module import TritonWindowAttention

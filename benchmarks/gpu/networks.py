@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from escsr.family.configuration import ESCConfig
 from escsr.family.variants import variant
-from escsr.inference.backends import prepare
-from escsr.inference.folding import fold
+from escsr.engines.opening import prepare
+from escsr.engines.folding import fold
 from escsr.model.attention.backends import FoldedBackend, available_backends
 from escsr.model.attention.cuda_graphs import GraphedNetwork
 from escsr.model.network import ESC

@@ -29,9 +29,8 @@ from escsr.version import __version__
 
 if TYPE_CHECKING:
     from escsr.family import ESCConfig
-    from escsr.inference.one_call import upscale
-    from escsr.inference.upscaler import Upscaler
     from escsr.model import ESC
+    from escsr.upscaling import Upscaler, upscale
     from escsr.weights import bundled_models, inspect_checkpoint, load_model, open_network
 
 __all__ = [
@@ -66,9 +65,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("Upscaler", "upscale"):
-        from escsr import inference
+        from escsr import upscaling
 
-        return inference.Upscaler if name == "Upscaler" else inference.upscale
+        return upscaling.Upscaler if name == "Upscaler" else upscaling.upscale
     if name == "ESCConfig":
         from escsr.family import ESCConfig
 

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from escsr.images.files import read_image
-from escsr.inference.backends import available_backends
+from escsr.engines.opening import available_backends
 
 from .conftest import Escsr, MakePicture
 

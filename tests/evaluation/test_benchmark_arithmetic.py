@@ -27,8 +27,8 @@ from escsr.evaluation.benchmark.result_paths import prepare_result_paths, write_
 from escsr.evaluation.benchmark.subject import Kind, Subject, floor_of, parse_rival
 from escsr.family.configuration import ESCConfig
 from escsr.family.variants import variant
-from escsr.inference.published_formulation import as_published
-from escsr.inference.rivals import Rival
+from escsr.engines.published import as_published
+from escsr.rivals.rivals import Rival
 from escsr.model.complexity import count_macs
 from escsr.model.network import ESC
 

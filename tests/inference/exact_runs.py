@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from escsr.inference.engine import Engine
-from escsr.inference.exact.feature_store import Place
-from escsr.inference.exact.plan import ExactPlan
-from escsr.inference.exact.run import enlarge_exactly
-from escsr.inference.planes import PixelPlanes, Pixels
-from escsr.inference.tiling import AxisScale, Span
+from escsr.engines.eager import Engine
+from escsr.upscaling.exact import Place
+from escsr.upscaling.exact import ExactPlan
+from escsr.upscaling.exact import enlarge_exactly
+from escsr.upscaling.pixels import PixelPlanes, Pixels
+from escsr.upscaling.tiles import AxisScale, Span
 from escsr.model import ESC
 
 ROUNDING = 2e-5

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from escsr.inference import Upscaler
-from escsr.inference.engine import Engine
-from escsr.inference.geometry import SizeWish
-from escsr.inference.planes import planes_of
+from escsr.upscaling import Upscaler
+from escsr.engines.eager import Engine
+from escsr.upscaling.sizes import SizeWish
+from escsr.upscaling.pixels import planes_of
 from escsr.model import ESC, variant
 
 WHOLE = (

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from escsr.images.writer import write_image
-from escsr.inference.enlarger import Enlarger, WorkSettings
-from escsr.inference.file_job import FileJob
-from escsr.inference.geometry import Enlargement, SizeWish
-from escsr.inference.models import ModelShelf
-from escsr.inference.pipeline import FileOutcome
+from escsr.upscaling.passes import Enlarger, WorkSettings
+from escsr.upscaling.files import FileJob
+from escsr.upscaling.sizes import Enlargement, SizeWish
+from escsr.upscaling.models import ModelShelf
+from escsr.upscaling.files import FileOutcome
 
 PATIENCE_S = 20.0
 

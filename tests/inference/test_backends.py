@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from escsr import Upscaler
 from escsr.errors import ConfigurationError
 from escsr.family.axis_view import AxisView
-from escsr.inference.backends import BACKENDS, Backend, accelerate, available_backends, prepare
-from escsr.inference.engine import Engine
+from escsr.engines.opening import BACKENDS, Backend, accelerate, available_backends, prepare
+from escsr.engines.eager import Engine
 from escsr.model import ESC
 from escsr.weights.official import to_ours
 from tests.golden_files import (

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from escsr.errors import CheckpointError
 from escsr.images.files import read_image
-from escsr.inference import Upscaler
-from escsr.inference.colour_guard import REACH_PIXELS, keep_colours
-from escsr.inference.engine import Engine
-from escsr.inference.memory import Workload, plan_tiles
-from escsr.inference.network_cost import network_cost
+from escsr.upscaling import Upscaler
+from escsr.upscaling.fidelity import REACH_PIXELS, keep_colours
+from escsr.engines.eager import Engine
+from escsr.upscaling.memory import Workload, plan_tiles
+from escsr.engines.cost import network_cost
 from escsr.model import variant
 from escsr.weights import load_model
 from tests.inference.networks import NearestEnlarger, smallest

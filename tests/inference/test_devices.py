@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from escsr.errors import ConfigurationError
-from escsr.inference.devices import (
+from escsr.engines.devices import (
     available_memory_bytes,
     choose_device,
     choose_dtype,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from escsr.errors import CheckpointError
-from escsr.inference.engine import Engine
+from escsr.engines.eager import Engine
 from tests.inference.networks import smallest, tiny
 
 CPU = torch.device("cpu")

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escsr.errors import CheckpointError, ConfigurationError
-from escsr.inference import Upscaler
-from escsr.inference.backends import BackendChoice
-from escsr.inference.engine import Engine
-from escsr.inference.exact.run import exact_bands
-from escsr.inference.planes import planes_of
-from escsr.inference.tiling import Span
+from escsr.upscaling import Upscaler
+from escsr.engines.opening import BackendChoice
+from escsr.engines.eager import Engine
+from escsr.upscaling.exact import exact_bands
+from escsr.upscaling.pixels import planes_of
+from escsr.upscaling.tiles import Span
 from escsr.model import ESC, ESCConfig
 from tests.family_networks import FAMILY, family_network
 from tests.inference.exact_runs import ROUNDING, plan_of, random_pixels, shaken, whole_and_exact

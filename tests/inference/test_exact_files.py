@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from escsr.errors import DiskSpaceError
-from escsr.inference import Upscaler
-from escsr.inference.engine import Engine
-from escsr.inference.exact import feature_store
-from escsr.inference.exact.cores import cut_into_cores
-from escsr.inference.exact.feature_store import FeatureMapStore
-from escsr.inference.exact.patch import Patch, Rectangle
-from escsr.inference.exact.run import enlarge_exactly
-from escsr.inference.planes import planes_of
+from escsr.upscaling import Upscaler
+from escsr.engines.eager import Engine
+from escsr.upscaling.exact import feature_store
+from escsr.upscaling.exact import cut_into_cores
+from escsr.upscaling.exact import FeatureMapStore
+from escsr.upscaling.exact import Patch, Rectangle
+from escsr.upscaling.exact import enlarge_exactly
+from escsr.upscaling.pixels import planes_of
 from tests.inference.exact_runs import plan_of, random_pixels
 from tests.inference.networks import smallest
 

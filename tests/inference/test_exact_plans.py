@@ -10,10 +10,10 @@ import torch
 from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
-from escsr.inference import Upscaler
-from escsr.inference.enlarger import WorkPlan
-from escsr.inference.geometry import SizeWish
-from escsr.inference.planes import planes_of
+from escsr.upscaling import Upscaler
+from escsr.upscaling.passes import WorkPlan
+from escsr.upscaling.sizes import SizeWish
+from escsr.upscaling.pixels import planes_of
 from escsr.model import ESC
 from tests.inference.exact_runs import random_pixels
 from tests.inference.measured_memory import EXACT

@@ -16,9 +16,9 @@ from escsr.errors import CheckpointError, ConfigurationError, ImageSizeError
 from escsr.family.axis_view import AxisView
 from escsr.images.files import probe_image, read_image
 from escsr.images.writer import write_image
-from escsr.inference import Upscaler
-from escsr.inference.network_cost import network_cost
-from escsr.inference.tiling import AxisScale, Span
+from escsr.upscaling import Upscaler
+from escsr.engines.cost import network_cost
+from escsr.upscaling.tiles import AxisScale, Span
 from escsr.model import ESC, VARIANTS
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.padding import reflect_pad_to_multiple

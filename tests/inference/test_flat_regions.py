@@ -100,7 +100,7 @@ def test_a_photograph_is_what_the_network_makes_of_it(upscaler: Upscaler) -> Non
     photo = read_image(CAT).pixels[60:124, 100:180]
     network = load_model("esc-tiny", scale=2)
     plain = Upscaler(network, device="cpu", edges="auto")(photo)
-    from escsr.inference.engine import Engine
+    from escsr.engines.eager import Engine
 
     engine = Engine(network, scale=2, device=torch.device("cpu"), keep_colours=True)
     image = torch.as_tensor(photo).permute(2, 0, 1)[None] / 255

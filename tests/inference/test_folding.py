@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from escsr.inference.engine import fold
-from escsr.inference.folding import (
+from escsr.engines.eager import fold
+from escsr.engines.folding import (
     FoldedConvAttention,
     FoldedLargeKernel,
     FoldedPositionBias,

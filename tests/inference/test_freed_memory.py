@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from escsr.images.writer import write_image
-from escsr.inference import Upscaler
-from escsr.inference.devices import FreedMemory, release_cached_memory
+from escsr.upscaling import Upscaler
+from escsr.engines.devices import FreedMemory, release_cached_memory
 from tests.inference.networks import smallest
 
 pytestmark = pytest.mark.skipif(

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escsr.inference.folding import WeightsWithSpectrum, fold
-from escsr.inference.frequency_domain import (
+from escsr.engines.folding import WeightsWithSpectrum, fold
+from escsr.engines.frequency_domain import (
     LARGEST_KERNEL,
     convolve_by_spectrum,
     has_fast_spectrum,

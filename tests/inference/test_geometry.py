@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escsr.errors import ConfigurationError, ImageSizeError
-from escsr.inference.geometry import MAX_FACTOR, Enlargement, SizeWish, plan_enlargement
+from escsr.upscaling.sizes import MAX_FACTOR, Enlargement, SizeWish, plan_enlargement
 
 
 def plan(

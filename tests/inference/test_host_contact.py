@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from escsr.inference.folding import fold
+from escsr.engines.folding import fold
 from tests.model.networks import FEW_PARAMETERS, small_network
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from escsr.errors import ConfigurationError
-from escsr.inference import Upscaler
+from escsr.upscaling import Upscaler
 from escsr.model.padding import reflect_pad_to_multiple
 from tests.inference.networks import NearestEnlarger, smallest
 

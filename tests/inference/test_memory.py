@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.images.writer import write_image
-from escsr.inference import Upscaler
-from escsr.inference.memory import TileChoice, Workload, plan_tiles
-from escsr.inference.network_cost import network_cost
+from escsr.upscaling import Upscaler
+from escsr.upscaling.memory import TileChoice, Workload, plan_tiles
+from escsr.engines.cost import network_cost
 from escsr.model import ESC, variant
 from escsr.model.attention.backends import FoldedBackend
 from tests.inference.measured_memory import WHOLE

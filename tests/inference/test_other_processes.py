@@ -19,7 +19,7 @@ import escsr
 from escsr.errors import ImageError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
-from escsr.inference import Upscaler
+from escsr.upscaling import Upscaler
 from tests.inference.networks import smallest
 
 IMAGE = np.random.default_rng(3).integers(0, 256, (40, 44, 3), np.uint8)

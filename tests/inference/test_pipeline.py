@@ -7,8 +7,8 @@ import pytest
 
 from escsr.errors import ImageReadError
 from escsr.images.files import read_image
-from escsr.inference.file_job import FileJob
-from escsr.inference.pipeline import FileOutcome, run_files
+from escsr.upscaling.files import FileJob
+from escsr.upscaling.files import FileOutcome, run_files
 from tests.inference.networks import smallest
 from tests.inference.pipeline_runs import (
     WaitingNetwork,

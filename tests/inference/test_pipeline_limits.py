@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from escsr.images.writer import ImageWriter
-from escsr.inference import pipeline
-from escsr.inference.file_job import CheckedFile, FileJob, LoadedFile
-from escsr.inference.pipeline import run_files
+from escsr.upscaling import pipeline
+from escsr.upscaling.files import CheckedFile, FileJob, LoadedFile
+from escsr.upscaling.files import run_files
 from tests.inference.networks import smallest
 from tests.inference.pipeline_runs import (
     PATIENCE_S,

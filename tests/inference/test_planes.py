@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from escsr.inference.planes import PixelPlanes, Pixels, planes_of
-from escsr.inference.tiling import Span
+from escsr.upscaling.pixels import PixelPlanes, Pixels, planes_of
+from escsr.upscaling.tiles import Span
 
 
 def whole(source: PixelPlanes) -> tuple[Span, Span]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from escsr.errors import ConfigurationError, MissingExtraError
-from escsr.inference import published_rivals
-from escsr.inference.published_rivals import (
+from escsr.upscaling import published_rivals
+from escsr.rivals.published import (
     LEFT_OUT,
     PUBLISHED_RIVALS,
     PublishedRival,

@@ -13,7 +13,7 @@ from escsr.errors import (
     ImageValueError,
     UnknownModelError,
 )
-from escsr.inference import Upscaler
+from escsr.upscaling import Upscaler
 from tests.inference.networks import NearestEnlarger
 
 

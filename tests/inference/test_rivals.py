@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from escsr.errors import CheckpointError, ConfigurationError, MissingExtraError
-from escsr.inference.rivals import is_module_callable, load_rival
+from escsr.rivals.rivals import is_module_callable, load_rival
 
 USER_MODULE = """
 import torch

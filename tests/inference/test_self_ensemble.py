@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from escsr.inference.self_ensemble import SelfEnsemble
+from escsr.engines.self_ensemble import SelfEnsemble
 from escsr.weights import load_model
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from escsr.inference.size_padding import SizePadded
+from escsr.rivals.size_padding import SizePadded
 from escsr.model.padding import reflect_pad_to_multiple
 
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from escsr.errors import DeviceMemoryError
 from escsr.family.axis_view import AxisView
-from escsr.inference.planes import Pixels, planes_of
-from escsr.inference.streaming import enlarge_in_bands
-from escsr.inference.tiling import TileGrid
+from escsr.upscaling.pixels import Pixels, planes_of
+from escsr.upscaling.tiles import enlarge_in_bands
+from escsr.upscaling.tiles import TileGrid
 from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
 
 
@@ -160,7 +160,7 @@ _STARVED = """
     import logging, resource, sys
     import numpy as np, torch
     torch.set_num_threads(1)
-    from escsr.inference import Upscaler
+    from escsr.upscaling import Upscaler
     from tests.inference.networks import tiny
 
     logging.basicConfig(stream=sys.stdout, format="%(message)s")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escsr.inference.tiling import TileGrid, blend_over, ramp
+from escsr.upscaling.tiles import TileGrid, blend_over, ramp
 
 lengths = st.integers(1, 400)
 windows = st.sampled_from([1, 2, 3, 8, 16])

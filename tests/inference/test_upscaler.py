@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from escsr.errors import ImageReadError, ImageValueError
 from escsr.images.writer import resize_pixels, write_image
-from escsr.inference import Upscaler
+from escsr.upscaling import Upscaler
 from escsr.weights import Provenance, bundled_models, save_weights
 from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest, tiny
 

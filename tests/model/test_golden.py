@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from escsr.inference.folding import fold
+from escsr.engines.folding import fold
 from escsr.model import ESC
 from escsr.model.attention.backends import FOLDED_BACKENDS, available_backends
 from escsr.model.attention.flash_bias import RankRule

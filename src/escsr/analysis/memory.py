@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from escsr.inference.devices import available_memory_bytes, is_out_of_memory
+from escsr.engines.devices import available_memory_bytes, is_out_of_memory
 
 SMALLEST_CROP_PIXELS = 32
 """Memory is not asked for less than this."""
@@ -24,7 +24,7 @@ def affordable_side(network: nn.Module, device: torch.device, *, wanted_pixels: 
     Returns:
         ``wanted_pixels``, or less: a multiple of 16, at least ``SMALLEST_CROP_PIXELS``.
     """
-    free_bytes = available_memory_bytes(device)
+    free_bytes = available_memory_bytes(str(device))
     if free_bytes is None or wanted_pixels <= SMALLEST_CROP_PIXELS:
         return wanted_pixels
     try:

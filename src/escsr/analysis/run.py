@@ -18,8 +18,8 @@ from escsr.analysis.receptive_field import ReceptiveField, receptive_field
 from escsr.analysis.records import DEFAULT_STEPS, PARTS, Part, Skipped
 from escsr.analysis.similarity import Similarity, attention_similarity, feature_similarity
 from escsr.analysis.spectrum import Spectra, spectra
+from escsr.engines.devices import is_out_of_memory, release_cached_memory
 from escsr.evaluation.contenders import Contender
-from escsr.inference.devices import is_out_of_memory, release_cached_memory
 
 Found = TypeVar("Found")
 

@@ -77,10 +77,12 @@ def analyze_command(
     skipped, with the reason. Networks and images that cannot be used are named; the rest goes on,
     and the exit status is 1.
     """
-    from escsr.inference.devices import choose_device
+    from escsr.engines.devices import choose_device
 
     wanted_patch = parse_patch(patch)
-    chosen_device = choose_device(device)
+    import torch
+
+    chosen_device = torch.device(choose_device(device))
     paths, failures = _image_paths(images)
     contenders = _contenders(checkpoint, against or [], scale, failures)
     folder = out if out is not None or json else Path(_folder_name(contenders[0].label))

@@ -11,9 +11,8 @@ from escsr.cli.plan import Job, error_in_words
 from escsr.cli.progress import RunView
 from escsr.cli.results import FileResult
 from escsr.errors import EscsrError, OutputExistsError
-from escsr.inference.file_job import UpscaleReport
-from escsr.inference.pipeline import FileOutcome, FileWatch
 from escsr.machine import is_out_of_memory, out_of_memory_text
+from escsr.upscaling.files import FileOutcome, FileWatch, UpscaleReport
 
 logger = logging.getLogger(__name__)
 

@@ -117,10 +117,10 @@ def _conditions(
 ) -> "Conditions":
     import torch
 
+    from escsr.engines.devices import choose_device
     from escsr.evaluation.benchmark import Conditions
-    from escsr.inference.devices import choose_device
 
-    chosen = choose_device(device)
+    chosen = torch.device(choose_device(device))
     return Conditions(
         scale=scale,
         lr_width=lr_side[0],

@@ -12,11 +12,11 @@ from escsr.cli.exit_status import SOME_FAILED, printable
 if TYPE_CHECKING:
     import torch
 
+    from escsr.engines.engine import BackendChoice
     from escsr.evaluation.comparison import Entrants
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.metrics import Column
     from escsr.evaluation.records import Comparison, Conditions, Failure
-    from escsr.inference.backends import BackendChoice
 
 MODEL_HELP = (
     "A name in the box, a checkpoint, any file that spandrel loads, module:callable, or the word "
@@ -97,14 +97,16 @@ def evaluate_command(
     """
     from dataclasses import replace
 
+    import torch
+
     from escsr.cli.evaluate_view import failure_lines, note_lines
+    from escsr.engines.devices import choose_device
+    from escsr.engines.opening import choose_backend
     from escsr.evaluation.comparison import enter
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.report_folder import prepare_report_folder
-    from escsr.inference.backends import choose_backend
-    from escsr.inference.devices import choose_device
 
-    chosen_device = choose_device(device)
+    chosen_device = torch.device(choose_device(device))
     chosen_backend = choose_backend(cast("BackendChoice", backend), chosen_device)
     columns, unloaded = _columns(metric or [], chosen_device, niqe_parameters)
     if out is not None:

@@ -16,7 +16,7 @@ from escsr.cli.streams import STANDARD_STREAM
 from escsr.errors import EscsrError, ImageFormatError, ImageWriteError, NothingToEnlargeError
 from escsr.images.files import ImageHeader, probe_image
 from escsr.images.output_checks import check_names, check_output
-from escsr.inference.file_job import UpscaleReport
+from escsr.upscaling.files import UpscaleReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from escsr.inference.file_job import UpscaleReport
+from escsr.upscaling.files import UpscaleReport
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -45,19 +45,17 @@ from escsr.cli.streams import (
     send_image,
     write_line,
 )
+from escsr.engines.engine import AttentionChoice, BackendChoice, PrecisionChoice
 from escsr.errors import ConfigurationError, EscsrError, ImageReadError, ImageWriteError
 from escsr.images.files import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES
 from escsr.images.formats import WRITABLE_SUFFIXES
-from escsr.inference.backends import BackendChoice
-from escsr.inference.borders import Edges
-from escsr.inference.devices import Precision
-from escsr.inference.enlarger import WorkPlan
-from escsr.inference.file_job import FileJob, UpscaleReport
-from escsr.inference.geometry import SizeWish
-from escsr.inference.planes import AlphaMeaning
-from escsr.inference.upscaler import Upscaler
-from escsr.model.attention.backends import FoldedBackend
 from escsr.temporary_files import TemporaryFolder
+from escsr.upscaling.borders import Edges
+from escsr.upscaling.files import FileJob, UpscaleReport
+from escsr.upscaling.passes import WorkPlan
+from escsr.upscaling.pixels import AlphaMeaning
+from escsr.upscaling.sizes import SizeRequest
+from escsr.upscaling.upscaler import Upscaler
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +105,7 @@ def run_upscale(request: UpscaleRequest) -> int:
     """
     existing = existing_rule(overwrite=request.overwrite, skip_existing=request.skip_existing)
     max_pixels = parse_max_pixels(request.max_megapixels) or DEFAULT_MAX_PIXELS
-    wish = SizeWish(
+    wanted = SizeRequest(
         scale=request.scale, width=request.width, height=request.height, longest=request.longest
     )
     with stopping_cleanly(), ExitStack() as stack:
@@ -115,8 +113,8 @@ def run_upscale(request: UpscaleRequest) -> int:
         upscaler = _make_upscaler(request)
         rules = PlanRules(
             destination=destination,
-            target_size=lambda size: _target_size(upscaler, size, wish),
-            scale_label=_scale_label(upscaler, wish),
+            target_size=lambda size: _target_size(upscaler, size, wanted),
+            scale_label=_scale_label(upscaler, wanted),
             existing=existing,
             max_pixels=max_pixels,
         )
@@ -126,11 +124,11 @@ def run_upscale(request: UpscaleRequest) -> int:
             *map(result_of_missing, found.missing),
         ]
         if request.dry_run:
-            rehearse = partial(_rehearsed, upscaler=upscaler, rules=rules, wish=wish)
+            rehearse = partial(_rehearsed, upscaler=upscaler, rules=rules, wanted=wanted)
             planned = [rehearse(e) if isinstance(e, Job) else e for e in planned]
         takes_stdout = request.as_json or destination.to_stdout
         with shown_run(planned, stdout_is_taken=takes_stdout) as view:
-            work = _work_of(request, upscaler, rules, wish)
+            work = _work_of(request, upscaler, rules, wanted)
             leaves_existing = existing == "skip"
             outcome = run_jobs(planned, work, view, _log_report, leaves_existing=leaves_existing)
         if destination.to_stdout:
@@ -247,9 +245,9 @@ def _make_upscaler(request: UpscaleRequest) -> Upscaler:
         request.model,
         scale=request.scale,  # refused here where the model cannot be asked for it
         device=request.device,
-        precision=cast(Precision, request.precision),  # the Upscaler checks it
+        precision=cast(PrecisionChoice, request.precision),  # the Upscaler checks it
         backend=cast(BackendChoice, request.backend),  # it checks this too
-        attention_backend=cast(FoldedBackend, request.attention),  # and this
+        attention_backend=cast(AttentionChoice, request.attention),  # and this
         tile=parse_tile(request.tile),
         overlap_pixels=request.overlap_pixels,
         memory_limit_bytes=parse_memory(request.memory),
@@ -269,32 +267,29 @@ def _make_upscaler(request: UpscaleRequest) -> Upscaler:
     return upscaler
 
 
-def _target_size(upscaler: Upscaler, size: Size, wish: SizeWish) -> Size:
-    return upscaler.output_size(
-        size, scale=wish.scale, width=wish.width, height=wish.height, longest=wish.longest
-    )
+def _target_size(upscaler: Upscaler, size: Size, wanted: SizeRequest) -> Size:
+    return upscaler.output_size(size, **wanted.as_options())
 
 
-def _scale_label(upscaler: Upscaler, wish: SizeWish) -> str | None:
+def _scale_label(upscaler: Upscaler, wanted: SizeRequest) -> str | None:
     """``x4``; None where the size was asked for in pixels."""
-    if wish.scale is not None:
-        return f"x{wish.scale:g}"
-    if wish == SizeWish():
+    if wanted.scale is not None:
+        return f"x{wanted.scale:g}"
+    if wanted == SizeRequest():
         # Nothing asked for: one pixel becomes as many as the model's own factor.
         return f"x{upscaler.output_size((1, 1))[0]}"
     return None
 
 
-def _rehearsed(job: Job, *, upscaler: Upscaler, rules: PlanRules, wish: SizeWish) -> FileResult:
+def _rehearsed(
+    job: Job, *, upscaler: Upscaler, rules: PlanRules, wanted: SizeRequest
+) -> FileResult:
     """What a dry run says of a job: the tiles and the memory, or that no tile fits."""
     try:
         plan = upscaler.plan_file(
             job.file.path,
             max_pixels=rules.max_pixels,
-            scale=wish.scale,
-            width=wish.width,
-            height=wish.height,
-            longest=wish.longest,
+            **wanted.as_options(),
         )
     except EscsrError as error:
         return job.result("failed", error=error_in_words(error, job.file))
@@ -315,12 +310,14 @@ def _work_in_words(plan: WorkPlan | UpscaleReport, *, num_passes: int) -> str:
     return f"{plan.num_tiles} tiles of at most {plan.tile_pixels} pixels, {size}"
 
 
-def _work_of(request: UpscaleRequest, upscaler: Upscaler, rules: PlanRules, wish: SizeWish) -> Work:
+def _work_of(
+    request: UpscaleRequest, upscaler: Upscaler, rules: PlanRules, wanted: SizeRequest
+) -> Work:
     def file_job(job: Job) -> FileJob:
         return FileJob(
             input=job.file.path,
             output=job.output,
-            wish=wish,
+            request=wanted,
             overwrite=rules.existing == "overwrite",
             make_folder=True,
             quality=request.quality,

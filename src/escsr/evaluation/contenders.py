@@ -12,20 +12,21 @@ from typing import Literal
 import torch
 from torch import nn
 
+from escsr.engines.eager import engine_of_module
+from escsr.engines.engine import BackendChoice, Engine, EngineOptions
+from escsr.engines.self_ensemble import SelfEnsemble
 from escsr.errors import CheckpointError, ConfigurationError, EscsrError
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.inference.backends import BackendChoice
-from escsr.inference.engine import Engine
-from escsr.inference.rivals import Rival, is_module_callable, load_rival
-from escsr.inference.self_ensemble import SelfEnsemble
-from escsr.inference.size_padding import SizePadded
 from escsr.model.complexity import count_parameters
 from escsr.model.network import ESC
+from escsr.rivals.rivals import Rival, load_rival
+from escsr.rivals.size_padding import SizePadded
 from escsr.shapes import ImageBatch
 from escsr.weights import BundledModel, bundled_models, find_weights, load_model
 from escsr.weights.checkpoint import open_checkpoint
 from escsr.weights.checkpoint_file import holds_tensors, is_of_another_kind
 from escsr.weights.inspection import variant_name
+from escsr.weights.loading import is_module_callable
 
 BICUBIC = "bicubic"
 """The word for MATLAB's bicubic enlargement, the baseline of every table."""
@@ -87,7 +88,11 @@ class Contender:
         """
         if self.has_backends:
             network = _Running(
-                Engine(self.network, scale=self.scale, device=device, backend=backend)
+                engine_of_module(
+                    self.network,
+                    scale=self.scale,
+                    options=EngineOptions(device=str(device), backend=backend),
+                )
             )
         else:
             network = self.network.to(device)
@@ -110,7 +115,7 @@ class _Running(nn.Module):
 
     def forward(self, lr_image: ImageBatch) -> ImageBatch:
         """(B, 3, H, W) in [0, 1] -> (B, 3, scale*H, scale*W) float32."""
-        return self._engine.run(lr_image, torch.float32)
+        return torch.from_numpy(self._engine.run(lr_image.cpu().numpy()))
 
 
 class MatlabBicubic(nn.Module):

@@ -16,8 +16,8 @@ from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import read_image
 from escsr.images.metrics import round_to_8_bit
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.inference.size_padding import SizePadded
 from escsr.model.network import ESC
+from escsr.rivals.size_padding import SizePadded
 from escsr.shapes import ImageBatch
 
 __all__ = [

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from escsr.engines.engine import Backend, BackendChoice
+from escsr.engines.opening import choose_backend
 from escsr.evaluation.contenders import Contender, Padding
 from escsr.evaluation.metrics import FIDELITY_METRICS, Column, Metric, SetMetric
 from escsr.evaluation.test_sets import TestSet
-from escsr.inference.backends import Backend, BackendChoice, choose_backend
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".ckpt", ".bin"})
 _LARGEST_SCALE = 64
+_MODULE_CALLABLE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
 
 def load_model(
@@ -53,19 +55,23 @@ def load_model(
         CheckpointError: no weights of that name in the box, or the file cannot be used.
         ConfigurationError: the scale or an override is not allowed.
     """
-    checkpoint = _open(name_or_path, scale, bundled_folder, overrides)
+    checkpoint = open_named_checkpoint(
+        name_or_path, scale=scale, bundled_folder=bundled_folder, overrides=overrides
+    )
     return checkpoint.build(attention_backend=attention_backend)
 
 
-def _open(
+def open_named_checkpoint(
     name_or_path: str | os.PathLike[str],
-    scale: int | None,
-    bundled_folder: Path | None,
-    overrides: dict[str, Any],
+    *,
+    scale: int | None = None,
+    bundled_folder: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
+    """Read the weights of a name or file; arguments and errors as of ``load_model``."""
     _check_scale(scale)
     path, scale = _find(name_or_path, scale, bundled_folder)
-    checkpoint = open_checkpoint(path, **overrides)
+    checkpoint = open_checkpoint(path, **(overrides or {}))
     is_free = "scale" in checkpoint.assumed or checkpoint.config.is_arbitrary_scale
     if scale is not None and is_free:
         checkpoint = replace(checkpoint, config=replace(checkpoint.config, scale=scale))
@@ -111,7 +117,9 @@ def open_network(
     """
     from escsr.core.network import Network
 
-    checkpoint = _open(name_or_path, scale, bundled_folder, overrides)
+    checkpoint = open_named_checkpoint(
+        name_or_path, scale=scale, bundled_folder=bundled_folder, overrides=overrides
+    )
     return Network(checkpoint.config, checkpoint.weights())
 
 
@@ -129,13 +137,14 @@ def _find(
     name_or_path: str | os.PathLike[str], scale: int | None, bundled_folder: Path | None
 ) -> tuple[Path, int | None]:
     """The file, and the scale that was asked for, by itself or in the name."""
-    if _is_path(name_or_path):
+    if is_path(name_or_path):
         return Path(name_or_path).expanduser(), scale
     name, scale = _split_name(str(name_or_path), scale)
     return find_bundled(name, scale, bundled_folder), scale
 
 
-def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
+def is_path(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether a file is meant, not the name of a network."""
     if not isinstance(name_or_path, str):
         return True
     path = Path(name_or_path)
@@ -145,6 +154,12 @@ def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
     # Path.is_file raises for very long names and below closed folders.
     is_file = os.path.isfile(path)  # noqa: PTH113
     return is_spelled_as_path or path.suffix.lower() in _CHECKPOINT_SUFFIXES or is_file
+
+
+def is_module_callable(text: str) -> bool:
+    """Whether a text is spelled as ``module:callable`` and no file has that name."""
+    # Path.is_file raises for very long names.
+    return _MODULE_CALLABLE.fullmatch(text) is not None and not os.path.isfile(text)  # noqa: PTH113
 
 
 def normalised_name(name: str) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from escsr.inference.engine import Engine
-from escsr.inference.folding import fold
+from escsr.engines.eager import Engine
+from escsr.engines.folding import fold
 from escsr.model import ESC
 from escsr.model.attention.triton_attention import Launch
 from escsr.model.attention.triton_module import TritonWindowAttention

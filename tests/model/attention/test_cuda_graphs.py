@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from escsr.inference.folding import fold
+from escsr.engines.folding import fold
 from escsr.model.attention.cuda_graphs import GraphedNetwork, MemoryPool, Recording
 from tests.model.networks import random_image, small_network
 

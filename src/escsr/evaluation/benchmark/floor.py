@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from escsr.engines.published import as_published
 from escsr.evaluation.benchmark.counting import Arithmetic, Product, arithmetic_of
 from escsr.evaluation.benchmark.record import FloorRound
 from escsr.family.configuration import ESCConfig
-from escsr.inference.published_formulation import as_published
 from escsr.model.network import ESC
 
 _ROWS_AT_ONCE = (1024, 4096, 16384)

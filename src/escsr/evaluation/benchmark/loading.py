@@ -7,6 +7,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from escsr.engines.eager import TorchEngine, engine_of_module
+from escsr.engines.engine import AttentionChoice, Backend, EngineOptions, PrecisionChoice
+from escsr.engines.published import as_published
 from escsr.errors import ConfigurationError
 from escsr.evaluation.benchmark.counting import count_products
 from escsr.evaluation.benchmark.floor import Floor, floor_of_network
@@ -14,14 +17,9 @@ from escsr.evaluation.benchmark.published_quality import published_quality
 from escsr.evaluation.benchmark.record import Conditions, Portrait, Quality
 from escsr.evaluation.benchmark.subject import Subject
 from escsr.family.variants import VARIANTS, variant
-from escsr.inference.backends import Backend
-from escsr.inference.devices import Precision, choose_device, choose_dtype
-from escsr.inference.engine import Engine
-from escsr.inference.published_formulation import as_published
-from escsr.inference.published_rivals import PUBLISHED_RIVALS, build_rival, is_rival_name
-from escsr.inference.rivals import Rival, load_rival
-from escsr.model.attention.backends import FoldedBackend
 from escsr.model.network import ESC
+from escsr.rivals.published import PUBLISHED_RIVALS, build_rival, is_rival_name
+from escsr.rivals.rivals import Rival, load_rival
 from escsr.shapes import ImageBatch
 from escsr.weights import bundled_models, load_model
 from escsr.weights.loading import normalised_name
@@ -94,7 +92,7 @@ def _ours(subject: Subject, conditions: Conditions) -> Runnable:
         network,
         conditions,
         backend=cast("Backend", subject.mode),
-        attention=cast("FoldedBackend | None", subject.attention),
+        attention=cast("AttentionChoice | None", subject.attention),
     )
     return Runnable(run=run, portrait=portrait)
 
@@ -163,19 +161,20 @@ def _engine(
     conditions: Conditions,
     *,
     backend: Backend,
-    attention: FoldedBackend | None = None,
+    attention: AttentionChoice | None = None,
 ) -> Callable[[ImageBatch], object]:
     """All subjects go the same way: through the engine, with its check for NaN."""
-    device = choose_device(conditions.device)
-    engine = Engine(
-        network,
-        scale=conditions.scale,
-        device=device,
+    options = EngineOptions(
+        device=conditions.device,
         backend=backend,
-        attention_backend=attention,
+        attention=attention,
+        precision=cast("PrecisionChoice", conditions.precision),
     )
-    dtype = choose_dtype(cast("Precision", conditions.precision), device, eight_bit=True)
-    return lambda lr_image: engine.run(lr_image, dtype)
+    engine = engine_of_module(network, scale=conditions.scale, options=options)
+    precision = engine.choose_precision(eight_bit=True)
+    if isinstance(engine, TorchEngine):
+        return lambda lr_image: engine.forward(lr_image, precision)
+    return lambda lr_image: engine.run(lr_image.cpu().numpy(), precision)
 
 
 def _quality_of_ours(source: str, scale: int, *, is_random: bool) -> Quality | None:

@@ -7,10 +7,11 @@ from typing import Literal, get_args
 
 import torch
 
+from escsr.engines.engine import BACKENDS
+from escsr.engines.opening import available_backends, choose_backend
 from escsr.errors import ConfigurationError
-from escsr.inference.backends import BACKENDS, available_backends, choose_backend
-from escsr.inference.published_rivals import is_rival_name, rival_key
 from escsr.model.attention.backends import FOLDED_BACKENDS
+from escsr.rivals.published import is_rival_name, rival_key
 
 ALL_BACKENDS = "all"
 """Behind ``@``: every back-end that can run here."""

@@ -14,12 +14,12 @@ from typing import Any, TextIO
 
 import torch
 
+from escsr.engines.devices import choose_device, is_out_of_memory
 from escsr.errors import EscsrError
 from escsr.evaluation.benchmark.loading import load_floor, load_subject
 from escsr.evaluation.benchmark.measuring import measure_round, resident_bytes
 from escsr.evaluation.benchmark.record import Conditions
 from escsr.evaluation.benchmark.subject import Subject
-from escsr.inference.devices import choose_device, is_out_of_memory
 
 Answer = dict[str, Any]
 
@@ -59,7 +59,7 @@ def _prepared(subject: Subject, conditions: Conditions) -> tuple[Callable[[], An
         portrait = {"macs": floor.arithmetic.macs}
         return lambda: asdict(floor.measure()), {"portrait": portrait}
     runnable = load_subject(subject, conditions)
-    device = choose_device(conditions.device)
+    device = torch.device(choose_device(conditions.device))
     lr_image = made_up_image(conditions).to(device)
     loaded_bytes = resident_bytes()
     for _ in range(conditions.warm_up):
