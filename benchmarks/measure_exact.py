@@ -25,11 +25,11 @@ import numpy as np
 import torch
 
 from escsr.images.files import probe_image
+from escsr.model import ESC, variant
 from escsr.upscaling import Upscaler
 from escsr.upscaling.exact import temporary_folder
-from escsr.upscaling.sizes import SizeWish
 from escsr.upscaling.pixels import planes_of
-from escsr.model import ESC, variant
+from escsr.upscaling.sizes import SizeWish
 from escsr.version import __version__
 from escsr.weights import bundled_models
 

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from escsr.engines.eager import Engine
 from escsr.evaluation.protocol import find_test_pairs, read_pair
 from escsr.images.files import read_image
 from escsr.images.metrics import psnr_db, psnr_y_db, round_to_8_bit
 from escsr.upscaling import Upscaler
 from escsr.upscaling.fidelity import BLUR_SIGMA_PIXELS, keep_colours
-from escsr.engines.eager import Engine
 from escsr.version import __version__
 from escsr.weights import bundled_models, load_model
 

@@ -24,15 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from escsr.images.files import READABLE_SUFFIXES, read_image
-from escsr.images.writer import write_image
 from escsr.engines.devices import choose_device
 from escsr.engines.eager import Engine
-from escsr.upscaling.passes import Enlarger, WorkSettings
-from escsr.upscaling.files import FileJob
-from escsr.upscaling.sizes import SizeWish
+from escsr.images.files import READABLE_SUFFIXES, read_image
+from escsr.images.writer import write_image
+from escsr.upscaling.files import FileJob, FileOutcome, run_files
 from escsr.upscaling.models import ModelShelf
-from escsr.upscaling.files import FileOutcome, run_files
+from escsr.upscaling.passes import Enlarger, WorkSettings
+from escsr.upscaling.sizes import SizeWish
 from escsr.version import __version__
 
 SIZES = [(96, 64), (128, 128), (160, 120), (240, 160), (320, 240), (480, 320)]

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import torch
 
-from escsr.upscaling import Upscaler
 from escsr.engines.eager import Engine
 from escsr.model.attention.backends import FoldedBackend
+from escsr.upscaling import Upscaler
 from escsr.weights import load_model
 
 SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from escsr.family.variants import VARIANTS
-from escsr.engines.opening import choose_backend
 from escsr.engines.eager import Engine
+from escsr.engines.opening import choose_backend
+from escsr.family.variants import VARIANTS
 from escsr.model.network import ESC
 
 NETWORKS = ("esc-tiny", "esc", "esc-light", "esc-fp", "esc-real", "esc-rib")

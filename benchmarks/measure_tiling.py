@@ -17,13 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from escsr.engines.eager import Engine
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
-from escsr.engines.eager import Engine
-from escsr.upscaling.pixels import planes_of
-from escsr.upscaling.tiles import enlarge_in_bands
-from escsr.upscaling.tiles import TileGrid
 from escsr.model import ESC
+from escsr.upscaling.pixels import planes_of
+from escsr.upscaling.tiles import TileGrid, enlarge_in_bands
 from escsr.weights import load_model
 
 Image = npt.NDArray[np.float32]

@@ -8,10 +8,10 @@ import torch
 from gpu.subjects import Plan, measure, ratios, switches
 from torch import Tensor, nn
 
+from escsr.engines.folding import fold
+from escsr.engines.opening import prepare
 from escsr.family.configuration import ESCConfig
 from escsr.family.variants import variant
-from escsr.engines.opening import prepare
-from escsr.engines.folding import fold
 from escsr.model.attention.backends import FoldedBackend, available_backends
 from escsr.model.attention.cuda_graphs import GraphedNetwork
 from escsr.model.network import ESC

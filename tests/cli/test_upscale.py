@@ -18,9 +18,9 @@ from escsr.cli.plan import plan_jobs
 from escsr.cli.progress import LineView
 from escsr.images.files import probe_image, read_image
 from escsr.images.writer import write_image
+from escsr.temporary_files import PendingFile
 from escsr.upscaling.files import FileJob
 from escsr.upscaling.sizes import SizeWish
-from escsr.temporary_files import PendingFile
 from escsr.weights import bundled_models
 from tests.images.png_editing import chunks_of, insert_chunks
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from escsr.images.files import read_image
 from escsr.engines.opening import available_backends
+from escsr.images.files import read_image
 
 from .conftest import Escsr, MakePicture
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from escsr.engines.published import as_published
 from escsr.errors import ConfigurationError
 from escsr.evaluation.benchmark.compare import compare_benchmarks
 from escsr.evaluation.benchmark.counting import Product, arithmetic_of, count_products
@@ -27,10 +28,9 @@ from escsr.evaluation.benchmark.result_paths import prepare_result_paths, write_
 from escsr.evaluation.benchmark.subject import Kind, Subject, floor_of, parse_rival
 from escsr.family.configuration import ESCConfig
 from escsr.family.variants import variant
-from escsr.engines.published import as_published
-from escsr.rivals.rivals import Rival
 from escsr.model.complexity import count_macs
 from escsr.model.network import ESC
+from escsr.rivals.rivals import Rival
 
 ENVIRONMENT = {"gpu": None, "processor": "one", "torch": "2.6", "cores": 2, "instructions": "-"} | {
     "date": "-",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from escsr.engines.self_ensemble import SelfEnsemble
 from escsr.errors import CheckpointError, ConfigurationError, MissingExtraError, UnknownModelError
 from escsr.evaluation.contenders import MatlabBicubic, distinguished, open_contender
-from escsr.engines.self_ensemble import SelfEnsemble
 from escsr.weights import bundled_models
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from escsr.family.configuration import WITH_OWN_WIDTH
 from escsr.engines.folding import fold
+from escsr.family.configuration import WITH_OWN_WIDTH
 from escsr.model import ESC, ESCConfig
 from escsr.model.attention.backends import AttentionBackend
 from escsr.model.attention.flash_bias import RankRule

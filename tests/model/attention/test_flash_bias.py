@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from escsr.engines.folding import fold, position_rank
 from escsr.errors import ConfigurationError
 from escsr.images.files import read_image
-from escsr.engines.folding import fold, position_rank
 from escsr.model.attention.flash_bias import FactorisedPositionBias, RankRule
 from escsr.model.position_bias import expand_bias
 from escsr.weights import load_model

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from escsr.errors import ConfigurationError
 from escsr.engines.folding import fold
+from escsr.errors import ConfigurationError
 from escsr.model import ESC
 from escsr.model.attention.backends import available_backends, require_available, require_backend
 from escsr.model.attention.triton_attention import HALF_LAUNCHES, attend_in_windows, fitted

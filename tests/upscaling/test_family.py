@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from escsr.engines.cost import network_cost
 from escsr.errors import CheckpointError, ConfigurationError, ImageSizeError
 from escsr.family.axis_view import AxisView
 from escsr.images.files import probe_image, read_image
 from escsr.images.writer import write_image
-from escsr.upscaling import Upscaler
-from escsr.engines.cost import network_cost
-from escsr.upscaling.tiles import AxisScale, Span
 from escsr.model import ESC, VARIANTS
 from escsr.model.local_texture import LocalTextureHead
 from escsr.model.padding import reflect_pad_to_multiple
+from escsr.upscaling import Upscaler
+from escsr.upscaling.tiles import AxisScale, Span
 from escsr.weights import bundled_models, save_reference_weights
 from tests.family_networks import FAMILY, family_network
 

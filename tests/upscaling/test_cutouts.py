@@ -10,7 +10,7 @@ from escsr import Upscaler
 from escsr.errors import ConfigurationError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
-from tests.inference.networks import NearestEnlarger, smallest
+from tests.upscaling.networks import NearestEnlarger, smallest
 
 SIDE = 48
 MIDDLE = (SIDE - 1) / 2

@@ -11,10 +11,9 @@ import pytest
 
 from escsr.images.writer import ImageWriter
 from escsr.upscaling import pipeline
-from escsr.upscaling.files import CheckedFile, FileJob, LoadedFile
-from escsr.upscaling.files import run_files
-from tests.inference.networks import smallest
-from tests.inference.pipeline_runs import (
+from escsr.upscaling.files import CheckedFile, FileJob, LoadedFile, run_files
+from tests.upscaling.networks import smallest
+from tests.upscaling.pipeline_runs import (
     PATIENCE_S,
     WaitingNetwork,
     Watch,

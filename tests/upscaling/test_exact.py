@@ -6,18 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escsr.errors import CheckpointError, ConfigurationError
-from escsr.upscaling import Upscaler
-from escsr.engines.opening import BackendChoice
 from escsr.engines.eager import Engine
+from escsr.engines.opening import BackendChoice
+from escsr.errors import CheckpointError, ConfigurationError
+from escsr.model import ESC, ESCConfig
+from escsr.upscaling import Upscaler
 from escsr.upscaling.exact import exact_bands
 from escsr.upscaling.pixels import planes_of
 from escsr.upscaling.tiles import Span
-from escsr.model import ESC, ESCConfig
 from tests.family_networks import FAMILY, family_network
-from tests.inference.exact_runs import ROUNDING, plan_of, random_pixels, shaken, whole_and_exact
-from tests.inference.networks import smallest
 from tests.model.configurations import configurations
+from tests.upscaling.exact_runs import ROUNDING, plan_of, random_pixels, shaken, whole_and_exact
+from tests.upscaling.networks import smallest
 
 
 @pytest.mark.parametrize("name", FAMILY)

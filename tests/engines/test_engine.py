@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from escsr.errors import CheckpointError
 from escsr.engines.eager import Engine
-from tests.inference.networks import smallest, tiny
+from escsr.errors import CheckpointError
+from tests.upscaling.networks import smallest, tiny
 
 CPU = torch.device("cpu")
 

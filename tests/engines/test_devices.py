@@ -5,7 +5,6 @@ import errno
 import pytest
 import torch
 
-from escsr.errors import ConfigurationError
 from escsr.engines.devices import (
     available_memory_bytes,
     choose_device,
@@ -13,6 +12,7 @@ from escsr.engines.devices import (
     is_out_of_memory,
     require_precision,
 )
+from escsr.errors import ConfigurationError
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@
 Each case has a process of its own, forked from one that has PyTorch loaded, so that nothing that
 another one left behind is reused.
 
-    python -m tests.inference.measured_memory
+    python -m tests.upscaling.measured_memory
 """
 
 import json
@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from escsr.upscaling import Upscaler
 from escsr.engines.eager import Engine
-from escsr.upscaling.sizes import SizeWish
-from escsr.upscaling.pixels import planes_of
 from escsr.model import ESC, variant
+from escsr.upscaling import Upscaler
+from escsr.upscaling.pixels import planes_of
+from escsr.upscaling.sizes import SizeWish
 
 WHOLE = (
     ("esc-tiny", 2, 256, 272),

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from escsr.engines.devices import FreedMemory, release_cached_memory
 from escsr.images.writer import write_image
 from escsr.upscaling import Upscaler
-from escsr.engines.devices import FreedMemory, release_cached_memory
-from tests.inference.networks import smallest
+from tests.upscaling.networks import smallest
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed blocks and can be asked"

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from escsr.engines.cost import network_cost
 from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.images.writer import write_image
-from escsr.upscaling import Upscaler
-from escsr.upscaling.memory import TileChoice, Workload, plan_tiles
-from escsr.engines.cost import network_cost
 from escsr.model import ESC, variant
 from escsr.model.attention.backends import FoldedBackend
-from tests.inference.measured_memory import WHOLE
-from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
+from escsr.upscaling import Upscaler
+from escsr.upscaling.memory import TileChoice, Workload, plan_tiles
+from tests.upscaling.measured_memory import WHOLE
+from tests.upscaling.networks import LimitedMemory, NearestEnlarger, smallest
 
 TINY_X4 = network_cost(variant("esc-tiny", scale=4), scale=4)
 MIB = 2**20

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from escsr.rivals.size_padding import SizePadded
 from escsr.model.padding import reflect_pad_to_multiple
+from escsr.rivals.size_padding import SizePadded
 
 
 class _Doubling(nn.Module):

@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from escsr.engines.eager import Engine
 from escsr.errors import DiskSpaceError
 from escsr.upscaling import Upscaler
-from escsr.engines.eager import Engine
-from escsr.upscaling.exact import feature_store
-from escsr.upscaling.exact import cut_into_cores
-from escsr.upscaling.exact import FeatureMapStore
-from escsr.upscaling.exact import Patch, Rectangle
-from escsr.upscaling.exact import enlarge_exactly
+from escsr.upscaling.exact import (
+    FeatureMapStore,
+    Patch,
+    Rectangle,
+    cut_into_cores,
+    enlarge_exactly,
+    feature_store,
+)
 from escsr.upscaling.pixels import planes_of
-from tests.inference.exact_runs import plan_of, random_pixels
-from tests.inference.networks import smallest
+from tests.upscaling.exact_runs import plan_of, random_pixels
+from tests.upscaling.networks import smallest
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from escsr import Upscaler
+from escsr.engines.eager import Engine
+from escsr.engines.opening import BACKENDS, Backend, accelerate, available_backends, prepare
 from escsr.errors import ConfigurationError
 from escsr.family.axis_view import AxisView
-from escsr.engines.opening import BACKENDS, Backend, accelerate, available_backends, prepare
-from escsr.engines.eager import Engine
 from escsr.model import ESC
 from escsr.weights.official import to_ours
 from tests.golden_files import (
@@ -20,8 +20,8 @@ from tests.golden_files import (
     relative_error,
     tolerance,
 )
-from tests.inference.networks import NearestEnlarger, smallest
 from tests.model.networks import small_network
+from tests.upscaling.networks import NearestEnlarger, smallest
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from escsr.engines.folding import (
 )
 from escsr.model.convolutional_attention import SharedLargeKernel
 from escsr.model.window_attention import WindowAttention
-from tests.inference.networks import NearestEnlarger, smallest, tiny
+from tests.upscaling.networks import NearestEnlarger, smallest, tiny
 
 # Another order of summation in float32, over one output: the tolerance of the golden files.
 TOLERANCE = 2e-5

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from escsr.engines.cost import network_cost
+from escsr.engines.eager import Engine
 from escsr.errors import CheckpointError
 from escsr.images.files import read_image
+from escsr.model import variant
 from escsr.upscaling import Upscaler
 from escsr.upscaling.fidelity import REACH_PIXELS, keep_colours
-from escsr.engines.eager import Engine
 from escsr.upscaling.memory import Workload, plan_tiles
-from escsr.engines.cost import network_cost
-from escsr.model import variant
 from escsr.weights import load_model
-from tests.inference.networks import NearestEnlarger, smallest
+from tests.upscaling.networks import NearestEnlarger, smallest
 
 CPU = torch.device("cpu")
 CAT = Path(__file__).parents[2] / "docs" / "sample" / "cat.png"

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from escsr.images.writer import write_image
-from escsr.upscaling.passes import Enlarger, WorkSettings
-from escsr.upscaling.files import FileJob
-from escsr.upscaling.sizes import Enlargement, SizeWish
+from escsr.upscaling.files import FileJob, FileOutcome
 from escsr.upscaling.models import ModelShelf
-from escsr.upscaling.files import FileOutcome
+from escsr.upscaling.passes import Enlarger, WorkSettings
+from escsr.upscaling.sizes import Enlargement, SizeWish
 
 PATIENCE_S = 20.0
 

@@ -7,10 +7,9 @@ import pytest
 
 from escsr.errors import ImageReadError
 from escsr.images.files import read_image
-from escsr.upscaling.files import FileJob
-from escsr.upscaling.files import FileOutcome, run_files
-from tests.inference.networks import smallest
-from tests.inference.pipeline_runs import (
+from escsr.upscaling.files import FileJob, FileOutcome, run_files
+from tests.upscaling.networks import smallest
+from tests.upscaling.pipeline_runs import (
     WaitingNetwork,
     Watch,
     enlarger_of,

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from escsr.errors import ConfigurationError
-from escsr.upscaling import Upscaler
 from escsr.model.padding import reflect_pad_to_multiple
-from tests.inference.networks import NearestEnlarger, smallest
+from escsr.upscaling import Upscaler
+from tests.upscaling.networks import NearestEnlarger, smallest
 
 
 class Watched(nn.Module):

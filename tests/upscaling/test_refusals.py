@@ -14,7 +14,7 @@ from escsr.errors import (
     UnknownModelError,
 )
 from escsr.upscaling import Upscaler
-from tests.inference.networks import NearestEnlarger
+from tests.upscaling.networks import NearestEnlarger
 
 
 @pytest.fixture(scope="module")

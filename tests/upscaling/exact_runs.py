@@ -5,12 +5,10 @@ import pytest
 import torch
 
 from escsr.engines.eager import Engine
-from escsr.upscaling.exact import Place
-from escsr.upscaling.exact import ExactPlan
-from escsr.upscaling.exact import enlarge_exactly
+from escsr.model import ESC
+from escsr.upscaling.exact import ExactPlan, Place, enlarge_exactly
 from escsr.upscaling.pixels import PixelPlanes, Pixels
 from escsr.upscaling.tiles import AxisScale, Span
-from escsr.model import ESC
 
 ROUNDING = 2e-5
 """Of [0, 1]: sums are added up in another order."""

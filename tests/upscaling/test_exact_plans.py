@@ -10,14 +10,14 @@ import torch
 from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
+from escsr.model import ESC
 from escsr.upscaling import Upscaler
 from escsr.upscaling.passes import WorkPlan
-from escsr.upscaling.sizes import SizeWish
 from escsr.upscaling.pixels import planes_of
-from escsr.model import ESC
-from tests.inference.exact_runs import random_pixels
-from tests.inference.measured_memory import EXACT
-from tests.inference.networks import NearestEnlarger, smallest
+from escsr.upscaling.sizes import SizeWish
+from tests.upscaling.exact_runs import random_pixels
+from tests.upscaling.measured_memory import EXACT
+from tests.upscaling.networks import NearestEnlarger, smallest
 
 
 def test_a_file_is_exact_within_a_memory_limit(tmp_path: Path) -> None:

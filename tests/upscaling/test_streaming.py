@@ -15,9 +15,8 @@ from torch import nn
 from escsr.errors import DeviceMemoryError
 from escsr.family.axis_view import AxisView
 from escsr.upscaling.pixels import Pixels, planes_of
-from escsr.upscaling.tiles import enlarge_in_bands
-from escsr.upscaling.tiles import TileGrid
-from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest
+from escsr.upscaling.tiles import TileGrid, enlarge_in_bands
+from tests.upscaling.networks import LimitedMemory, NearestEnlarger, smallest
 
 
 def enlarge(pixels: Pixels, network: nn.Module, grid: TileGrid, scale: int) -> list[Pixels]:
@@ -161,7 +160,7 @@ _STARVED = """
     import numpy as np, torch
     torch.set_num_threads(1)
     from escsr.upscaling import Upscaler
-    from tests.inference.networks import tiny
+    from tests.upscaling.networks import tiny
 
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)

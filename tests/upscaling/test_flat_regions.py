@@ -12,9 +12,9 @@ from escsr.errors import ConfigurationError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from tests.family_networks import family_network
-from tests.inference.networks import NearestEnlarger, smallest
-from tests.inference.test_colour_guard import CAT, Drifting
-from tests.inference.test_cutouts import UPSCALERS
+from tests.upscaling.networks import NearestEnlarger, smallest
+from tests.upscaling.test_colour_guard import CAT, Drifting
+from tests.upscaling.test_cutouts import UPSCALERS
 
 MAGENTA, GREEN, SKIN, WHITE = (255, 0, 255), (0, 255, 0), (224, 172, 105), (255, 255, 255)
 

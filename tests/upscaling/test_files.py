@@ -20,7 +20,7 @@ from escsr.errors import (
 from escsr.images.files import read_image
 from escsr.images.writer import resize_pixels, write_image
 from escsr.upscaling import Upscaler, upscale
-from tests.inference.networks import NearestEnlarger, smallest
+from tests.upscaling.networks import NearestEnlarger, smallest
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def taken_memory() -> dict[str, list[dict[str, Any]]]:
     if sys.platform != "linux":
         pytest.skip("measures a process as Linux does")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.inference.measured_memory"],
+        [sys.executable, "-m", "tests.upscaling.measured_memory"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from escsr.errors import ConfigurationError, MissingExtraError
-from escsr.upscaling import published_rivals
 from escsr.rivals.published import (
     LEFT_OUT,
     PUBLISHED_RIVALS,
@@ -17,6 +16,7 @@ from escsr.rivals.published import (
     build_rival,
     rival_key,
 )
+from escsr.upscaling import published_rivals
 
 HEIGHT, WIDTH = 20, 28
 

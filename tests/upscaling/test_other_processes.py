@@ -20,7 +20,7 @@ from escsr.errors import ImageError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from escsr.upscaling import Upscaler
-from tests.inference.networks import smallest
+from tests.upscaling.networks import smallest
 
 IMAGE = np.random.default_rng(3).integers(0, 256, (40, 44, 3), np.uint8)
 

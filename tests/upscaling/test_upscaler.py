@@ -16,7 +16,7 @@ from escsr.errors import ImageReadError, ImageValueError
 from escsr.images.writer import resize_pixels, write_image
 from escsr.upscaling import Upscaler
 from escsr.weights import Provenance, bundled_models, save_weights
-from tests.inference.networks import LimitedMemory, NearestEnlarger, smallest, tiny
+from tests.upscaling.networks import LimitedMemory, NearestEnlarger, smallest, tiny
 
 
 @pytest.fixture(scope="module")
