@@ -26,12 +26,11 @@ from torch import nn
 from escsr.evaluation.protocol import TestPair, evaluate, mean_quality
 from escsr.evaluation.test_sets import find_test_pairs
 from escsr.model.network import ESC
-from escsr.training.batch import TrainingBatch
-from escsr.training.data.pairs import PairSource
+from escsr.training.batches import BatchSource
+from escsr.training.data import open_training_data
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import parse_change, read_recipe
-from escsr.training.recipe_pairs import open_recipe_pairs
 from escsr.training.state import TrainingState
 from escsr.training.step import TrainingStep
 
@@ -47,7 +46,7 @@ def run_curve(arguments: argparse.Namespace) -> None:
     changes = dict(parse_change(item) for item in arguments.set or ())
     fixed = changes | {"data.share": arguments.share}
     recipe = read_recipe(arguments.recipe, changes=fixed | {"steps": arguments.steps or 10**6})
-    source = open_recipe_pairs(recipe, arguments.data)
+    source = open_training_data(recipe, arguments.data)
     if arguments.steps is None:
         per_step = _seconds_per_step(make_step(recipe, arguments.network), source)
         steps = max(_POINTS, int(arguments.seconds / per_step))
@@ -68,7 +67,7 @@ def run_curve(arguments: argparse.Namespace) -> None:
     seconds = 0.0
     for number in range(recipe.steps):
         started = time.process_time()
-        step(TrainingBatch.of_pairs(*source.batch(number)))
+        step(source.batch(number))
         seconds += time.process_time() - started
         if (number + 1) % (recipe.steps // _POINTS) == 0 or number + 1 == recipe.steps:
             quality = judge(step.state.averaged_network, test_sets, recipe.scale)
@@ -132,11 +131,11 @@ def _network(name: str, recipe: Recipe) -> nn.Module:
     return ESC(recipe.network_config(), attention_backend="chunked")
 
 
-def _seconds_per_step(step: TrainingStep, source: PairSource) -> float:
+def _seconds_per_step(step: TrainingStep, source: BatchSource) -> float:
     for number in range(_SPEED_STEPS):
         if number == 4:
             started = time.process_time()
-        step(TrainingBatch.of_pairs(*source.batch(number)))
+        step(source.batch(number))
     return (time.process_time() - started) / (_SPEED_STEPS - 4)
 
 

@@ -27,7 +27,7 @@ from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic_uint8
 from escsr.model.network import ESC
 from escsr.model.window_attention import WindowAttention
-from escsr.training.batch import TrainingBatch
+from escsr.training.batches import PairBatch
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import read_recipe
@@ -111,7 +111,7 @@ def images_per_second(recipe: Recipe, precision: str, seconds: float) -> float:
     laps: list[float] = []
     while len(laps) < 3 or sum(laps) < seconds:
         started = time.process_time()
-        step(TrainingBatch.of_pairs(lr_batch, hr_batch))
+        step(PairBatch.of_patches(lr_batch, hr_batch))
         laps.append(time.process_time() - started)
     return count / statistics.median(laps[1:])
 

@@ -26,13 +26,11 @@ from escsr.model.attention.backends import AttentionBackend
 from escsr.model.layer_norm import ChannelLayerNorm
 from escsr.model.network import ESC
 from escsr.model.window_attention import WindowAttention
-from escsr.training.batch import TrainingBatch
-from escsr.training.data.pairs import PairSource
-from escsr.training.data.prefetch import Prefetcher
+from escsr.training.batches import BatchSource, PairBatch
+from escsr.training.data import Prefetcher, open_training_data
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import read_recipe
-from escsr.training.recipe_pairs import open_recipe_pairs
 from escsr.training.state import TrainingState
 from escsr.training.step import TrainingStep
 
@@ -43,7 +41,7 @@ def main() -> None:
     recipe = read_recipe(arguments.recipe)
     as_written = recipe.model_copy(update={"precision": "float32"})
     fabric = launch(recipe, device="cpu", processes=arguments.cores)
-    source = open_recipe_pairs(recipe, arguments.data, image_limit=arguments.images)
+    source = open_training_data(recipe, arguments.data, image_limit=arguments.images)
     ours = make_step(recipe, fabric, "chunked", torch.channels_last)
     alone = Fabric(accelerator="cpu", devices=1)
     paper = make_step(as_written, alone, "naive", torch.contiguous_format)
@@ -108,7 +106,7 @@ def _to_nchw(_part: nn.Module, _inputs: object, output: Tensor) -> Tensor:
 
 def time_steps(
     step: TrainingStep,
-    source: PairSource,
+    source: BatchSource,
     count: int,
     fabric: Fabric,
     layout: torch.memory_format = torch.channels_last,
@@ -117,16 +115,16 @@ def time_steps(
     seconds = []
     for number in range(count):
         batch = source.batch(number, rank=fabric.global_rank, world_size=fabric.world_size)
-        batch = [part.contiguous(memory_format=layout) for part in batch]
+        lr_batch, hr_batch, _ = (part.contiguous(memory_format=layout) for part in batch.tensors)
         fabric.barrier()
         started = time.perf_counter()
-        step(TrainingBatch.of_pairs(*batch))
+        step(PairBatch.of_patches(lr_batch, hr_batch))
         fabric.barrier()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
 
 
-def waiting_share(step: TrainingStep, source: PairSource, count: int, fabric: Fabric) -> float:
+def waiting_share(step: TrainingStep, source: BatchSource, count: int, fabric: Fabric) -> float:
     """Share of the time that training as it is done waits for data."""
     with Prefetcher(
         source,
@@ -137,7 +135,7 @@ def waiting_share(step: TrainingStep, source: PairSource, count: int, fabric: Fa
     ) as batches:
         started = time.perf_counter()
         for batch in batches:
-            step(TrainingBatch.of_pairs(*batch))
+            step(batch)
         return batches.waited_seconds / (time.perf_counter() - started)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from escsr.images.writer import write_image
-from tests.training.data.pictures import picture
+from tests.training.pictures import picture
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from escsr.model import ConvAttention, SharedLargeKernel, WindowAttention
-from escsr.training.data.pairs import open_pairs
+from escsr.training.batches import PairBatch
+from escsr.training.data import open_training_data
+from escsr.training.recipe import DataRecipe, Recipe
 
 NOISE = 25 / 255
 SAMPLE = Path(__file__).parents[1] / "sample" / "cat.png"
@@ -46,12 +48,16 @@ class GreyDenoiser(nn.Module):
 
 def train(network: nn.Module, photographs: Path, *, seconds: float) -> int:
     """Train on noisy patches for a time; returns the number of steps."""
-    source = open_pairs(photographs, scale=1, patch_pixels=64, batch_size=8, seed=0)
+    data = DataRecipe(batch_size=8, patch_pixels=64)
+    # Of a recipe for a network of the family only what makes patches is used here.
+    recipe = Recipe(name="patches", model="esc-tiny", scale=1, steps=1, data=data)
+    source = open_training_data(recipe, photographs)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     step, start = 0, time.monotonic()
     while (spent := time.monotonic() - start) < seconds:
-        _, batch = source.batch(step)
-        clean = batch.mean(1, keepdim=True)
+        batch = source.batch(step)
+        assert isinstance(batch, PairBatch)
+        clean = batch.target.mean(1, keepdim=True)
         loss = (network(clean + NOISE * torch.randn_like(clean)) - clean).abs().mean()
         optimizer.param_groups[0]["lr"] = 2e-3 * (1 - spent / seconds)
         optimizer.zero_grad()

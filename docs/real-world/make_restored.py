@@ -20,11 +20,13 @@ from escsr.images.lettering import render_text
 from escsr.images.resize import resize_bicubic
 from escsr.images.writer import write_image
 from escsr.shapes import ImageBatch
-from escsr.training.degradation.blur import blur
-from escsr.training.degradation.jpeg import jpeg_round_trip
-from escsr.training.degradation.kernels import gaussian_kernels
-from escsr.training.degradation.noise import add_gaussian_noise
-from escsr.training.degradation.resizing import resize
+from escsr.training.degradation import (
+    add_gaussian_noise,
+    blur,
+    gaussian_kernels,
+    jpeg_round_trip,
+    resize,
+)
 
 FOLDER = Path(__file__).parent
 SAMPLE = FOLDER.parent / "sample" / "cat.png"

@@ -16,7 +16,7 @@ from escsr.errors import MissingExtraError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from escsr.weights.header import read_header
-from tests.training.data.pictures import picture, spoil, write_every_kind, write_pictures
+from tests.training.pictures import picture, spoil, write_every_kind, write_pictures
 from tests.training.processes import TRAIN, finish, start, wait_for_rows, write_recipe
 from tests.training.runs import checkpoints_of, log_of
 

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import check_recipe
-from tests.training.data.pictures import write_pictures
+from tests.training.pictures import write_pictures
 from tests.training.runs import RECIPE
 
 

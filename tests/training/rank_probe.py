@@ -12,9 +12,9 @@ import torch
 from lightning_fabric import Fabric
 
 from escsr.model.network import ESC
-from escsr.training.adversarial.perceptual_network import open_perceptual
-from escsr.training.data.pairs import open_pairs
+from escsr.training.data import open_training_data
 from escsr.training.loop import LoopHooks, TrainingLoop
+from escsr.training.perceptual import open_perceptual
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import read_recipe
 from escsr.training.state import TrainingState
@@ -46,13 +46,7 @@ def train(
     torch.manual_seed(recipe.seed)
     state = TrainingState.start(ESC(recipe.network_config(), attention_backend="chunked"), recipe)
     perceptual = open_perceptual(recipe, None, fabric, is_rehearsal=False)
-    source = open_pairs(
-        folder / "photographs",
-        scale=recipe.scale,
-        patch_pixels=recipe.data.patch_pixels,
-        batch_size=recipe.data.batch_size,
-        seed=recipe.seed,
-    )
+    source = open_training_data(recipe, folder / "photographs")
     # For one step alone: it must not be forgotten until the processes agree again.
     hooks = LoopHooks(
         should_stop=lambda: fabric.global_rank == 1 and state.step == second_stops_after

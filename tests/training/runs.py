@@ -10,10 +10,11 @@ import torch
 
 from escsr.evaluation.protocol import TestPair
 from escsr.model.network import ESC
-from escsr.training.adversarial.perceptual import PerceptualLoss
-from escsr.training.data.pairs import PairSource, open_pairs
+from escsr.training.batches import BatchSource
+from escsr.training.data import open_training_data
 from escsr.training.launching import launch
 from escsr.training.loop import LoopHooks, TrainingLoop
+from escsr.training.perceptual import PerceptualLoss
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
 
@@ -56,16 +57,9 @@ def changed(recipe: Recipe, **values: Any) -> Recipe:
     return recipe.model_copy(update=update)
 
 
-def open_source(recipe: Recipe, photographs: Path, *, cache_bytes: int = 1 << 20) -> PairSource:
+def open_source(recipe: Recipe, photographs: Path, *, cache_bytes: int = 1 << 20) -> BatchSource:
     """The pairs that a recipe trains on."""
-    return open_pairs(
-        photographs,
-        scale=recipe.scale,
-        patch_pixels=recipe.data.patch_pixels,
-        batch_size=recipe.data.batch_size,
-        seed=recipe.seed,
-        cache_bytes=cache_bytes,
-    )
+    return open_training_data(recipe, photographs, cache_bytes=cache_bytes)
 
 
 def start_state(recipe: Recipe) -> TrainingState:
@@ -77,7 +71,7 @@ def start_state(recipe: Recipe) -> TrainingState:
 
 def train(
     recipe: Recipe,
-    photographs: Path | PairSource,
+    photographs: Path | BatchSource,
     out: Path,
     *,
     resume: bool = False,

@@ -13,9 +13,8 @@ import torch
 import escsr
 from escsr.errors import TrainingError
 from escsr.temporary_files import PendingFile
-from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.recipe import Recipe
-from escsr.training.state import TrainingState
+from escsr.training.state import CheckpointFolder, TrainingState
 from tests.mutation import (
     mutated,
     no_more_than_10_seconds,

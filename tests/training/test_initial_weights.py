@@ -8,9 +8,9 @@ import torch
 
 from escsr.errors import CheckpointError, TrainingError
 from escsr.model.network import ESC
-from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.initial_weights import located, start_from
 from escsr.training.recipe import Recipe
+from escsr.training.state import CheckpointFolder
 from escsr.weights import Provenance, load_model, save_weights
 from tests.training.runs import changed, start_state
 

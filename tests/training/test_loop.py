@@ -8,9 +8,8 @@ import torch
 
 from escsr.errors import TrainingError
 from escsr.evaluation import find_test_pairs
-from escsr.training.checkpoint import CheckpointFolder
 from escsr.training.recipe import Recipe
-from escsr.training.state import TrainingState
+from escsr.training.state import CheckpointFolder, TrainingState
 from tests.training.runs import (
     changed,
     checkpoints_of,

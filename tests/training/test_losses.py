@@ -7,12 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from escsr.training.losses import (
-    charbonnier_loss,
-    fft_loss,
-    l1_loss,
-    l2_loss,
-)
+from escsr.training.step import charbonnier_loss, fft_loss, l1_loss, l2_loss
 
 # Sums of 100 float32 values of size 1 carry an error of a few units in the 7th digit.
 FLOAT32 = 1e-5

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training.adversarial.runs import GAN_RECIPE
-from tests.training.data.pictures import write_pictures
+from tests.training.pictures import write_pictures
 from tests.training.processes import finish, start, wait_for_rows, write_recipe
 from tests.training.runs import checkpoints_of, log_of
 

@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from escsr.errors import ConfigurationError
-from escsr.training.adversarial.perceptual import PerceptualLoss
-from escsr.training.adversarial.perceptual_weights import load_vgg19
-from escsr.training.batch import TrainingBatch
+from escsr.training.batches import PairBatch
 from escsr.training.launching import launch
-from escsr.training.losses import fft_loss, l1_loss, l2_loss
-from escsr.training.objective import Objective
+from escsr.training.perceptual import PerceptualLoss, load_vgg19
 from escsr.training.recipe import LossRecipe, Recipe
+from escsr.training.step import Objective, fft_loss, l1_loss, l2_loss
 
 FLOAT32 = 1e-6
 """Of a mean of a few hundred numbers, relative."""
@@ -26,11 +24,11 @@ def result() -> Tensor:
 
 
 @pytest.fixture
-def batch() -> TrainingBatch:
+def batch() -> PairBatch:
     """Whose target is not what is real."""
     generator = torch.Generator().manual_seed(2)
     target, real = torch.rand(2, 2, 3, 16, 16, generator=generator)
-    return TrainingBatch(torch.rand(2, 3, 8, 8, generator=generator), target, real)
+    return PairBatch(torch.rand(2, 3, 8, 8, generator=generator), target, real)
 
 
 def objective_of(recipe: Recipe, **loss: float) -> Objective:
@@ -40,7 +38,7 @@ def objective_of(recipe: Recipe, **loss: float) -> Objective:
 
 
 def test_the_terms_are_multiplied_by_their_weights(
-    recipe: Recipe, result: Tensor, batch: TrainingBatch
+    recipe: Recipe, result: Tensor, batch: PairBatch
 ) -> None:
     """L1 with 0.05 of the spectrum's, as efficient networks are trained."""
     objective = objective_of(recipe, l1=1.0, fft=0.05)
@@ -52,13 +50,13 @@ def test_the_terms_are_multiplied_by_their_weights(
 def test_a_term_of_weight_0_is_not_computed(recipe: Recipe) -> None:
     """An infinite value in it would spoil the sum: 0 x inf is NaN."""
     wild, truth = torch.full((1, 3, 16, 16), 1e30), torch.zeros(1, 3, 16, 16)
-    terms = objective_of(recipe, l1=1.0)(wild, TrainingBatch.of_pairs(truth, truth))
+    terms = objective_of(recipe, l1=1.0)(wild, PairBatch.of_patches(truth, truth))
     assert math.isfinite(float(terms.sum()))
     assert math.isinf(l2_loss(wild, truth))
 
 
 def test_a_half_precision_result_is_compared_in_float32(
-    recipe: Recipe, result: Tensor, batch: TrainingBatch
+    recipe: Recipe, result: Tensor, batch: PairBatch
 ) -> None:
     """The mean is not rounded to 8 bits."""
     half = result.bfloat16()
@@ -69,7 +67,7 @@ def test_a_half_precision_result_is_compared_in_float32(
 
 
 def test_each_term_looks_at_what_it_is_for(
-    recipe: Recipe, result: Tensor, batch: TrainingBatch
+    recipe: Recipe, result: Tensor, batch: PairBatch
 ) -> None:
     """L1 and VGG19 at the (sharpened) target, the discriminator at the result alone."""
     recipe = recipe.model_copy(update={"loss": LossRecipe(l1=1.0, perceptual=0.5, gan=0.1)})

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from escsr.training.data import open_training_data
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import check_recipe, read_recipe
-from escsr.training.recipe_pairs import open_recipe_pairs
 from escsr.training.state import TrainingState
 from tests.training.adversarial.runs import adversary_of
 from tests.training.adversarial.runs import train as train_against_a_discriminator
@@ -49,7 +49,7 @@ def trained(
     stop_after: int | None = None,
 ) -> TrainingState:
     """Train with the photographs of a folder."""
-    source = open_recipe_pairs(recipe, photographs, cache_bytes=1 << 20)
+    source = open_training_data(recipe, photographs, cache_bytes=1 << 20)
     return train(recipe, source, out, resume=resume, stop_after=stop_after)
 
 
@@ -94,7 +94,7 @@ def test_the_second_stage_of_esc_real_trains(photographs: Path, tmp_path: Path) 
         "gan.channels": 4,
     }
     recipe = read_recipe(RECIPES / "real" / "esc-real-stage2.toml", changes=small)
-    source = open_recipe_pairs(recipe, photographs, cache_bytes=1 << 20)
+    source = open_training_data(recipe, photographs, cache_bytes=1 << 20)
     state = train_against_a_discriminator(recipe, source, tmp_path / "run")
     names = ("l1", "perceptual", "gan", "discriminator_real", "discriminator_fake")
     assert_all_losses_are_finite(tmp_path / "run", "loss", *(f"loss_{name}" for name in names))

@@ -10,10 +10,9 @@ from escsr.errors import TrainingError
 from escsr.training.loop import LoopHooks
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import read_recipe
-from escsr.training.rehearsal import rehearsed
-from escsr.training.run import Run, rehearse_recipe, train_recipe
+from escsr.training.run import Run, rehearse_recipe, rehearsed, train_recipe
 from escsr.weights import load_model, read_header
-from tests.training.data.pictures import write_pictures
+from tests.training.pictures import write_pictures
 from tests.training.processes import write_recipe
 from tests.training.runs import log_of
 

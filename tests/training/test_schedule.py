@@ -2,8 +2,8 @@
 
 import pytest
 
+from escsr.training.optimisation import learning_rate_at
 from escsr.training.recipe import OptimizerRecipe, Recipe, ScheduleRecipe
-from escsr.training.schedule import learning_rate_at
 
 
 def scheduled(recipe: Recipe, schedule: ScheduleRecipe, *, steps: int, highest: float) -> Recipe:

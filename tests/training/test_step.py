@@ -10,29 +10,29 @@ from torch import Tensor
 
 from escsr.errors import TrainingError
 from escsr.model.network import ESC
-from escsr.training.batch import TrainingBatch
+from escsr.training.batches import PairBatch
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
 from escsr.training.step import TrainingStep
 from tests.training.runs import changed, open_source, start_state
 
-Batch = tuple[Tensor, Tensor]
-
 
 @pytest.fixture
-def batch(recipe: Recipe, photographs: Path) -> Batch:
+def batch(recipe: Recipe, photographs: Path) -> PairBatch:
     """The first batch of the smallest recipe."""
-    return open_source(recipe, photographs).batch(0)
+    batch = open_source(recipe, photographs).batch(0)
+    assert isinstance(batch, PairBatch)
+    return batch
 
 
 def step_on(
-    recipe: Recipe, batch: Batch, *, steps: int = 1, fabric: Fabric | None = None
+    recipe: Recipe, batch: PairBatch, *, steps: int = 1, fabric: Fabric | None = None
 ) -> tuple[TrainingState, list[float]]:
     """Train on one batch again and again; the state and the loss of each step."""
     state = start_state(recipe)
     step = TrainingStep(recipe, state, fabric or launch(recipe, device="cpu"))
-    return state, [float(step(TrainingBatch.of_pairs(*batch))) for _ in range(steps)]
+    return state, [float(step(batch)) for _ in range(steps)]
 
 
 def weights_of(network: torch.nn.Module) -> Tensor:
@@ -52,7 +52,7 @@ def shallow_of(network: torch.nn.Module) -> Tensor:
     return network.shallow.weight
 
 
-def test_training_on_one_batch_lowers_its_loss(recipe: Recipe, batch: Batch) -> None:
+def test_training_on_one_batch_lowers_its_loss(recipe: Recipe, batch: PairBatch) -> None:
     """Real steps on real patches learn: the loss falls by a quarter at least."""
     learning = changed(recipe, steps=60, optimizer={"learning_rate": 3e-3})
     _, losses = step_on(learning, batch, steps=40)
@@ -60,15 +60,14 @@ def test_training_on_one_batch_lowers_its_loss(recipe: Recipe, batch: Batch) -> 
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch(
-    recipe: Recipe, batch: Batch, exact_fabric: Fabric
+    recipe: Recipe, batch: PairBatch, exact_fabric: Fabric
 ) -> None:
     """Gradients and loss are those of one pass, but for the order of sums.
 
     Gradients are compared, not weights: Adam's first step shows the sign of each alone, which
     turns where the gradient is mere rounding.
     """
-    lr_batch, hr_batch = batch
-    batch = lr_batch.double(), hr_batch.double()
+    batch = PairBatch.of_patches(batch.lr_image.double(), batch.target.double())
     gradients, losses = [], []
     for count in (1, 2, 4):
         divided = changed(recipe, optimizer={"micro_batches": count})
@@ -82,7 +81,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch(
 
 @pytest.mark.parametrize("kind", ["adamw", "adam"])
 def test_a_step_moves_the_weights_by_the_learning_rate(
-    recipe: Recipe, batch: Batch, kind: str
+    recipe: Recipe, batch: PairBatch, kind: str
 ) -> None:
     """Adam's first step is the sign of the gradient times the rate: here half of 1e-3."""
     chosen = changed(recipe, optimizer={"kind": kind})
@@ -93,7 +92,7 @@ def test_a_step_moves_the_weights_by_the_learning_rate(
     assert float(moved.median()) == pytest.approx(5e-4, abs=1e-5)
 
 
-def test_weight_decay_shrinks_the_weights(recipe: Recipe, batch: Batch) -> None:
+def test_weight_decay_shrinks_the_weights(recipe: Recipe, batch: PairBatch) -> None:
     """AdamW takes rate x decay x weight away, beside the step itself."""
     plain, _ = step_on(recipe, batch)
     decayed, _ = step_on(changed(recipe, optimizer={"weight_decay": 10.0}), batch)
@@ -102,7 +101,7 @@ def test_weight_decay_shrinks_the_weights(recipe: Recipe, batch: Batch) -> None:
     torch.testing.assert_close(taken, 5e-4 * 10.0 * before, rtol=1e-3, atol=2e-7)
 
 
-def test_clipping_bounds_the_norm_of_the_gradient(recipe: Recipe, batch: Batch) -> None:
+def test_clipping_bounds_the_norm_of_the_gradient(recipe: Recipe, batch: PairBatch) -> None:
     """A larger one is shrunk to it; without clipping it is larger."""
 
     def norm(chosen: Recipe) -> float:
@@ -136,7 +135,7 @@ def test_a_young_average_forgets_its_random_start(recipe: Recipe) -> None:
     torch.testing.assert_close(average, torch.full_like(average, 1.9))
 
 
-def test_the_average_follows_every_step(recipe: Recipe, batch: Batch) -> None:
+def test_the_average_follows_every_step(recipe: Recipe, batch: PairBatch) -> None:
     """It is neither the start nor the end, and takes no gradient."""
     state, _ = step_on(recipe, batch, steps=3)
     average = shallow_of(state.averaged_network)
@@ -145,15 +144,15 @@ def test_the_average_follows_every_step(recipe: Recipe, batch: Batch) -> None:
     assert not torch.equal(average, shallow_of(start_state(recipe).network))
 
 
-def test_the_network_lies_in_memory_as_channels_last(recipe: Recipe, batch: Batch) -> None:
+def test_the_network_lies_in_memory_as_channels_last(recipe: Recipe, batch: PairBatch) -> None:
     """Weights, average and batches: the layout in which convolutions are fastest."""
     state, _ = step_on(recipe, batch)
-    tensors = (*batch, shallow_of(state.network), shallow_of(state.averaged_network))
+    tensors = (*batch.tensors, shallow_of(state.network), shallow_of(state.averaged_network))
     for tensor in tensors:
         assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bfloat16_steps_stay_near_float32_ones(recipe: Recipe, batch: Batch) -> None:
+def test_bfloat16_steps_stay_near_float32_ones(recipe: Recipe, batch: PairBatch) -> None:
     """Three significant digits of bfloat16 leave the loss within a hundredth."""
     _, exact = step_on(recipe, batch, steps=3)
     state, rounded = step_on(changed(recipe, precision="bfloat16"), batch, steps=3)
@@ -164,7 +163,7 @@ def test_bfloat16_steps_stay_near_float32_ones(recipe: Recipe, batch: Batch) -> 
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_float16_steps_learn_with_and_without_clipping(
-    recipe: Recipe, batch: Batch, clip_norm: float | None
+    recipe: Recipe, batch: PairBatch, clip_norm: float | None
 ) -> None:
     """Its first steps overflow by design, until the scale of the loss fits; they are skipped.
 
@@ -176,7 +175,7 @@ def test_float16_steps_learn_with_and_without_clipping(
         accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", device="cpu")]
     )
     step = TrainingStep(chosen, state, fabric)
-    losses = [float(step(TrainingBatch.of_pairs(*batch))) for _ in range(30)]
+    losses = [float(step(batch)) for _ in range(30)]
     assert losses[-1] < 0.9 * losses[0]
     assert state.precision is not None
     assert state.precision.state_dict()["scale"] > 0

@@ -145,7 +145,7 @@ def _training_extra() -> Iterator[None]:
 def _draw_preview(
     recipe: Path, changes: dict[str, object], data: str | None, picture: Path
 ) -> None:
-    from escsr.training.degradation.preview import write_preview
+    from escsr.training.pictures import write_preview
     from escsr.training.recipe_file import read_recipe
 
     if data is None:

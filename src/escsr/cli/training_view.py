@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 if TYPE_CHECKING:
     from torch import nn
 
-    from escsr.training.watching import Progress
+    from escsr.training.logs import Progress
 
 
 class TrainingView:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from escsr.errors import CheckpointError, ConfigurationError, TrainingError
 from escsr.model.network import ESC
-from escsr.training.checkpoint import averaged_weights
 from escsr.training.recipe import Recipe
+from escsr.training.state import averaged_weights
 from escsr.weights.box import bundled_models
 from escsr.weights.loading import find_weights, load_model
 from escsr.weights.rescaling import convert_scale

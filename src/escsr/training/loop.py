@@ -13,21 +13,17 @@ from torch import Tensor, nn
 from escsr.errors import TrainingError
 from escsr.evaluation.protocol import TestPair, evaluate_officially, mean_quality
 from escsr.model.network import ESC
-from escsr.shapes import ImageBatch
-from escsr.training.adversarial.perceptual import PerceptualLoss
-from escsr.training.arbitrary_scale.query_batch import QueryBatch
-from escsr.training.batch import TrainingBatch
-from escsr.training.checkpoint import CheckpointFolder
-from escsr.training.data.pairs import PairSource
-from escsr.training.data.prefetch import Prefetcher
-from escsr.training.degradation.degraded_batches import open_degraded_batches
+from escsr.training.batches import Batch, BatchSource, PhotographBatch, StepBatch
+from escsr.training.data import Prefetcher
+from escsr.training.degraded_batches import open_degraded_batches
 from escsr.training.launching import with_precision
+from escsr.training.logs import Progress, RunLog
+from escsr.training.optimisation import learning_rate_at
+from escsr.training.perceptual import PerceptualLoss
+from escsr.training.pictures import SampleSheet
 from escsr.training.recipe import Recipe
-from escsr.training.sample_sheet import SampleSheet
-from escsr.training.schedule import learning_rate_at
-from escsr.training.state import TrainingState
+from escsr.training.state import CheckpointFolder, TrainingState
 from escsr.training.step import TrainingStep
-from escsr.training.watching import Progress, RunLog
 
 CHECKPOINT_FOLDER = "checkpoints"
 _AGREEMENT_SECONDS = 1.0
@@ -77,7 +73,7 @@ class TrainingLoop:
     def __init__(
         self,
         recipe: Recipe,
-        source: PairSource,
+        source: BatchSource,
         out: Path,
         *,
         fabric: Fabric,
@@ -150,13 +146,13 @@ class TrainingLoop:
 
     def _advance(self, batches: Prefetcher) -> None:
         try:
-            lr_batch, hr_batch = next(batches)
+            batch = next(batches)
         except TrainingError:
             # Other processes are in the midst of a step: nothing can be agreed on with them.
             if self._fabric.world_size == 1:
                 self._save()
             raise
-        self._recent.append(self._step(self._batch(lr_batch, hr_batch)))
+        self._recent.append(self._step(self._for_step(batch)))
         step, watch = self._state.step, self._recipe.watch
         is_last = step == self._recipe.steps
         is_judged = bool(self._pairs) and (step % watch.validate_every_steps == 0 or is_last)
@@ -164,12 +160,11 @@ class TrainingLoop:
             self._write_row(is_judged=is_judged, waited_seconds=batches.waited_seconds)
         self._hooks.on_step(step)
 
-    def _batch(self, lr_batch: ImageBatch, hr_batch: Tensor) -> TrainingBatch | QueryBatch:
-        if self._recipe.data.degradation == "pillow-any-scale":
-            return QueryBatch.of_pairs(lr_batch, hr_batch)
-        if self._degraded is None:
-            return TrainingBatch.of_pairs(lr_batch, hr_batch)
-        return self._degraded.batch(self._state.step, hr_batch)
+    def _for_step(self, batch: Batch) -> StepBatch:
+        if isinstance(batch, PhotographBatch):
+            assert self._degraded is not None, "the recipe has another kind of training data"
+            return self._degraded.batch(self._state.step, batch)
+        return batch
 
     def _write_row(self, *, is_judged: bool, waited_seconds: float) -> None:
         self._collect_losses()

@@ -4,34 +4,35 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from escsr.errors import TrainingError
+from escsr.evaluation.protocol import evaluate_officially, mean_quality
 from escsr.evaluation.test_sets import TestPair, find_test_pairs, names_of_test_sets
 from escsr.images.files import probe_image
+from escsr.images.writer import write_image
 from escsr.machine import usable_cores
 from escsr.model.attention.backends import AttentionBackend
 from escsr.model.network import ESC
 from escsr.temporary_files import TemporaryFolder
-from escsr.training.adversarial.perceptual_network import open_perceptual
-from escsr.training.checkpoint import CheckpointFolder
-from escsr.training.data.machine import default_cache_bytes
-from escsr.training.data.pairs import PairSource
+from escsr.training.batches import BatchSource
+from escsr.training.data import open_training_data
 from escsr.training.initial_weights import located, start_from
 from escsr.training.launching import launch, processes_here, with_precision
 from escsr.training.loop import CHECKPOINT_FOLDER, LoopHooks, TrainingLoop
-from escsr.training.outcome import measured_quality, psnr_key, save_trained
-from escsr.training.recipe import Recipe
-from escsr.training.recipe_file import read_recipe
-from escsr.training.recipe_pairs import open_recipe_pairs
-from escsr.training.rehearsal import REHEARSAL_IMAGES, make_photographs, rehearsed
-from escsr.training.state import TrainingState
-from escsr.weights import read_header
+from escsr.training.memory_cache import default_cache_bytes
+from escsr.training.perceptual import open_perceptual
+from escsr.training.recipe import DegradationRecipe, Recipe
+from escsr.training.recipe_file import read_recipe, recipe_text
+from escsr.training.state import CheckpointFolder, TrainingState
+from escsr.weights import Provenance, read_header, save_weights
 
 _log = logging.getLogger("escsr")
 
@@ -156,9 +157,9 @@ def _train(
         weights = _weights_to_start_from(run, out)
         start_from(network, recipe, weights, out=out, is_optional=is_rehearsal)
     perceptual = open_perceptual(recipe, run.perceptual_weights, fabric, is_rehearsal=is_rehearsal)
-    pairs = _open_pairs(recipe, run, fabric, image_limit=image_limit, hooks=hooks)
+    data = _open_data(recipe, run, fabric, image_limit=image_limit, hooks=hooks)
     state = TrainingState.start(network, recipe)
-    with closing(pairs) as source:
+    with closing(data) as source:
         is_finished = TrainingLoop(
             recipe,
             source,
@@ -220,12 +221,12 @@ def _stated_quality(path: Path) -> dict[str, float]:
     return dict(read_header(path).provenance.quality)
 
 
-def _open_pairs(
+def _open_data(
     recipe: Recipe, run: Run, fabric: Fabric, *, image_limit: int | None, hooks: LoopHooks
-) -> PairSource:
+) -> BatchSource:
     processes = processes_here(fabric)
     assert run.data is not None
-    return open_recipe_pairs(
+    return open_training_data(
         recipe,
         run.data,
         image_limit=image_limit,
@@ -238,9 +239,10 @@ def _open_pairs(
 
 def _data_workers(recipe: Recipe, fabric: Fabric) -> int:
     """Threads that make batches: one suffices to cut decoded images, all else takes many."""
-    only_cuts = recipe.data.degradation in ("matlab", "second-order")
-    only_cuts = only_cuts and fabric.device.type == "cpu"
-    return 1 if only_cuts else max(1, min(8, usable_cores() // processes_here(fabric)))
+    only_cuts = recipe.data.kind == "photographs" or recipe.data.shrinks_whole_images
+    if only_cuts and fabric.device.type == "cpu":
+        return 1
+    return max(1, min(8, usable_cores() // processes_here(fabric)))
 
 
 def _weights_to_start_from(run: Run, out: Path) -> Path | None:
@@ -258,3 +260,95 @@ def _weights_to_start_from(run: Run, out: Path) -> Path | None:
         )
     _log.warning("%s holds weights but no state: a new run starts from %s", out, path.name)
     return path
+
+
+def measured_quality(
+    network: nn.Module, test_sets: Mapping[str, Sequence[TestPair]]
+) -> dict[str, float]:
+    """PSNR-Y in dB and SSIM-Y of a network on the CPU, by the official tester's protocol."""
+    assert isinstance(network, ESC)
+    quality: dict[str, float] = {}
+    for name, pairs in test_sets.items():
+        psnr_y_db, ssim_y = mean_quality(evaluate_officially(network, pairs))
+        quality |= {psnr_key(name): round(psnr_y_db, 3), f"{name} SSIM-Y": round(ssim_y, 4)}
+    return quality
+
+
+def psnr_key(test_set: str) -> str:
+    """The name under which a file of weights states its PSNR-Y on a test set."""
+    return f"{test_set} PSNR-Y dB"
+
+
+def save_trained(
+    path: Path, network: nn.Module, recipe: Recipe, quality: Mapping[str, float]
+) -> None:
+    """Write weights in float16, with recipe, licence, data and figures in the header.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    assert isinstance(network, ESC)
+    provenance = Provenance(
+        licence=recipe.licence,
+        training_data=recipe.training_data,
+        date=date.today().isoformat(),
+        variant=recipe.model,
+        recipe_name=recipe.name,
+        recipe=recipe_text(recipe),
+        source="trained with escsr",
+        quality=dict(quality),
+    )
+    save_weights(path, network, provenance=provenance, dtype=torch.float16)
+
+
+REHEARSAL_IMAGES = 2
+_STEPS = 2
+_PATCH_PIXELS = 16
+
+
+def rehearsed(recipe: Recipe, *, processes: int = 1) -> Recipe:
+    """The recipe with two steps, each logged and judged; smaller are only batch, patch and pool.
+
+    Args:
+        recipe: the real one.
+        processes: that train together; each gets at least one pair per micro-batch.
+    """
+    parts = processes * recipe.optimizer.micro_batches
+    batch_size = recipe.data.batch_size
+    if batch_size % parts == 0:  # else the step says what is wrong, as it would in the real run
+        batch_size = min(batch_size, 2 * parts)
+    data = {
+        "batch_size": batch_size,
+        "patch_pixels": min(recipe.data.patch_pixels, _PATCH_PIXELS),
+        "share": 1.0,
+    }
+    watch = {"log_every_steps": 1, "validate_every_steps": 1, "checkpoint_every_seconds": 1e-9}
+    return recipe.model_copy(
+        update={
+            "steps": _STEPS,
+            "data": recipe.data.model_copy(update=data),
+            "degradation": _rehearsed_degradation(recipe, batch_size // processes),
+            "watch": recipe.watch.model_copy(update=watch),
+        }
+    )
+
+
+def _rehearsed_degradation(recipe: Recipe, batch_size: int) -> DegradationRecipe:
+    """Of what the made photographs have, with a pool that the second step draws from."""
+    degradation = recipe.degradation
+    if recipe.data.kind != "photographs":
+        return degradation
+    side = min(degradation.degraded_pixels, 2 * _PATCH_PIXELS * recipe.scale)
+    pool_pairs = min(degradation.pool_pairs, batch_size)
+    return degradation.model_copy(update={"degraded_pixels": side, "pool_pairs": pool_pairs})
+
+
+def make_photographs(folder: Path, *, side_pixels: int) -> None:
+    """Write a few pictures to rehearse with where no data is given: waves and noise, one grey."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:side_pixels, 0:side_pixels]
+    for number in range(REHEARSAL_IMAGES):
+        wave = 120 + 60 * np.sin(rows / (5 + number)) * np.cos(columns / 7)
+        noise = generator.normal(0, 10, (side_pixels, side_pixels, 1 if number == 0 else 3))
+        pixels = (wave[..., None] + noise).clip(0, 255).astype(np.uint8)
+        write_image(folder / f"{number}.png", pixels)

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from escsr.training.adversarial.adversary import Adversary
-from escsr.training.adversarial.perceptual import PerceptualLoss, VGG19Features
-from escsr.training.adversarial.perceptual_weights import load_vgg19
-from escsr.training.data.pairs import PairSource
+from escsr.training.adversarial import Adversary
+from escsr.training.batches import BatchSource
+from escsr.training.perceptual import PerceptualLoss, VGG19Features, load_vgg19
 from escsr.training.recipe import Recipe
 from escsr.training.state import TrainingState
 from tests.training.runs import RECIPE
@@ -47,7 +46,7 @@ def _random_vgg19(seed: int, dtype: torch.dtype) -> VGG19Features:
 
 def train(
     recipe: Recipe,
-    photographs: Path | PairSource,
+    photographs: Path | BatchSource,
     out: Path,
     *,
     resume: bool = False,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from escsr.training.adversarial.discriminator import SpectralNormConv2d, UNetDiscriminator
+from escsr.training.adversarial import SpectralNormConv2d, UNetDiscriminator
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from escsr.training.adversarial.gan_losses import GanKind, fake_loss, generator_loss, real_loss
+from escsr.training.adversarial import fake_loss, generator_loss, real_loss
+from escsr.training.recipe import GanKind
 
 JUDGEMENTS = (-2.0, 0.0, 0.5, 3.0)
 

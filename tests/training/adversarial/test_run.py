@@ -9,11 +9,11 @@ from torch import nn
 
 from escsr.cli.training_view import TrainingView
 from escsr.errors import MissingExtraError, TrainingError
+from escsr.training.logs import Progress
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import check_recipe
 from escsr.training.run import Run, rehearse_recipe, train_recipe
 from escsr.training.state import TrainingState
-from escsr.training.watching import Progress
 from tests.training.adversarial.runs import GAN_RECIPE, adversary_of, train
 from tests.training.runs import changed, checkpoints_of, log_of, start_state
 from tests.training.runs import train as train_classic

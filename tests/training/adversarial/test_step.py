@@ -9,14 +9,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from escsr.training.adversarial.gan_losses import GanKind, fake_loss, generator_loss, real_loss
-from escsr.training.batch import TrainingBatch
+from escsr.training.adversarial import fake_loss, generator_loss, real_loss
+from escsr.training.batches import PairBatch
 from escsr.training.launching import launch
-from escsr.training.losses import l1_loss
-from escsr.training.recipe import Recipe
+from escsr.training.recipe import GanKind, Recipe
 from escsr.training.recipe_file import check_recipe
 from escsr.training.state import TrainingState
-from escsr.training.step import TrainingStep
+from escsr.training.step import TrainingStep, l1_loss
 from tests.training.adversarial.runs import GAN_RECIPE, adversary_of, perceptual_of
 from tests.training.runs import changed, open_source, start_state
 
@@ -28,14 +27,14 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture
-def batch(recipe: Recipe, photographs: Path) -> TrainingBatch:
+def batch(recipe: Recipe, photographs: Path) -> PairBatch:
     """The first of the recipe, with a target that is not what is real."""
-    lr_image, hr_image = open_source(recipe, photographs).batch(0)
-    return TrainingBatch(lr_image, (1.1 * hr_image - 0.05).clamp(0, 1), hr_image)
+    lr_image, hr_image, _ = open_source(recipe, photographs).batch(0).tensors
+    return PairBatch(lr_image, (1.1 * hr_image - 0.05).clamp(0, 1), hr_image)
 
 
 def step_on(
-    recipe: Recipe, batch: TrainingBatch, *, steps: int = 1, fabric: Fabric | None = None
+    recipe: Recipe, batch: PairBatch, *, steps: int = 1, fabric: Fabric | None = None
 ) -> tuple[TrainingState, list[dict[str, float]]]:
     """Train on one batch again and again; the state and the losses of each step by name."""
     state = start_state(recipe)
@@ -62,9 +61,9 @@ def networks_of(state: TrainingState) -> tuple[nn.Module, nn.Module]:
     return state.network, adversary_of(state).discriminator
 
 
-def in_float64(batch: TrainingBatch) -> TrainingBatch:
+def in_float64(batch: PairBatch) -> PairBatch:
     """The batch, widened."""
-    return TrainingBatch(batch.lr_image.double(), batch.target.double(), batch.real.double())
+    return PairBatch(batch.lr_image.double(), batch.target.double(), batch.real.double())
 
 
 def assert_near(one: Tensor, other: Tensor, *, error: float) -> None:
@@ -74,7 +73,7 @@ def assert_near(one: Tensor, other: Tensor, *, error: float) -> None:
 
 @pytest.mark.parametrize("kind", ["vanilla", "lsgan", "hinge"])
 def test_each_network_gets_the_gradient_of_its_own_loss(
-    recipe: Recipe, batch: TrainingBatch, exact_fabric: Fabric, kind: GanKind
+    recipe: Recipe, batch: PairBatch, exact_fabric: Fabric, kind: GanKind
 ) -> None:
     """Written again by the formulas, from the weights before the step.
 
@@ -109,7 +108,7 @@ def test_each_network_gets_the_gradient_of_its_own_loss(
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch_against_a_discriminator(
-    recipe: Recipe, batch: TrainingBatch, exact_fabric: Fabric
+    recipe: Recipe, batch: PairBatch, exact_fabric: Fabric
 ) -> None:
     """Gradients, losses and singular vectors are those of one pass, but for the order of sums."""
     batch, divided = in_float64(batch), changed(recipe, optimizer={"micro_batches": 4})
@@ -125,7 +124,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch_against_a_discriminator(
 
 
 def test_the_first_step_moves_both_networks_by_their_rates(
-    recipe: Recipe, batch: TrainingBatch
+    recipe: Recipe, batch: PairBatch
 ) -> None:
     """Adam's first step is the sign of the gradient times the rate; here 1e-3 and 2e-4.
 
@@ -148,9 +147,7 @@ def test_the_first_step_moves_both_networks_by_their_rates(
         assert float(torch.stack(moved).max().detach()) == pytest.approx(rate, abs=1e-7)
 
 
-def test_both_gradients_are_clipped_each_by_its_own_norm(
-    recipe: Recipe, batch: TrainingBatch
-) -> None:
+def test_both_gradients_are_clipped_each_by_its_own_norm(recipe: Recipe, batch: PairBatch) -> None:
     """0.01 and 0.002; without clipping both are larger."""
     clipped = changed(recipe, optimizer={"clip_norm": 0.01}, gan={"clip_norm": 0.002})
     for chosen, expected in ((recipe, None), (clipped, (0.01, 0.002))):
@@ -164,7 +161,7 @@ def test_both_gradients_are_clipped_each_by_its_own_norm(
 
 
 def test_a_discriminator_learns_to_tell_results_from_photographs(
-    recipe: Recipe, batch: TrainingBatch
+    recipe: Recipe, batch: PairBatch
 ) -> None:
     """Where the network hardly moves: both its losses fall below those of tossing a coin."""
     slow = changed(
@@ -179,7 +176,7 @@ def test_a_discriminator_learns_to_tell_results_from_photographs(
 
 
 def test_bfloat16_steps_stay_near_float32_ones_against_a_discriminator(
-    recipe: Recipe, batch: TrainingBatch
+    recipe: Recipe, batch: PairBatch
 ) -> None:
     """Three digits in both networks and in VGG19 leave each loss within some hundredths."""
     _, exact = step_on(recipe, batch, steps=3)
@@ -192,7 +189,7 @@ def test_bfloat16_steps_stay_near_float32_ones_against_a_discriminator(
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_float16_steps_move_both_networks(
-    recipe: Recipe, batch: TrainingBatch, clip_norm: float | None
+    recipe: Recipe, batch: PairBatch, clip_norm: float | None
 ) -> None:
     """They share one scale of the loss; the scaler of a CPU does what a GPU's does."""
     chosen = changed(
@@ -213,7 +210,7 @@ def test_float16_steps_move_both_networks(
             assert not torch.equal(weight, old)
 
 
-def test_a_loss_of_one_term_has_no_names(recipe: Recipe, batch: TrainingBatch) -> None:
+def test_a_loss_of_one_term_has_no_names(recipe: Recipe, batch: PairBatch) -> None:
     """A classic recipe's log has the columns that it always had."""
     classic = recipe.model_copy(
         update={"loss": recipe.loss.model_copy(update={"perceptual": 0.0, "gan": 0.0})}

@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from escsr.errors import TrainingError
-from escsr.training.arbitrary_scale.queries import QUERY_VALUES, QuerySettings, draw_queries
-from escsr.training.arbitrary_scale.query_batch import QueryBatch
-from escsr.training.arbitrary_scale.query_source import QuerySource
-from escsr.training.data.pairs import PairSource
-from escsr.training.data.shard_files import write_shards
+from escsr.training.arbitrary_scale import QUERY_VALUES, QuerySource, draw_queries
+from escsr.training.batches import BatchSource, QueryBatch
+from escsr.training.data import open_training_data
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import check_recipe
-from escsr.training.recipe_pairs import open_recipe_pairs
-from tests.training.data.pictures import picture, write_pictures
+from tests.training.data_sets import data_recipe, write_shards
+from tests.training.pictures import picture, write_pictures
 from tests.training.runs import RECIPE, changed
 
 KINDS = ["folder", "shards"]
@@ -42,9 +40,9 @@ def recipe() -> Recipe:
     return check_recipe(values, origin="the tests")
 
 
-def opened(recipe: Recipe, data: Path, **changes: Any) -> PairSource:
+def opened(recipe: Recipe, data: Path, **changes: Any) -> BatchSource:
     """The recipe's source of queries."""
-    return open_recipe_pairs(changed(recipe, **changes), data, cache_bytes=1 << 20)
+    return open_training_data(changed(recipe, **changes), data, cache_bytes=1 << 20)
 
 
 @given(seed=st.integers(0, 2**32), patch=st.integers(4, 12), queries=st.integers(1, 200))
@@ -52,8 +50,8 @@ def test_queries_name_the_pixels_of_the_crop_that_lr_was_made_of(
     seed: int, patch: int, queries: int
 ) -> None:
     """Each place, by its coordinates and cell, leads back to the colour; LR is Pillow's."""
-    settings = QuerySettings(patch_pixels=patch, largest_scale=4, queries=queries)
-    side = settings.largest_crop_pixels
+    settings = data_recipe(patch_pixels=patch, scale=4, query_pixels=queries)
+    side = 4 * patch
     photograph = picture(seed % 50, height=side, width=side)
     lr_patch, drawn = draw_queries(photograph, np.random.default_rng(seed), settings)
     assert lr_patch.shape == (patch, patch, 3) and lr_patch.dtype == np.uint8
@@ -84,7 +82,7 @@ def _the_crop_of(photograph: np.ndarray, lr_patch: np.ndarray, side: int) -> np.
 
 def test_scales_are_drawn_evenly_between_one_and_the_largest() -> None:
     """A thousand draws: both ends occur, and each quarter of the range takes a quarter."""
-    settings = QuerySettings(patch_pixels=16, largest_scale=4, queries=1)
+    settings = data_recipe(patch_pixels=16, scale=4, query_pixels=1)
     photograph = picture(0, height=64, width=64)
     generator = np.random.default_rng(0)
     sides = [2 / float(draw_queries(photograph, generator, settings)[1][0, 2]) for _ in range(1000)]
@@ -99,8 +97,9 @@ def test_a_batch_is_what_the_network_takes(
 ) -> None:
     """Patches in [0, 1], places in (-1, 1), targets normalised to [-1, 1]."""
     source = opened(recipe, sets[kind])
-    batch = QueryBatch.of_pairs(*source.batch(0))
+    batch = source.batch(0)
     source.close()
+    assert isinstance(batch, QueryBatch)
     assert batch.lr_image.shape == (4, 3, 8, 8)
     assert batch.lr_image.is_contiguous(memory_format=torch.channels_last)
     assert 0 <= batch.lr_image.min() and batch.lr_image.max() <= 1
@@ -120,10 +119,10 @@ def test_a_batch_depends_on_seed_and_step_alone(
     other = opened(recipe, sets[kind], seed=6)
     for step in range(3):
         first.batch(step)
-    for ours, theirs in zip(first.batch(3), again.batch(3), strict=True):
+    for ours, theirs in zip(first.batch(3).tensors, again.batch(3).tensors, strict=True):
         assert torch.equal(ours, theirs)
-    assert not torch.equal(first.batch(3)[1], first.batch(4)[1])
-    assert not torch.equal(first.batch(3)[1], other.batch(3)[1])
+    assert not torch.equal(first.batch(3).tensors[1], first.batch(4).tensors[1])
+    assert not torch.equal(first.batch(3).tensors[1], other.batch(3).tensors[1])
     for source in (first, again, other):
         source.close()
 
@@ -134,8 +133,8 @@ def test_the_shares_of_all_ranks_are_the_whole_batch(
 ) -> None:
     """Two processes see together what one would see."""
     source = opened(recipe, sets[kind])
-    shares = [source.batch(2, rank=rank, world_size=2) for rank in range(2)]
-    for whole, parts in zip(source.batch(2), zip(*shares, strict=True), strict=True):
+    shares = [source.batch(2, rank=rank, world_size=2).tensors for rank in range(2)]
+    for whole, parts in zip(source.batch(2).tensors, zip(*shares, strict=True), strict=True):
         assert torch.equal(torch.cat(parts), whole)
     with pytest.raises(TrainingError, match="3 processes"):
         source.batch(0, world_size=3)
@@ -146,7 +145,7 @@ def test_parts_of_a_batch_are_the_batch(recipe: Recipe, sets: dict[str, Path]) -
     """For micro-batches: everything is cut alike."""
     source = opened(recipe, sets["folder"])
     assert isinstance(source, QuerySource) and source.image_count == 6
-    batch = QueryBatch.of_pairs(*source.batch(0)).to(torch.device("cpu"))
+    batch = source.batch(0).to(torch.device("cpu"))
     source.close()
     parts = list(batch.parts(2))
     for name in ("lr_image", "coordinates", "cell", "target", "real"):

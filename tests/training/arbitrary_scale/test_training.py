@@ -8,12 +8,12 @@ import torch
 
 from escsr.errors import RecipeError
 from escsr.model.network import ESC
-from escsr.training.arbitrary_scale.query_batch import QueryBatch
-from escsr.training.arbitrary_scale.query_network import QueryNetwork
+from escsr.training.arbitrary_scale import QueryNetwork
+from escsr.training.batches import QueryBatch
+from escsr.training.data import open_training_data
 from escsr.training.launching import launch
 from escsr.training.recipe import Recipe
 from escsr.training.recipe_file import check_recipe
-from escsr.training.recipe_pairs import open_recipe_pairs
 from escsr.training.step import TrainingStep
 from tests.training.runs import RECIPE, changed, log_of, start_state, train
 
@@ -51,7 +51,7 @@ def test_fifty_steps_learn_and_move_every_parameter(
     start = {
         name: weight.clone() for name, weight in start_state(recipe).network.named_parameters()
     }
-    source = open_recipe_pairs(recipe, photographs, cache_bytes=1 << 20)
+    source = open_training_data(recipe, photographs, cache_bytes=1 << 20)
     state = train(recipe, source, tmp_path / "run")
     losses = [float(loss) for (loss,) in log_of(tmp_path / "run", "loss")]
     assert len(losses) == 50 and all(0 < loss < 2 for loss in losses)
@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     short = changed(recipe, steps=6)
 
     def opened() -> Any:
-        return open_recipe_pairs(short, photographs, cache_bytes=1 << 20)
+        return open_training_data(short, photographs, cache_bytes=1 << 20)
 
     whole = train(short, opened(), tmp_path / "whole")
     train(short, opened(), tmp_path / "halves", stop_after=3)
@@ -81,8 +81,9 @@ def test_the_loss_is_of_normalised_pixels_of_the_enlarged_image(
     recipe: Recipe, photographs: Path
 ) -> None:
     """A step's loss is twice the mean distance, on [0, 1], at the queries' pixels."""
-    source = open_recipe_pairs(recipe, photographs, cache_bytes=1 << 20)
-    batch = QueryBatch.of_pairs(*source.batch(0))
+    source = open_training_data(recipe, photographs, cache_bytes=1 << 20)
+    batch = source.batch(0)
+    assert isinstance(batch, QueryBatch)
     source.close()
     state = start_state(recipe)
     network = state.network
@@ -106,9 +107,9 @@ def test_micro_batches_make_the_step_of_the_whole_batch(recipe: Recipe, photogra
     losses = []
     for count in (1, 2):
         divided = changed(recipe, optimizer={"micro_batches": count})
-        source = open_recipe_pairs(divided, photographs, cache_bytes=1 << 20)
+        source = open_training_data(divided, photographs, cache_bytes=1 << 20)
         step = TrainingStep(divided, start_state(divided), launch(divided, device="cpu"))
-        losses.append(float(step(QueryBatch.of_pairs(*source.batch(0)))[0]))
+        losses.append(float(step(source.batch(0))[0]))
         source.close()
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 

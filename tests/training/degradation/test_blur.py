@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from escsr.training.degradation.blur import blur
+from escsr.training.degradation import blur
 
 
 def slowly_blurred(image: Tensor, kernel: Tensor) -> Tensor:

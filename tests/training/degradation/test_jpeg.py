@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from escsr.training.degradation.jpeg import jpeg_round_trip
-from tests.training.degradation.images import psnr_db, smooth_images
+from escsr.training.degradation import jpeg_round_trip
+from tests.training.images import psnr_db, smooth_images
 
 
 def photographs(count: int, *, height: int, width: int) -> Tensor:

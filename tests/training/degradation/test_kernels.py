@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from escsr.training.degradation.degradation_recipe import DegradationRecipe, DegradationStageRecipe
-from escsr.training.degradation.kernels import (
+from escsr.training.degradation import (
     draw_blur_kernels,
     draw_final_kernels,
     gaussian_kernels,
     plateau_kernels,
     sinc_kernels,
 )
+from escsr.training.recipe import DegradationRecipe, DegradationStageRecipe
 
 SIDES = torch.tensor([7, 13, 21])
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from escsr.training.degradation.degradation_recipe import DegradationStageRecipe
-from escsr.training.degradation.noise import add_drawn_noise, add_gaussian_noise, add_poisson_noise
+from escsr.training.degradation import add_drawn_noise, add_gaussian_noise, add_poisson_noise
+from escsr.training.recipe import DegradationStageRecipe
 
 Adder = Callable[[Tensor, np.ndarray, np.ndarray, torch.Generator], Tensor]
 

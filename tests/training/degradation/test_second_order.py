@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from escsr.training.degradation.degradation_recipe import DegradationRecipe, DegradationStageRecipe
-from escsr.training.degradation.resizing import draw_factor, draw_mode, resize
-from escsr.training.degradation.second_order import degrade
-from tests.training.degradation.images import psnr_db, smooth_images
+from escsr.training.degradation import degrade, draw_factor, draw_mode, resize
+from escsr.training.recipe import DegradationRecipe, DegradationStageRecipe
+from tests.training.images import psnr_db, smooth_images
 
 NOTHING = {
     "blur_chance": 0,

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from escsr.training.degradation.sharpening import sharpen, usm_weights
-from tests.training.degradation.images import smooth_images
+from escsr.training.degradation import sharpen, usm_weights
 from tests.training.degradation.test_blur import slowly_blurred
+from tests.training.images import smooth_images
 
 
 def test_the_kernel_is_opencvs_gaussian_of_51_pixels() -> None:

@@ -1,1 +1,0 @@
-"""What training against a discriminator needs: the second stage of ESC-Real."""

@@ -1,0 +1,76 @@
+"""The optimisers of training, and the learning rate of each step."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from escsr.training.recipe import OptimizerKind, Recipe
+
+_KINDS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+
+
+def start_optimizer(
+    kind: OptimizerKind,
+    parameters: Iterable[nn.Parameter],
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float = 0.0,
+    clip_norm: float | None,
+    precision: str,
+) -> torch.optim.Optimizer:
+    """An optimiser before its first step, fused if it can be: all weights at once.
+
+    Args:
+        kind: of optimiser.
+        parameters: to train.
+        learning_rate: at the start.
+        betas: decay of the running averages of the gradient and of its square.
+        weight_decay: with "adam", added to the gradient.
+        clip_norm: to which gradients will be shrunk, if they are.
+        precision: the recipe's.
+    """
+    return _KINDS[kind](
+        parameters,
+        lr=learning_rate,
+        betas=betas,
+        weight_decay=weight_decay,
+        # A fused optimiser scales float16's gradients back itself, too late to clip them.
+        fused=clip_norm is None or precision != "float16",
+    )
+
+
+def fill_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+    """Take the moments of a state over; the settings stay the recipe's, which may have changed.
+
+    Raises:
+        ValueError, KeyError: the state is of another optimiser.
+    """
+    settings = optimizer.state_dict()["param_groups"]
+    pairs = zip(content["param_groups"], settings, strict=True)
+    groups = [{**before, **now, "params": before["params"]} for before, now in pairs]
+    optimizer.load_state_dict({**content, "param_groups": groups})
+
+
+def learning_rate_at(recipe: Recipe, step: int) -> float:
+    """The learning rate of a step, the first of which is 0.
+
+    A linear warm-up, then what ``schedule.kind`` says. "halving" is the paper's: warm-up over the
+    first 20,000 steps, halved at 250, 400, 450, 475 and 490 thousand.
+
+    Source: ESC, arXiv:2503.06671, section 4.1.
+    """
+    schedule, highest = recipe.schedule, recipe.optimizer.learning_rate
+    if step < schedule.warmup_steps:
+        return highest * (step + 1) / schedule.warmup_steps
+    if schedule.kind == "constant":
+        return highest
+    if schedule.kind == "halving":
+        passed = sum(step >= milestone for milestone in schedule.halve_at)
+        return highest * schedule.halving_factor**passed
+    share = (step - schedule.warmup_steps) / max(1, recipe.steps - schedule.warmup_steps)
+    swing = (highest - schedule.final_learning_rate) / 2
+    return schedule.final_learning_rate + swing * (1 + math.cos(math.pi * share))
