@@ -3,10 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from escsr.analysis.attention_maps import AttentionMaps, attention_maps_of
 from escsr.analysis.kernels import DynamicKernels, dynamic_kernels
-from escsr.analysis.layers import Layer, as_feature_map, esc_layers, layer_label, look
-from escsr.analysis.sequences import MOST_LAYERS, main_layers
+from escsr.analysis.layers import (
+    MOST_LAYERS,
+    Layer,
+    as_feature_map,
+    esc_layers,
+    layer_label,
+    look,
+    main_layers,
+)
+from escsr.analysis.similarity import AttentionMaps, attention_maps_of
 from escsr.analysis.spectrum import Spectra, spectra
 
 from .networks import random_image, small_esc

@@ -4,18 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from escsr.analysis.local_attribution import (
+from escsr.analysis.pictures import Patch, affordable_side, kept_bytes_per_pixel
+from escsr.analysis.reach import (
     LocalAttribution,
+    ReceptiveField,
     blurred,
     detail_of,
     diffusion_index,
-    local_attribution,
-)
-from escsr.analysis.memory import affordable_side, kept_bytes_per_pixel
-from escsr.analysis.pictures import Patch
-from escsr.analysis.receptive_field import (
-    ReceptiveField,
     influence_on_middle,
+    local_attribution,
     receptive_field,
     shares_within,
 )
@@ -144,7 +141,7 @@ def test_what_does_not_fit_into_memory_is_made_smaller(monkeypatch: pytest.Monke
     network = small_esc()
     per_pixel = kept_bytes_per_pixel(network, CPU)
     assert per_pixel > 3 * 8 * 4  # at least some maps of 8 channels of 4 bytes
-    place = "escsr.analysis.memory.available_memory_bytes"
+    place = "escsr.analysis.pictures.available_memory_bytes"
     for free_bytes, side in (
         (10**15, 200),
         (2.1 * 100**2 * per_pixel, 96),

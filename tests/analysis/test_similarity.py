@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from escsr.analysis.attention_maps import AttentionMaps, attention_maps_of, evenly
 from escsr.analysis.records import Skipped
 from escsr.analysis.similarity import (
+    AttentionMaps,
     Similarity,
+    attention_maps_of,
     attention_similarity,
     cka_matrix,
+    evenly,
     feature_similarity,
     linear_cka,
     summed_cosines,

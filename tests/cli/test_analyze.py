@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from escsr.analysis.figures import PICTURE_NAMES
-from escsr.analysis.report import as_json
+from escsr.analysis.report import PICTURE_NAMES, as_json
 from escsr.cli.analyze import parse_patch
 from escsr.errors import ConfigurationError
 

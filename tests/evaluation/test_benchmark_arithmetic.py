@@ -279,8 +279,8 @@ def test_results_lie_beside_each_other_and_replace_only_their_own(tmp_path: Path
 
 def test_the_picture_shows_whose_quality_is_known() -> None:
     """Of two networks and more; others are left out."""
-    from escsr.analysis.figures.quality_and_latency import discs_of, draw_quality_and_latency
-    from escsr.analysis.figures.style import as_png
+    from escsr.analysis.drawing import as_png
+    from escsr.analysis.quality_and_latency import discs_of, draw_quality_and_latency
 
     unknown = replace(_result("c", [9.0], 1), portrait=Portrait())
     benchmark = _benchmark(

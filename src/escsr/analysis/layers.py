@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from escsr.model import ESC
 from escsr.model.network import ESCBlock
@@ -119,18 +120,6 @@ def look(
         another size, or that was not reached.
     """
     kept: dict[str, Kept] = {}
-    with torch.inference_mode(), _watched(network, layers, kept, keep):
-        network(image)
-    return [kept.get(layer.label) for layer in layers]
-
-
-@contextmanager
-def _watched(
-    network: nn.Module,
-    layers: Sequence[Layer],
-    kept: dict[str, Kept],
-    keep: Callable[[FeatureMap], Kept],
-) -> Iterator[None]:
     trunk: list[tuple[int, int]] = []
 
     def find_trunk(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -145,11 +134,19 @@ def _watched(
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     handles = [module.register_forward_hook(find_trunk) for module in convolutions]
     handles += [_register(layer, note) for layer in layers]
+    with torch.inference_mode(), removed_afterwards(handles):
+        network(image)
+    return [kept.get(layer.label) for layer in layers]
+
+
+@contextmanager
+def removed_afterwards(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Around a network's run: its hooks are removed, whatever happens."""
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _register(layer: Layer, note: Callable[[str, object], None]) -> Any:
@@ -182,3 +179,71 @@ def as_feature_map(features: object, size: tuple[int, int]) -> FeatureMap | None
     if features.ndim == 3 and features.shape[1] == size[0] * size[1]:
         return features.transpose(1, 2).reshape(1, -1, *size)
     return None
+
+
+MOST_LAYERS = 64
+"""More are thinned out evenly."""
+_DEEPEST_GROUP = 2
+"""Groups within groups that are opened."""
+
+
+def main_layers(network: nn.Module) -> list[Layer]:
+    """Where to look at the features of a network, from its image to its end.
+
+    Returns:
+        Of an ESC every layer; of another network the blocks of its main sequence; none where no
+        such sequence is found.
+    """
+    esc = esc_within(network)
+    if esc is not None:
+        return esc_layers(esc)
+    container = main_container(network)
+    layers = [] if container is None else list(_blocks(container, "", 0))
+    if len(layers) <= MOST_LAYERS:
+        return layers
+    last = len(layers) - 1
+    return [layers[round(place * last / (MOST_LAYERS - 1))] for place in range(MOST_LAYERS)]
+
+
+def main_container(module: nn.Module) -> nn.Module | None:
+    """The list of modules that holds most parameters; the outermost of equals."""
+    containers = [
+        found
+        for found in module.modules()
+        if isinstance(found, nn.ModuleList | nn.Sequential) and len(found) >= 2
+    ]
+    return max(containers, key=_count, default=None)
+
+
+def _blocks(container: nn.Module, prefix: str, depth: int) -> Iterator[Layer]:
+    children = list(container.children())
+    for place, child in enumerate(children):
+        following = children[place + 1] if place + 1 < len(children) else None
+        if _is_leaf(child) and _is_activation(following):
+            continue  # looked at after its activation
+        label = f"{prefix}{place + 1}"
+        inner = _group_within(child) if depth < _DEEPEST_GROUP else None
+        if inner is not None:
+            yield from _blocks(inner, f"{label}.", depth + 1)
+        yield Layer(label=label, module=child)
+
+
+def _group_within(block: nn.Module) -> nn.Module | None:
+    """The list of blocks that a group mostly consists of; None where it is a block itself."""
+    inner = main_container(block)
+    if inner is None or 2 * _count(inner) < _count(block):
+        return None
+    blocks = [child for child in inner.children() if not _is_leaf(child)]
+    return inner if len(blocks) >= 2 else None
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
+
+
+def _is_activation(module: nn.Module | None) -> bool:
+    return module is not None and type(module).__module__ == "torch.nn.modules.activation"
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

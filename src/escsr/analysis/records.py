@@ -1,7 +1,10 @@
 """What an analysis is asked for, and what stands where a question makes no sense."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from torch import Tensor
 
 Part = Literal["similarity", "receptive-field", "attribution", "kernels", "spectrum"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -19,3 +22,19 @@ class Skipped:
 
     reason: str
     """A clause that ends with a full stop."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """In place of the figures, as plain JSON values."""
+        return {"skipped": self.reason}
+
+
+def plain_numbers(values: Tensor, digits: int) -> list[Any]:
+    """A tensor as nested lists of rounded numbers, row by row."""
+    if values.ndim > 1:
+        return [plain_numbers(row, digits) for row in values]
+    return [plain_number(value, digits) for value in values.tolist()]
+
+
+def plain_number(value: float, digits: int) -> float | None:
+    """A rounded number as JSON knows it: None for NaN and infinity."""
+    return round(value, digits) if math.isfinite(value) else None

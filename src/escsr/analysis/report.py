@@ -1,24 +1,116 @@
-"""Everything that an analysis found, as plain JSON values."""
+"""The results of an analysis as JSON and pictures, and the folder that they are written to."""
 
 import json
-import math
+import os
 import platform
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from escsr.analysis.kernels import DynamicKernels, LargeKernels, asymmetry
-from escsr.analysis.local_attribution import LocalAttribution
+from escsr.analysis.drawing import as_png, require_matplotlib
+from escsr.analysis.kernels import (
+    DynamicKernels,
+    LargeKernels,
+    draw_dynamic_kernels,
+    draw_large_kernels,
+)
 from escsr.analysis.pictures import Picture
-from escsr.analysis.receptive_field import SHARES, ReceptiveField
+from escsr.analysis.reach import (
+    LocalAttribution,
+    ReceptiveField,
+    draw_attribution,
+    draw_receptive_field,
+)
 from escsr.analysis.records import Skipped
 from escsr.analysis.run import Analysis, Findings
-from escsr.analysis.similarity import Similarity
-from escsr.analysis.spectrum import LayerSpectrum, Spectra, ring_centres
+from escsr.analysis.similarity import Similarity, draw_attention_similarity, draw_feature_similarity
+from escsr.analysis.spectrum import Spectra, draw_spectra
+from escsr.errors import ImageWriteError, OutputExistsError
 from escsr.evaluation.report import device_name
+from escsr.evaluation.result_files import not_writable
+from escsr.temporary_files import replace_file
 from escsr.version import __version__
+
+JSON_NAME = "analysis.json"
+
+
+def require_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
+    """Find out before the work whether its results may be stored; makes nothing.
+
+    Args:
+        folder: new, empty, or holding earlier results of ours.
+        inputs: files that are read; none of them may be replaced, whatever was allowed.
+        overwrite: allow any folder; only files of the same names are replaced then.
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OutputExistsError: it holds something else, or an input under a name of ours.
+        ImageWriteError: it is a file, or it, or the folder that it would be in, is closed to us.
+    """
+    require_matplotlib()
+    targets = {os.path.realpath(folder / name) for name in (*PICTURE_NAMES, JSON_NAME)}
+    taken = next((path for path in inputs if os.path.realpath(path) in targets), None)
+    if taken is not None:
+        raise OutputExistsError(
+            f"{taken} is an input, and the results would replace it; choose another --out folder."
+        )
+    try:
+        is_new = not folder.exists()
+        is_free = overwrite or is_new or not any(folder.iterdir())
+        is_free = is_free or _holds_earlier_results(folder)
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    if not is_free:
+        raise OutputExistsError(
+            f"{folder} is not empty, and holds no earlier results of escsr analyze. Choose "
+            "another folder with --out, or allow --overwrite."
+        )
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ImageWriteError(
+            f"The results cannot be written to {folder}: {nearest} is no folder that may be "
+            "written to. Choose another."
+        )
+
+
+def write_analysis(folder: Path, analysis: Analysis) -> dict[str, Any]:
+    """Write the pictures and ``analysis.json``, which comes last.
+
+    Each file is complete or not there; pictures of earlier results are removed.
+
+    Args:
+        folder: as ``require_folder`` allowed it; made if absent.
+        analysis: what to tell.
+    Returns:
+        What ``analysis.json`` holds.
+    Raises:
+        ImageWriteError: the disk is full, or a file is closed to us.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if _holds_earlier_results(folder):
+            for name in PICTURE_NAMES:
+                (folder / name).unlink(missing_ok=True)
+        names: list[str] = []
+        for name, content in draw_all(analysis):
+            replace_file(folder / name, content)
+            names.append(name)
+        report = analysis_as_dict(analysis, files=names)
+        replace_file(folder / JSON_NAME, (as_json(report) + "\n").encode())
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    return report
+
+
+def _holds_earlier_results(folder: Path) -> bool:
+    try:
+        content: object = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == JSON_FORMAT
+
 
 JSON_FORMAT = "escsr analyze 1"
 """By which our own results are recognised."""
@@ -67,21 +159,21 @@ def skipped_lines(analysis: Analysis) -> list[str]:
     return [
         f"{findings.contender.label}, {question}: {answer.reason}"
         for findings in analysis.findings
-        for question, answer in _answers(findings)
-        if isinstance(answer, Skipped)
+        for _, field, question in _QUESTIONS
+        if isinstance(answer := getattr(findings, field), Skipped)
     ]
 
 
-def _answers(findings: Findings) -> list[tuple[str, object]]:
-    return [
-        ("similarity of features", findings.features),
-        ("similarity of attention maps", findings.attention),
-        ("receptive field", findings.field),
-        ("attribution", findings.attribution),
-        ("large kernel", findings.large_kernel),
-        ("dynamic kernels", findings.dynamic_kernel),
-        ("spectrum", findings.spectrum),
-    ]
+_QUESTIONS = (
+    ("feature_similarity", "features", "similarity of features"),
+    ("attention_similarity", "attention", "similarity of attention maps"),
+    ("receptive_field", "field", "receptive field"),
+    ("attribution", "attribution", "attribution"),
+    ("large_kernel", "large_kernel", "large kernel"),
+    ("dynamic_kernels", "dynamic_kernel", "dynamic kernels"),
+    ("spectrum", "spectrum", "spectrum"),
+)
+"""Key of the report, field of ``Findings``, and words."""
 
 
 def _picture_entry(picture: Picture) -> dict[str, Any]:
@@ -96,6 +188,7 @@ def _picture_entry(picture: Picture) -> dict[str, Any]:
 
 def _model_entry(findings: Findings) -> dict[str, Any]:
     contender = findings.contender
+    answers = {key: getattr(findings, field) for key, field, _ in _QUESTIONS}
     return {
         "name": contender.label,
         "source": contender.source,
@@ -103,124 +196,8 @@ def _model_entry(findings: Findings) -> dict[str, Any]:
         "scale": contender.scale,
         "parameters": contender.parameters,
         "sha256": contender.sha256,
-        "feature_similarity": _entry(findings.features),
-        "attention_similarity": _entry(findings.attention),
-        "receptive_field": _entry(findings.field),
-        "attribution": _entry(findings.attribution),
-        "large_kernel": _entry(findings.large_kernel),
-        "dynamic_kernels": _entry(findings.dynamic_kernel),
-        "spectrum": _entry(findings.spectrum),
+        **{key: answer and answer.as_dict() for key, answer in answers.items()},
     }
-
-
-def _entry(
-    found: Similarity
-    | ReceptiveField
-    | LocalAttribution
-    | LargeKernels
-    | DynamicKernels
-    | Spectra
-    | Skipped
-    | None,
-) -> dict[str, Any] | None:
-    match found:
-        case None:
-            return None
-        case Skipped():
-            return {"skipped": found.reason}
-        case Similarity():
-            return _similarity_entry(found)
-        case ReceptiveField():
-            return _field_entry(found)
-        case LocalAttribution():
-            return _attribution_entry(found)
-        case LargeKernels():
-            return _large_kernel_entry(found)
-        case DynamicKernels():
-            return _dynamic_kernels_entry(found)
-        case Spectra():
-            return _spectra_entry(found)
-
-
-def _similarity_entry(found: Similarity) -> dict[str, Any]:
-    return {
-        "layers": found.labels,
-        "matrix": _numbers(found.matrix, 4),
-        "mean_of_neighbours": _number(found.mean_of_neighbours, 4),
-        "mean_of_pairs": _number(found.mean_of_pairs, 4),
-        "samples": found.samples,
-        "note": found.note or None,
-    }
-
-
-def _field_entry(found: ReceptiveField) -> dict[str, Any]:
-    sides = {f"{100 * share:g}%": found.side_holding(share) for share in SHARES}
-    return {
-        "side_pixels": len(found.field),
-        "side_pixels_holding": sides,
-        "share_within": _numbers(found.share_within, 5),
-        "share_of_pixels_with_influence": _number(found.support_share, 5),
-        "images": found.images,
-    }
-
-
-def _attribution_entry(found: LocalAttribution) -> dict[str, Any]:
-    return {
-        "diffusion_index": _number(found.diffusion_index, 3),
-        "explained": _number(found.explained, 5),
-        "difference": _number(found.difference, 5),
-        "completeness_error": _number(found.completeness_error, 5),
-        "steps": found.steps,
-    }
-
-
-def _large_kernel_entry(found: LargeKernels) -> dict[str, Any]:
-    return {
-        "shape": list(found.used.shape),
-        "count": found.count,
-        "is_averaged": found.is_averaged,
-        "asymmetry_stored": _number(asymmetry(found.stored), 6),
-        "asymmetry_used": _number(asymmetry(found.used), 6),
-        "energy_share_of_middle_3x3": _number(found.centre_share, 5),
-    }
-
-
-def _dynamic_kernels_entry(found: DynamicKernels) -> dict[str, Any]:
-    spread = found.spread
-    return {
-        "layers": found.layers,
-        "images": found.images,
-        "spread": None if spread is None else [_number(value, 5) for value in spread],
-        "kernels": _numbers(found.kernels.flatten(-2), 5),
-    }
-
-
-def _spectra_entry(found: Spectra) -> dict[str, Any]:
-    means = {kind: found.mean_of(kind) for kind in ("attention", "convattn", "block")}
-    return {
-        "frequency_share": _numbers(ring_centres(), 5),
-        "images": found.images,
-        "mean": {kind: _numbers(mean, 4) for kind, mean in means.items() if mean is not None},
-        "layers": [_layer_entry(layer) for layer in found.layers],
-    }
-
-
-def _layer_entry(layer: LayerSpectrum) -> dict[str, Any]:
-    return {
-        "layer": layer.label,
-        "kind": layer.kind,
-        "relative_log_amplitude": _numbers(layer.profile, 4),
-    }
-
-
-def _numbers(values: Tensor, digits: int) -> list[Any]:
-    if values.ndim > 1:
-        return [_numbers(row, digits) for row in values]
-    return [_number(value, digits) for value in values.tolist()]
-
-
-def _number(value: float, digits: int) -> float | None:
-    return round(value, digits) if math.isfinite(value) else None
 
 
 def _joined_lists(text: str) -> str:
@@ -242,3 +219,41 @@ def _joined_lists(text: str) -> str:
         else:
             lines.append(line)
     return "\n".join([*lines, *pending])
+
+
+_DRAWINGS: dict[str, Callable[[Analysis], Any]] = {
+    "feature-similarity.png": lambda analysis: draw_feature_similarity(
+        analysis.found("features", Similarity)
+    ),
+    "attention-similarity.png": lambda analysis: draw_attention_similarity(
+        analysis.found("attention", Similarity)
+    ),
+    "receptive-field.png": lambda analysis: draw_receptive_field(
+        analysis.found("field", ReceptiveField)
+    ),
+    "attribution.png": lambda analysis: draw_attribution(
+        analysis.found("attribution", LocalAttribution),
+        analysis.pictures[0],
+        analysis.settings.patch,
+    ),
+    "large-kernel.png": lambda analysis: draw_large_kernels(
+        analysis.found("large_kernel", LargeKernels)
+    ),
+    "dynamic-kernels.png": lambda analysis: draw_dynamic_kernels(
+        analysis.found("dynamic_kernel", DynamicKernels)
+    ),
+    "spectrum.png": lambda analysis: draw_spectra(analysis.found("spectrum", Spectra)),
+}
+PICTURE_NAMES = tuple(_DRAWINGS)
+
+
+def draw_all(analysis: Analysis) -> Iterator[tuple[str, bytes]]:
+    """Draw every picture that there is something for: its file's name, and the PNG file.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    for name, draw in _DRAWINGS.items():
+        figure = draw(analysis)
+        if figure is not None:
+            yield name, as_png(figure)

@@ -12,9 +12,13 @@ from escsr.analysis.kernels import (
     dynamic_kernels,
     large_kernels,
 )
-from escsr.analysis.local_attribution import LocalAttribution, local_attribution
 from escsr.analysis.pictures import Patch, Picture
-from escsr.analysis.receptive_field import ReceptiveField, receptive_field
+from escsr.analysis.reach import (
+    LocalAttribution,
+    ReceptiveField,
+    local_attribution,
+    receptive_field,
+)
 from escsr.analysis.records import DEFAULT_STEPS, PARTS, Part, Skipped
 from escsr.analysis.similarity import Similarity, attention_similarity, feature_similarity
 from escsr.analysis.spectrum import Spectra, spectra
@@ -63,16 +67,14 @@ class Analysis:
     pictures: list[Picture]
     findings: list[Findings]
 
-    def found(
-        self, answer: Callable[[Findings], object], kind: type[Found]
-    ) -> list[tuple[str, Found]]:
+    def found(self, field: str, kind: type[Found]) -> list[tuple[str, Found]]:
         """The label and the answer of every network that has one, not a reason for none.
 
         Args:
-            answer: which one, of a network's findings.
+            field: of ``Findings``.
             kind: what an answer is.
         """
-        answers = ((findings.contender.label, answer(findings)) for findings in self.findings)
+        answers = ((each.contender.label, getattr(each, field)) for each in self.findings)
         return [(label, given) for label, given in answers if isinstance(given, kind)]
 
 

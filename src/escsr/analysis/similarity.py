@@ -1,15 +1,19 @@
 """How alike a network's layers are: their features (linear CKA) and their attention maps."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from escsr.analysis.attention_maps import AttentionMaps, attention_maps_of
-from escsr.analysis.layers import look
-from escsr.analysis.records import Skipped
-from escsr.analysis.sequences import main_layers
+from escsr.analysis.drawing import MAGNITUDES, new_figure, shortened
+from escsr.analysis.layers import layer_label, look, main_layers, removed_afterwards
+from escsr.analysis.records import Skipped, plain_number, plain_numbers
+from escsr.model.position_bias import PositionFactors
+from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap, ImageBatch
 
 MOST_POSITIONS = 8192
@@ -42,6 +46,17 @@ class Similarity:
         count = len(self.labels)
         above = torch.ones(count, count).triu(1).bool()
         return float(self.matrix[above].nanmean())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures, as plain JSON values."""
+        return {
+            "layers": self.labels,
+            "matrix": plain_numbers(self.matrix, 4),
+            "mean_of_neighbours": plain_number(self.mean_of_neighbours, 4),
+            "mean_of_pairs": plain_number(self.mean_of_pairs, 4),
+            "samples": self.samples,
+            "note": self.note or None,
+        }
 
 
 def feature_similarity(
@@ -146,7 +161,7 @@ def attention_similarity(
     return Similarity(labels=found.labels, matrix=total / samples, samples=samples, note=found.note)
 
 
-def summed_cosines(maps: AttentionMaps) -> tuple[Tensor, int]:
+def summed_cosines(maps: "AttentionMaps") -> tuple[Tensor, int]:
     """The cosines of every two layers, summed over windows and heads; and how many those are."""
     total = torch.zeros(len(maps.labels), len(maps.labels), dtype=torch.float64)
     for window in range(maps.num_windows):
@@ -155,3 +170,207 @@ def summed_cosines(maps: AttentionMaps) -> tuple[Tensor, int]:
             flat = flat / flat.norm(dim=1, keepdim=True)
             total += (flat @ flat.T).cpu().double()
     return total, maps.num_windows * maps.num_heads
+
+
+LayerMaps = Callable[[int, int], Tensor]
+"""(window, head) -> (T, T), the probabilities of every query (row) over the keys."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionMaps:
+    """The attention maps of all layers on one image."""
+
+    labels: list[str]
+    """Of the layers, in their order."""
+    layers: list[LayerMaps]
+    num_windows: int
+    num_heads: int
+    note: str = ""
+
+
+def attention_maps_of(
+    network: nn.Module, image: ImageBatch, *, most_windows: int
+) -> AttentionMaps | Skipped:
+    """The maps of whatever attention a network has.
+
+    Args:
+        network: any; our window attention is known, and of others the results of ``nn.Softmax``.
+        image: (1, 3, H, W).
+        most_windows: windows beyond these are left out, evenly.
+    """
+    named = [(n, m) for n, m in network.named_modules() if isinstance(m, WindowAttention)]
+    if len(named) == 1:
+        return Skipped("it has one attention layer, and there is none to compare it with.")
+    if named:
+        return _of_window_attention(network, named, image, most_windows)
+    return _of_softmax(network, image, most_windows)
+
+
+@torch.inference_mode()
+def _of_window_attention(
+    network: nn.Module,
+    named: Sequence[tuple[str, WindowAttention]],
+    image: ImageBatch,
+    most_windows: int,
+) -> AttentionMaps | Skipped:
+    entered = _inputs_of([module for _, module in named], network, image)
+    w, num_heads = named[0][1].window_size, named[0][1].num_heads
+    height, width = entered[0].shape[-2:]
+    rows, columns = height // w, width // w
+    if rows < 1 or columns < 1:
+        return Skipped(
+            f"no whole window lies inside: attention sees {width}x{height} pixels, a window is "
+            f"{w}x{w}. Give a larger image, or raise --crop."
+        )
+    per_row = -(-width // w)
+    inside = [row * per_row + column for row in range(rows) for column in range(columns)]
+    windows = torch.tensor(evenly(inside, most_windows), device=image.device)
+    layers = [
+        _maps_of(module, features, windows)
+        for (_, module), features in zip(named, entered, strict=True)
+    ]
+    return AttentionMaps(
+        labels=[layer_label(network, name) for name, _ in named],
+        layers=layers,
+        num_windows=len(windows),
+        num_heads=num_heads,
+    )
+
+
+def _maps_of(attention: WindowAttention, features: Tensor, windows: Tensor) -> LayerMaps:
+    """Probabilities of some windows, one head at a time: all of a layer may not fit into memory."""
+    all_q, all_k, _ = attention.queries_keys_values(features)
+    q_BNTD, k_BNTD = all_q[windows], all_k[windows]
+    bias, scale = attention.position_bias(), q_BNTD.shape[-1] ** -0.5
+    if isinstance(bias, PositionFactors):
+        q_BNTD, k_BNTD = bias.appended_to(q_BNTD, k_BNTD)
+        bias, scale = None, 1.0
+
+    @torch.inference_mode()
+    def probabilities(window: int, head: int) -> Tensor:
+        scores = (q_BNTD[window, head] * scale) @ k_BNTD[window, head].T
+        return (scores if bias is None else scores + bias[head]).softmax(dim=-1)
+
+    return probabilities
+
+
+def _inputs_of(modules: Sequence[nn.Module], network: nn.Module, image: ImageBatch) -> list[Tensor]:
+    """What each of some modules was given while a network ran on an image."""
+    entered: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        entered[module] = inputs[0]
+
+    handles = [module.register_forward_pre_hook(keep) for module in modules]
+    with removed_afterwards(handles):
+        network(image)
+    return [entered[module] for module in modules]
+
+
+@torch.inference_mode()
+def _of_softmax(
+    network: nn.Module, image: ImageBatch, most_windows: int
+) -> AttentionMaps | Skipped:
+    """The results of the ``nn.Softmax`` modules that are square, (windows, N, T, T)."""
+    named = [(name, module) for name, module in network.named_modules() if _is_softmax(module)]
+    kept: dict[nn.Module, tuple[torch.Size, Tensor]] = {}
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        if output.ndim == 4 and output.shape[-1] == output.shape[-2] > 1:
+            chosen = evenly(range(len(output)), most_windows)
+            kept[module] = (output.shape, output[chosen].clone())
+
+    handles = [module.register_forward_hook(keep) for _, module in named]
+    with removed_afterwards(handles):
+        network(image)
+    shapes = Counter(shape for shape, _ in kept.values())
+    if not shapes or shapes.most_common(1)[0][1] < 2:
+        return Skipped(
+            "it has no two attention layers whose maps can be had: ours are known, and of other "
+            "networks the results of torch.nn.Softmax modules, (windows, heads, T, T)."
+        )
+    usual = shapes.most_common(1)[0][0]
+    alike = [
+        (name, kept[module][1])
+        for name, module in named
+        if module in kept and kept[module][0] == usual
+    ]
+    return AttentionMaps(
+        labels=[str(place) for place in range(1, len(alike) + 1)],
+        layers=[_lookup(maps) for _, maps in alike],
+        num_windows=len(alike[0][1]),
+        num_heads=usual[1],
+        note="shifted windows, where it has any, are compared with unshifted ones of the same "
+        "number",
+    )
+
+
+def _lookup(maps: Tensor) -> LayerMaps:
+    return lambda window, head: maps[window, head]
+
+
+def _is_softmax(module: nn.Module) -> bool:
+    return isinstance(module, nn.Softmax)
+
+
+def evenly(numbers: Sequence[int], most: int) -> list[int]:
+    """At most so many of some numbers, spread over all of them."""
+    count = min(len(numbers), most)
+    return [numbers[(2 * place + 1) * len(numbers) // (2 * count)] for place in range(count)]
+
+
+_MOST_NUMBERED = 8
+"""Layers up to which every field of a matrix shows its number."""
+_MOST_TICKS = 26
+_PANEL_INCHES = 4.2
+_SMALL_PANEL_INCHES = 2.9
+
+
+def draw_feature_similarity(found: Sequence[tuple[str, Similarity]]) -> Any | None:
+    """One matrix of linear CKA per network; None where there is none."""
+    return _draw(found, "linear CKA of the features after two layers")
+
+
+def draw_attention_similarity(found: Sequence[tuple[str, Similarity]]) -> Any | None:
+    """One matrix of cosines of attention maps per network; None where there is none."""
+    return _draw(found, "cosine of two attention maps")
+
+
+def _draw(found: Sequence[tuple[str, Similarity]], meaning: str) -> Any | None:
+    if not found:
+        return None
+    is_small = max(len(similarity.labels) for _, similarity in found) <= _MOST_NUMBERED
+    side = _SMALL_PANEL_INCHES if is_small else _PANEL_INCHES
+    figure = new_figure(side * len(found) + 0.9, side + 0.35)
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    lowest = min(float(np.nanmin(similarity.matrix.numpy())) for _, similarity in found)
+    image = None
+    for panel, (label, similarity) in zip(panels, found, strict=True):
+        image = panel.imshow(similarity.matrix.numpy(), cmap=MAGNITUDES, vmin=lowest, vmax=1.0)
+        panel.set_title(
+            f"{shortened(label)}\nneighbours {similarity.mean_of_neighbours:.2f}, "
+            f"all pairs {similarity.mean_of_pairs:.2f}"
+        )
+        _label_axes(panel, similarity.labels)
+        if len(similarity.labels) <= _MOST_NUMBERED:
+            _write_numbers(panel, similarity.matrix.numpy(), lowest)
+    figure.colorbar(image, ax=list(panels), label=meaning, shrink=0.85)
+    return figure
+
+
+def _label_axes(panel: Any, labels: list[str]) -> None:
+    """The name of every layer, or of every so many."""
+    step = -(-len(labels) // _MOST_TICKS)
+    places = range(0, len(labels), step)
+    names = [labels[place] for place in places]
+    size = 8 if len(names) <= 18 else 6.5
+    panel.set_xticks(list(places), names, rotation=90, fontsize=size)
+    panel.set_yticks(list(places), names, fontsize=size)
+
+
+def _write_numbers(panel: Any, matrix: Any, lowest: float) -> None:
+    middle = (lowest + 1) / 2
+    for row, column in np.ndindex(matrix.shape):
+        value = matrix[row, column]
+        colour = "white" if value < middle else "black"
+        panel.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from escsr.analysis.layers import Layer, esc_within, layer_label, look
-from escsr.analysis.records import Skipped
-from escsr.analysis.sequences import main_layers
+from escsr.analysis.drawing import LINE_COLOURS, new_figure, shortened
+from escsr.analysis.layers import Layer, esc_within, layer_label, look, main_layers
+from escsr.analysis.records import Skipped, plain_numbers
 from escsr.model.convolutional_attention import ConvAttention
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap, ImageBatch
@@ -33,6 +33,14 @@ class LayerSpectrum:
     profile: Tensor
     """(BINS,) log10 of the amplitude over that of the lowest ring, whose value is 0."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """The figures, as plain JSON values."""
+        return {
+            "layer": self.label,
+            "kind": self.kind,
+            "relative_log_amplitude": plain_numbers(self.profile, 4),
+        }
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spectra:
@@ -47,6 +55,18 @@ class Spectra:
         """The mean profile of one kind of layer; None where there is none."""
         found = [layer.profile for layer in self.layers if layer.kind == kind]
         return torch.stack(found).mean(0) if found else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures, as plain JSON values."""
+        means = {kind: self.mean_of(kind) for kind in ("attention", "convattn", "block")}
+        return {
+            "frequency_share": plain_numbers(ring_centres(), 5),
+            "images": self.images,
+            "mean": {
+                kind: plain_numbers(mean, 4) for kind, mean in means.items() if mean is not None
+            },
+            "layers": [layer.as_dict() for layer in self.layers],
+        }
 
 
 def ring_centres() -> Tensor:
@@ -150,3 +170,58 @@ def _layers_and_kinds(network: nn.Module) -> tuple[list[Layer], list[Kind]]:
 
 def _hann(length: int, like: Tensor) -> Tensor:
     return torch.hann_window(length, periodic=False, device=like.device)
+
+
+_LINES: dict[Kind, tuple[str, str, str]] = {
+    "attention": ("window attention", LINE_COLOURS[0], "-"),
+    "convattn": ("ConvAttn", LINE_COLOURS[1], "--"),
+}
+_PANEL_INCHES = 3.6
+
+
+def draw_spectra(found: Sequence[tuple[str, Spectra]]) -> Any | None:
+    """One panel per network: a thin line per layer, a thick one for the mean of a kind."""
+    if not found:
+        return None
+    figure = new_figure(_PANEL_INCHES * len(found) + 1.2, _PANEL_INCHES)
+    panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    for panel, (label, spectra) in zip(panels, found, strict=True):
+        if any(layer.kind == "block" for layer in spectra.layers):
+            _draw_blocks(panel, spectra)
+        else:
+            _draw_kinds(panel, spectra)
+        panel.set_title(shortened(label))
+        panel.set_xlabel("frequency / highest (half a wave per pixel)")
+        panel.set_xlim(0, 1)
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    panels[0].set_ylabel("log10 of amplitude / that of the lowest")
+    return figure
+
+
+def _draw_kinds(panel: Any, spectra: Spectra) -> None:
+    frequency = ring_centres().numpy()
+    for kind, (name, colour, style) in _LINES.items():
+        mean = spectra.mean_of(kind)
+        if mean is None:
+            continue
+        alike = [layer.profile for layer in spectra.layers if layer.kind == kind]
+        for profile in alike:
+            panel.plot(frequency, profile.numpy(), color=colour, linestyle=style, lw=0.6, alpha=0.4)
+        name = f"{name}, mean of {len(alike)}"
+        panel.plot(frequency, mean.numpy(), color=colour, linestyle=style, lw=2.2, label=name)
+
+
+def _draw_blocks(panel: Any, spectra: Spectra) -> None:
+    """From dark (first) to light (last), on a scale that stays visible on white."""
+    from matplotlib import colormaps
+
+    frequency = ring_centres().numpy()
+    last = max(1, len(spectra.layers) - 1)
+    for place, layer in enumerate(spectra.layers):
+        is_end = place in (0, last)
+        name = f"after layer {layer.label}" if is_end else None
+        colour = colormaps["viridis"](0.85 * place / last)
+        panel.plot(
+            frequency, layer.profile.numpy(), color=colour, lw=2.0 if is_end else 0.7, label=name
+        )

@@ -1,8 +1,7 @@
 """``escsr analyze``: what a network does inside, as pictures and figures."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,7 +86,7 @@ def analyze_command(
     contenders = _contenders(checkpoint, against or [], scale, failures)
     folder = out if out is not None or json else Path(_folder_name(contenders[0].label))
     if folder is not None:
-        from escsr.analysis.report_folder import require_folder
+        from escsr.analysis.report import require_folder
 
         require_folder(folder, paths, overwrite=overwrite)
     crop_pixels = _affordable_crop(contenders, chosen_device, crop)
@@ -159,7 +158,7 @@ def _contenders(
 
 def _affordable_crop(contenders: "Sequence[Contender]", device: Any, wanted_pixels: int) -> int:
     """What every network can afford, so that all are shown the same."""
-    from escsr.analysis.memory import affordable_side
+    from escsr.analysis.pictures import affordable_side
 
     sides: list[int] = []
     for contender in contenders:
@@ -224,29 +223,17 @@ def _analysed(
 ) -> "Analysis":
     from escsr.analysis.run import analyse, num_passes
     from escsr.cli.interruption import stopping_cleanly
+    from escsr.cli.step_bar import step_bar
 
     total = num_passes(settings, contenders=len(contenders), pictures=len(pictures))
-    with stopping_cleanly(), _progress_shown(total) as on_pass:
-        return analyse(contenders, pictures, settings, crop_pixels=crop_pixels, on_pass=on_pass)
-
-
-@contextmanager
-def _progress_shown(total: int) -> Iterator[Callable[[str, str], None]]:
-    """A bar on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        bar = progress.add_task("looking", total=total)
-
-        def on_pass(label: str, part: str) -> None:
-            progress.update(bar, advance=1, description=printable(f"{label}, {part}"))
-
-        yield on_pass
+    with stopping_cleanly(), step_bar("looking", total=total) as step:
+        return analyse(
+            contenders,
+            pictures,
+            settings,
+            crop_pixels=crop_pixels,
+            on_pass=lambda label, part: step(f"{label}, {part}"),
+        )
 
 
 def _tell(analysis: "Analysis", folder: Path | None, *, as_json: bool) -> None:
@@ -257,7 +244,7 @@ def _tell(analysis: "Analysis", folder: Path | None, *, as_json: bool) -> None:
     if folder is None:
         content = report.analysis_as_dict(analysis)
     else:
-        from escsr.analysis.report_folder import write_analysis
+        from escsr.analysis.report import write_analysis
 
         content = write_analysis(folder, analysis)
         names = ", ".join(content["pictures"])

@@ -7,8 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from escsr.analysis.kernels import DynamicKernels, LargeKernels, asymmetry
-from escsr.analysis.local_attribution import LocalAttribution
-from escsr.analysis.receptive_field import ReceptiveField
+from escsr.analysis.reach import LocalAttribution, ReceptiveField
 from escsr.analysis.run import Analysis, Findings
 from escsr.analysis.similarity import Similarity
 from escsr.analysis.spectrum import Kind, Spectra

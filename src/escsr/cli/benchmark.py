@@ -199,8 +199,8 @@ def _store_and_show(benchmark: "Benchmark", paths: "ResultPaths | None", *, as_j
 
 def _add_picture(benchmark: "Benchmark", paths: "ResultPaths", test_set: str | None) -> None:
     """Draw, and write the results once more, with the picture on their page."""
-    from escsr.analysis.figures.quality_and_latency import draw_quality_and_latency
-    from escsr.analysis.figures.style import as_png
+    from escsr.analysis.drawing import as_png
+    from escsr.analysis.quality_and_latency import draw_quality_and_latency
     from escsr.errors import MissingExtraError
     from escsr.evaluation.benchmark.result_paths import write_results
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from escsr.analysis.figures.style import LINE_COLOURS, new_figure, shortened
+from escsr.analysis.drawing import LINE_COLOURS, new_figure, shortened
 from escsr.evaluation.benchmark.record import Benchmark
 
 _LARGEST_AREA_POINTS = 1500.0
