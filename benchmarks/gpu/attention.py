@@ -11,7 +11,7 @@ from escsr.engines.folding import fold
 from escsr.model.attention.backends import FoldedBackend, available_backends
 from escsr.model.attention.triton_attention import FLOAT_LAUNCHES, HALF_LAUNCHES, DotPrecision
 from escsr.model.attention.triton_module import TritonWindowAttention
-from escsr.model.implicit_position_bias import ImplicitPositionBias
+from escsr.model.position_bias import ImplicitPositionBias
 from escsr.model.window_attention import WindowAttention
 
 BACKENDS: tuple[FoldedBackend, ...] = ("naive", "sdpa", "flex", "triton")

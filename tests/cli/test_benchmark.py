@@ -81,7 +81,7 @@ def test_what_was_measured_is_not_lost_with(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("escsr.cli.benchmark._measured", lambda *_: (read_benchmark(measured), 0))
-    figures = "escsr.analysis.report.quality_and_latency.draw_quality_and_latency"
+    figures = "escsr.analysis.quality_and_latency.draw_quality_and_latency"
     stored = "escsr.evaluation.benchmark.result_paths.replace_file"
     monkeypatch.setattr(figures if what == "the picture" else stored, fail)
     out = tmp_path / "out.json"

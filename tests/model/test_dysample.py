@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from escsr.model.dysample import DySample, DySampleReconstruction
+from escsr.model.reconstruction import DySample, DySampleReconstruction
 from escsr.weights.official import initial_places
 from tests.golden_files import relative_error
 from tests.model.networks import ROUNDING_FLOAT64, random_image, randomise, weights_as_arrays

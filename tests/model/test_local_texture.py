@@ -15,9 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from escsr.errors import ImageSizeError, ImageValueError
 from escsr.family.variants import variant
-from escsr.model import ESC, ESCConfig, local_texture, query_pieces
-from escsr.model.local_texture import LocalTextureHead
-from escsr.model.query_neighbours import find_neighbours, pixel_centres
+from escsr.model import ESC, ESCConfig, local_texture
+from escsr.model.local_texture import LocalTextureHead, find_neighbours
 from escsr.weights.official import to_ours
 from tests.golden_files import golden_path, read_golden, relative_error
 from tests.model.networks import ROUNDING_FLOAT64, random_image, randomise, weights_as_arrays
@@ -36,6 +35,11 @@ SMALL: dict[str, Any] = {
     "texture_mlp_dim": 10,
     "texture_mlp_layers": 2,
 }
+
+
+def pixel_centres(length: int) -> Tensor:
+    """The centres of an axis's pixels, from front to back: (length,), float64, in (-1, 1)."""
+    return (2 * torch.arange(length, dtype=torch.float64) + 1) / length - 1
 
 
 def small_head(*, seed: int = 0, **changes: Any) -> LocalTextureHead:
@@ -204,8 +208,8 @@ def test_pieces_of_the_image_have_the_margins_they_need(window: int, longest: in
     sizes = [(28, 40), (9, 60)]
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         whole = [head(features, lr_image, size) for size in sizes]
-        patch.setattr(query_pieces, "_WINDOW_PIXELS", window)
-        patch.setattr(query_pieces, "_OUTPUT_PIXELS", longest)
+        patch.setattr(local_texture, "_WINDOW_PIXELS", window)
+        patch.setattr(local_texture, "_OUTPUT_PIXELS", longest)
         for expected, size in zip(whole, sizes, strict=True):
             assert relative_error(head(features, lr_image, size), expected) < ROUNDING_FLOAT64
 

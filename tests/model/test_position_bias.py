@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from escsr.model.attention.backends import attend
-from escsr.model.implicit_position_bias import ImplicitPositionBias, place_features
-from escsr.model.position_bias import PositionFactors, TablePositionBias
+from escsr.model.position_bias import (
+    ImplicitPositionBias,
+    PositionFactors,
+    TablePositionBias,
+    place_features,
+)
 from escsr.model.window_attention import WindowAttention
 from tests.eager_backends import EAGER_BACKENDS
 from tests.golden_files import relative_error

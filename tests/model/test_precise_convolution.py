@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from escsr.model.precise_convolution import convolve_by_products, convolve_precisely
+from escsr.model.local_texture import convolve_by_products, convolve_precisely
 from tests.golden_files import relative_error
 
 FLOAT32 = 16 * 2**-23

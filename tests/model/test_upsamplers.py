@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from escsr.model.upsamplers import (
+from escsr.model.reconstruction import (
     ConvNearestReconstruction,
     NearestConvReconstruction,
     PixelAttention,

@@ -7,7 +7,7 @@ from torch import nn
 from escsr.family.configuration import ESCConfig, Mixer
 from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE, dynamic_hidden_dim
 from escsr.model.local_deformable_attention import NEIGHBOURS, REDUCTION
-from escsr.model.upsamplers import enlarging_steps
+from escsr.model.reconstruction import enlarging_steps
 
 
 def count_parameters(network: nn.Module) -> int:

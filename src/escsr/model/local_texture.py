@@ -1,6 +1,12 @@
-"""From features to an image of any size: the Local Texture Estimator (LTE)."""
+"""From features to an image of any size: the Local Texture Estimator (LTE).
+
+Coordinates: an axis runs from -1 to 1, and pixel i of n has its centre at ``-1 + (2i+1)/n``. They
+are computed in float64, so that rounding never decides which pixel is nearest, and narrowed then.
+"""
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +16,6 @@ from escsr.errors import ImageSizeError, ImageValueError
 from escsr.family.axis_view import AxisView
 from escsr.family.configuration import ESCConfig
 from escsr.model.autocast import without_autocast
-from escsr.model.precise_convolution import convolve_precisely
-from escsr.model.query_neighbours import (
-    AxisNeighbours,
-    cell_in_half_pixels,
-    find_neighbours,
-    interpolate,
-    neighbours_of,
-    rows_at,
-)
-from escsr.model.query_pieces import chunks, cut_with_margin, output_side, pieces
 from escsr.shapes import FeatureMap, ImageBatch
 
 TRAINED_SCALE = 4.0
@@ -149,7 +145,7 @@ class LocalTextureHead(nn.Module):
         output: ImageBatch,
         features: FeatureMap,
         lr_image: ImageBatch,
-        axes: tuple[AxisNeighbours, AxisNeighbours],
+        axes: "tuple[AxisNeighbours, AxisNeighbours]",
         kernel: tuple[Tensor, Tensor],
         phase: Tensor,
     ) -> None:
@@ -175,7 +171,7 @@ class LocalTextureHead(nn.Module):
         textures: Tensor,
         width: int,
         first: Tensor | int,
-        axes: tuple[AxisNeighbours, AxisNeighbours],
+        axes: "tuple[AxisNeighbours, AxisNeighbours]",
         phase: Tensor,
     ) -> Tensor:
         """The average over four neighbours of what the MLP makes of their waves: (…, 3)."""
@@ -261,3 +257,226 @@ def _require_queries(coordinates: Tensor, cell: Tensor, batch: int) -> None:
             f"cell has the shape {tuple(cell.shape)}; it must be ({batch}, 2): height and width of "
             "a query's pixel, one for each image."
         )
+
+
+_WINDOW_PIXELS = 124
+"""Side of the piece of the LR image, but for its margins, whose waves are in memory at a time.
+
+Pieces depend on the sizes of images alone. A convolution rounds differently in a piece of another
+shape, and a cosine of a high frequency would make more of it; the number of queries at a time may
+change without that.
+"""
+_OUTPUT_PIXELS = 4096
+"""Longest side of a piece of the output."""
+
+
+def output_side(output_length: int, length: int) -> int:
+    """How many output pixels need at most ``_WINDOW_PIXELS`` of the input, by an axis."""
+    fitting = max(1, _WINDOW_PIXELS * output_length // length)
+    return min(fitting, _OUTPUT_PIXELS, output_length)
+
+
+def pieces(length: int, side: int) -> Iterator[slice]:
+    """Cut an axis into stretches of ``side`` pixels; the last may be shorter."""
+    return (slice(first, min(first + side, length)) for first in range(0, length, side))
+
+
+def chunks(size: torch.Size, queries_at_once: int) -> Iterator[tuple[slice, slice]]:
+    """Cut (height, width) into groups of whole rows as far as they fit, else into parts of one."""
+    columns = min(size[1], max(1, queries_at_once))
+    rows = max(1, queries_at_once // columns)
+    return (
+        (row_slice, column_slice)
+        for row_slice in pieces(size[0], rows)
+        for column_slice in pieces(size[1], columns)
+    )
+
+
+def cut_with_margin(
+    features: FeatureMap, top: int, bottom: int, left: int, right: int
+) -> FeatureMap:
+    """A rectangle with one pixel more on each side, zero beyond the image."""
+    height, width = features.shape[-2:]
+    window = features[:, :, max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1]
+    margins = (left == 0, right == width, top == 0, bottom == height)
+    return F.pad(window, [int(is_beyond) for is_beyond in margins])
+
+
+_SHIFT = 1e-6
+"""Added to a shifted coordinate; it decides where a query lies halfway between two pixels."""
+_EDGE = 1 - 1e-6
+"""Shifted coordinates are clamped to plus or minus this."""
+
+
+@dataclass(frozen=True, slots=True)
+class AxisNeighbours:
+    """The pixels of one axis that answer each query; every tensor has the queries' shape."""
+
+    nearest: tuple[Tensor, Tensor]
+    """The pixel nearest to the query shifted by half a pixel to the front, and to the back."""
+    offset: tuple[Tensor, Tensor]
+    """From the centre of that pixel to the query, in half pixels; floating point."""
+    between: tuple[Tensor, Tensor]
+    """The pixels to interpolate between, at the front and at the back; alike at a border."""
+    share: Tensor
+    """Of the pixel at the back in the interpolation, 0 to 1; floating point."""
+
+    def part(self, chosen: slice) -> "AxisNeighbours":
+        """Those of some queries of a row of them."""
+        return self._each(lambda values: values[chosen])
+
+    def as_column(self) -> "AxisNeighbours":
+        """A row of queries as a column: broadcast with another axis's row, they make a grid."""
+        return self._each(lambda values: values[:, None])
+
+    def to(self, device: torch.device) -> "AxisNeighbours":
+        """The same on a device."""
+        return self._each(lambda values: values.to(device))
+
+    def counted_from(self, first: int) -> "AxisNeighbours":
+        """The same with pixels counted from ``first``, as in a window cut out of the image."""
+        (near_front, near_back), (front, back) = self.nearest, self.between
+        return AxisNeighbours(
+            (near_front - first, near_back - first),
+            self.offset,
+            (front - first, back - first),
+            self.share,
+        )
+
+    def span(self) -> tuple[int, int]:
+        """The first pixel that any of the queries needs, and the one after the last."""
+        pixels = torch.stack((*self.nearest, *self.between))
+        return int(pixels.min()), int(pixels.max()) + 1
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "AxisNeighbours":
+        return AxisNeighbours(
+            (change(self.nearest[0]), change(self.nearest[1])),
+            (change(self.offset[0]), change(self.offset[1])),
+            (change(self.between[0]), change(self.between[1])),
+            change(self.share),
+        )
+
+
+def find_neighbours(coordinates: Tensor, length: int, dtype: torch.dtype) -> AxisNeighbours:
+    """Find the pixels that answer queries along one axis.
+
+    Args:
+        coordinates: of the queries, any shape, in [-1, 1].
+        length: number of pixels.
+        dtype: of the offsets and shares.
+    Source: Lee and Jin, "Local Texture Estimator for Implicit Representation Function", CVPR 2022,
+    and its official code: shift by plus or minus 1/n, add 1e-6, clamp, take the nearest.
+    """
+    if coordinates.device.type != "mps":  # which has no float64; patches are small enough there
+        coordinates = coordinates.double()
+    nearest = (
+        _nearest(coordinates - 1 / length, length),
+        _nearest(coordinates + 1 / length, length),
+    )
+    offset = (
+        _offset(coordinates, nearest[0], length).to(dtype),
+        _offset(coordinates, nearest[1], length).to(dtype),
+    )
+    position = ((coordinates + 1) * (length / 2) - 0.5).clamp(0, length - 1)
+    front = position.floor().long()
+    between = (front, (front + 1).clamp(max=length - 1))
+    return AxisNeighbours(nearest, offset, between, (position - front).to(dtype))
+
+
+def neighbours_of(view: AxisView, num_features: int, dtype: torch.dtype) -> AxisNeighbours:
+    """The pixels at hand that answer each pixel of a part of the result: on the CPU.
+
+    Args:
+        view: the part.
+        num_features: pixels at hand, from ``view.start`` on; more than the image has where it was
+            extended.
+        dtype: of offsets and shares.
+    """
+    position = 2 * torch.arange(view.first, view.stop, dtype=torch.float64) + 1
+    share = view.length / num_features
+    coordinates = position / view.output_length * share - 2 * view.start / num_features - 1
+    return find_neighbours(coordinates, num_features, dtype)
+
+
+def cell_in_half_pixels(output_length: int, length: int, *, trained_scale: float) -> float:
+    """The size of an output pixel in half pixels of the input, as the phase is told.
+
+    It is 2 / scale; beyond the trained scale the cell is multiplied by scale / trained_scale and
+    so stays as it was there.
+    """
+    return 2.0 / min(output_length / length, trained_scale)
+
+
+def interpolate(
+    pixels: Tensor, width: int, first: Tensor | int, axes: tuple[AxisNeighbours, AxisNeighbours]
+) -> Tensor:
+    """Sample images bilinearly; beyond the outermost centres the border is repeated.
+
+    Args:
+        pixels: (n, C), rows of width ``width`` one after another.
+        width: of the image that the columns are counted in.
+        first: place of an image's first pixel in ``pixels``, broadcast with the queries.
+        axes: rows and columns of the queries, which broadcast to (…).
+    Returns:
+        (…, C).
+    """
+    rows, columns = axes
+    front, back = (
+        torch.lerp(
+            rows_at(pixels, row * width + columns.between[0] + first),
+            rows_at(pixels, row * width + columns.between[1] + first),
+            columns.share[..., None],
+        )
+        for row in rows.between
+    )
+    return torch.lerp(front, back, rows.share[..., None])
+
+
+def rows_at(table: Tensor, index: Tensor) -> Tensor:
+    """Look rows of a table up: (n, C) at (…) -> (…, C)."""
+    return table.index_select(0, index.flatten()).reshape(*index.shape, -1)
+
+
+def _nearest(shifted: Tensor, length: int) -> Tensor:
+    clamped = (shifted + _SHIFT).clamp(-_EDGE, _EDGE)
+    return ((clamped + 1) * (length / 2)).floor().long().clamp(0, length - 1)
+
+
+def _offset(coordinates: Tensor, pixel: Tensor, length: int) -> Tensor:
+    centre = (2 * pixel.to(coordinates.dtype) + 1) / length - 1
+    return (coordinates - centre) * length
+
+
+def convolve_precisely(features: FeatureMap, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve without padding; where cuDNN would round float32 to TF32's 11 bits, by products.
+
+    A flag of cuDNN's would do too, but it is one for the whole process, other threads included.
+
+    Args:
+        features: (B, C, H, W).
+        weight: (O, C, K, K), of the same dtype.
+        bias: (O), of the same dtype.
+    Returns:
+        (B * (H-K+1) * (W-K+1), O), pixels in row-major order.
+    """
+    if features.device.type == "cuda":
+        return convolve_by_products(features, weight, bias)
+    maps = F.conv2d(features, weight, bias)
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def convolve_by_products(features: FeatureMap, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same as ``convolve_precisely``, as a matrix product for each tap of the kernel.
+
+    PyTorch computes these in full float32 unless told otherwise.
+    """
+    size = weight.shape[-1]
+    height, width = (side - size + 1 for side in features.shape[-2:])
+    pixels = features.permute(0, 2, 3, 1)
+    total = bias
+    for row in range(size):
+        for column in range(size):
+            shifted = pixels[:, row : row + height, column : column + width]
+            tap = weight[:, :, row, column].T
+            total = torch.addmm(total, shifted.reshape(-1, tap.shape[0]), tap)
+    return total

@@ -15,12 +15,10 @@ from escsr.model.convolutional_attention import (
     LargeKernelWeights,
     SharedLargeKernel,
 )
-from escsr.model.implicit_position_bias import ImplicitPositionBias
 from escsr.model.layer_norm import ChannelLayerNorm
 from escsr.model.padding import reflect_pad, reflect_pad_to_multiple
-from escsr.model.position_bias import TablePositionBias
-from escsr.model.reconstruction import build_reconstruction
-from escsr.model.upsamplers import SLOPE
+from escsr.model.position_bias import ImplicitPositionBias, TablePositionBias
+from escsr.model.reconstruction import SLOPE, build_reconstruction
 from escsr.model.window_attention import WindowAttention
 from escsr.shapes import FeatureMap, ImageBatch
 

@@ -17,8 +17,7 @@ from escsr.engines.folding import fold
 from escsr.model import ESC
 from escsr.model.attention.triton_attention import Launch
 from escsr.model.attention.triton_module import TritonWindowAttention
-from escsr.model.implicit_position_bias import ImplicitPositionBias
-from escsr.model.position_bias import PositionFactors
+from escsr.model.position_bias import ImplicitPositionBias, PositionFactors
 from escsr.model.window_attention import WindowAttention
 from escsr.weights.official import to_ours
 from tests.golden_files import answer, read_golden, relative_error
