@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from escsr.cli.log import show_warnings
+from escsr.cli.console import show_warnings
 
 from .conftest import Escsr, MakePicture
 from .test_upscale import names_in

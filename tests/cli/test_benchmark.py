@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-from escsr.cli.benchmark_options import parse_size
+from escsr.cli.benchmark import parse_size
 from escsr.errors import ConfigurationError
 from escsr.evaluation.benchmark.record import read_benchmark
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escsr.cli.collection import InputFile, collect_inputs, is_collection, path_identity
+from escsr.cli.inputs import InputFile, collect_inputs, is_collection, path_identity
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="Windows has other pipes and permissions")
 

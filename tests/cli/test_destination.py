@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escsr.cli.collection import InputFile
-from escsr.cli.destination import Destination, destination_of
+from escsr.cli.inputs import InputFile
+from escsr.cli.upscale_plan import Destination, destination_of
 from escsr.errors import ConfigurationError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escsr.cli.options import (
+from escsr.cli.upscale_plan import (
     check_name_suffix,
     existing_rule,
     parse_format,

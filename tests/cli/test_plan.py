@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-from escsr.cli.collection import InputFile
-from escsr.cli.destination import Destination
-from escsr.cli.options import Existing
-from escsr.cli.plan import Job, PlanRules, plan_jobs
-from escsr.cli.results import FileResult
+from escsr.cli.inputs import InputFile
+from escsr.cli.upscale_plan import Destination, Existing, FileResult, Job, PlanRules, plan_jobs
 
 from .conftest import MakePicture
 

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from escsr.cli.collection import InputFile
-from escsr.cli.plan import Job
-from escsr.cli.progress import LineView, bar_view, result_line, shown_run, summary_line
-from escsr.cli.results import FileResult
+from escsr.cli.inputs import InputFile
+from escsr.cli.upscale_plan import FileResult, Job
+from escsr.cli.upscale_progress import (
+    LineView,
+    ShownAs,
+    bar_view,
+    result_line,
+    shown_run,
+    summary_line,
+)
 
 
 def job_named(name: str) -> Job:
@@ -73,7 +79,7 @@ def test_failures_go_to_stderr_and_json_takes_stdout(capsys: pytest.CaptureFixtu
 
 def test_without_a_terminal_there_are_no_bars() -> None:
     """A log file holds lines, not control characters."""
-    with shown_run([], stdout_is_taken=False) as view:
+    with shown_run([], ShownAs()) as view:
         assert type(view) is LineView
 
 

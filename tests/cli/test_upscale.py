@@ -11,16 +11,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from escsr import Upscaler
-from escsr.cli.batch import run_jobs
-from escsr.cli.collection import InputFile
-from escsr.cli.destination import Destination
-from escsr.cli.plan import plan_jobs
-from escsr.cli.progress import LineView
+from escsr.cli.inputs import InputFile
+from escsr.cli.upscale_plan import Destination, plan_jobs
+from escsr.cli.upscale_progress import LineView, run_jobs
 from escsr.images.files import probe_image, read_image
 from escsr.images.writer import write_image
 from escsr.temporary_files import PendingFile
 from escsr.upscaling.files import FileJob
-from escsr.upscaling.sizes import SizeWish
+from escsr.upscaling.sizes import SizeRequest
 from escsr.weights import bundled_models
 from tests.images.png_editing import chunks_of, insert_chunks
 
@@ -249,8 +247,8 @@ def test_a_dry_run_says_the_tiles_and_the_memory(upscale: Escsr, make_picture: M
     assert re.search(r"64x48 -> 128x96, whole, about \d+ MB", upscale(photo, "--dry-run").stdout)
     cut = upscale(photo, "--dry-run", "-t", "16", "--overlap", "0")
     assert re.search(r"12 tiles of at most 16 pixels, about \d+ MB of memory", cut.stdout)
-    exact = upscale(photo, "--dry-run", "-t", "16", "--exact", "--backend", "eager")
-    assert re.search(r"exact, in 12 parts of at most 16 pixels, about \d+ MB", exact.stdout)
+    exact = upscale(photo, "--dry-run", "-t", "16", "--exact")
+    assert re.search(r"64x48 -> 128x96, whole, about \d+ MB", exact.stdout)
     refused = upscale(photo, "--dry-run", "--memory", "1MB")
     assert refused.exit_code == 1
     assert re.search(r"memory limit is 1 MB, but .* needs at least \d+ MB", refused.stderr)
@@ -480,7 +478,8 @@ def test_a_result_that_another_run_made_meanwhile_is_skipped_or_refused(
         outcome = run_jobs(
             planned,
             lambda jobs, watch: upscaler.upscale_files(
-                [FileJob(input=j.file.path, output=j.output, wish=SizeWish()) for j in jobs], watch
+                [FileJob(input=j.file.path, output=j.output, request=SizeRequest()) for j in jobs],
+                watch,
             ),
             LineView(2, stdout_is_taken=False),
             lambda report: None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from escsr.analysis.records import DEFAULT_CROP_PIXELS, DEFAULT_STEPS
-from escsr.cli.exit_status import SOME_FAILED, printable
+from escsr.cli.console import SOME_FAILED, printable
 
 if TYPE_CHECKING:
     from escsr.analysis.pictures import Patch, Picture
@@ -126,7 +126,7 @@ def parse_patch(text: str | None) -> "Patch | None":
 
 
 def _image_paths(texts: Sequence[str]) -> tuple[list[Path], list[str]]:
-    from escsr.cli.collection import collect_inputs
+    from escsr.cli.inputs import collect_inputs
     from escsr.errors import ConfigurationError
     from escsr.images.formats import READABLE_SUFFIXES
 
@@ -222,8 +222,7 @@ def _analysed(
     crop_pixels: int,
 ) -> "Analysis":
     from escsr.analysis.run import analyse, num_passes
-    from escsr.cli.interruption import stopping_cleanly
-    from escsr.cli.step_bar import step_bar
+    from escsr.cli.console import step_bar, stopping_cleanly
 
     total = num_passes(settings, contenders=len(contenders), pictures=len(pictures))
     with stopping_cleanly(), step_bar("looking", total=total) as step:

@@ -11,7 +11,7 @@ from escsr.analysis.reach import LocalAttribution, ReceptiveField
 from escsr.analysis.run import Analysis, Findings
 from escsr.analysis.similarity import Similarity
 from escsr.analysis.spectrum import Kind, Spectra
-from escsr.cli.exit_status import printable
+from escsr.cli.console import printable
 
 _NOTHING = "-"
 

@@ -7,12 +7,16 @@ import typer
 
 from escsr.cli.analyze import analyze_command
 from escsr.cli.benchmark import benchmark_command
+from escsr.cli.console import (
+    CommandGroup,
+    VerboseOption,
+    open_missing_streams,
+    show_log,
+    show_warnings,
+)
 from escsr.cli.evaluate import evaluate_command
-from escsr.cli.exit_status import CommandGroup
 from escsr.cli.inspect import inspect_command
-from escsr.cli.log import VerboseOption, show_log, show_warnings
 from escsr.cli.models import models_command
-from escsr.cli.streams import open_missing_streams
 from escsr.cli.train import train_command
 from escsr.cli.upscale import UPSCALE_HELP, upscale_command
 from escsr.version import __version__
@@ -21,7 +25,7 @@ from escsr.version import __version__
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

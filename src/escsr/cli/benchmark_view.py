@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from escsr.cli.exit_status import printable
-from escsr.cli.step_bar import step_bar
+from escsr.cli.console import printable, step_bar
 from escsr.evaluation.benchmark.compare import Change, Changes
 from escsr.evaluation.benchmark.record import Benchmark
 from escsr.evaluation.benchmark.table import network_table, timing_table

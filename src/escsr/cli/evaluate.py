@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 import typer
 
-from escsr.cli.exit_status import SOME_FAILED, printable
+from escsr.cli.console import SOME_FAILED, printable
 
 if TYPE_CHECKING:
     import torch
@@ -167,8 +167,8 @@ def _conditions(scale: int, columns: "Sequence[Column]") -> "Conditions":
 def _compared(
     entrants: "Entrants", conditions: "Conditions", gallery: "CropGallery"
 ) -> "Comparison":
+    from escsr.cli.console import stopping_cleanly
     from escsr.cli.evaluate_view import progress_shown
-    from escsr.cli.interruption import stopping_cleanly
     from escsr.evaluation.comparison import compare
 
     num_results = entrants.num_results(conditions)

@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from escsr.cli.exit_status import printable
-from escsr.cli.step_bar import step_bar
+from escsr.cli.console import printable, step_bar
 from escsr.evaluation.records import Comparison, Failure
 from escsr.evaluation.report import device_name
 from escsr.evaluation.table import (

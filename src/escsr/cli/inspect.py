@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from escsr.cli.exit_status import SOME_FAILED, printable
+from escsr.cli.console import SOME_FAILED, printable
 
 if TYPE_CHECKING:
     from rich.table import Table

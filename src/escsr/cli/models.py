@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from escsr.cli.exit_status import SOME_FAILED, printable
+from escsr.cli.console import SOME_FAILED, printable
 
 if TYPE_CHECKING:
     from escsr.weights import BundledModel

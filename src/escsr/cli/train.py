@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from escsr.cli.exit_status import printable
+from escsr.cli.console import printable
 from escsr.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def train_command(
 
     On many machines: torchrun --nnodes 4 --nproc-per-node 8 -m escsr train RECIPE.toml ...
     """
-    from escsr.cli.options import parse_memory
+    from escsr.cli.upscale_plan import parse_memory
 
     if schema:
         with _training_extra():
@@ -155,7 +155,7 @@ def _draw_preview(
 
 
 def _run(run: "Run", changes: dict[str, object], *, is_dry_run: bool) -> None:
-    from escsr.cli.interruption import stop_flag
+    from escsr.cli.console import stop_flag
     from escsr.cli.training_view import training_view
     from escsr.training.loop import LoopHooks
     from escsr.training.run import rehearse_recipe, train_recipe

@@ -4,12 +4,20 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import cast
 
-from escsr.cli.batch import Outcome, Work, run_jobs
-from escsr.cli.collection import (
+from escsr.cli.console import (
+    SOME_FAILED,
+    STANDARD_STREAM,
+    check_stdout_takes_images,
+    printable,
+    receive_image,
+    send_image,
+    stopping_cleanly,
+    write_line,
+)
+from escsr.cli.inputs import (
     FoundInputs,
     InputFile,
     MissingInput,
@@ -17,170 +25,243 @@ from escsr.cli.collection import (
     home_opened,
     is_collection,
 )
-from escsr.cli.destination import Destination, destination_of
-from escsr.cli.exit_status import SOME_FAILED, printable
-from escsr.cli.interruption import stopping_cleanly
-from escsr.cli.options import (
+from escsr.cli.upscale_plan import (
+    Destination,
+    Existing,
+    FileResult,
+    Job,
+    PlanRules,
     check_name_suffix,
+    destination_of,
+    error_in_words,
     existing_rule,
     parse_format,
     parse_max_pixels,
     parse_memory,
     parse_tile,
-)
-from escsr.cli.plan import (
-    Job,
-    PlanRules,
-    error_in_words,
     plan_jobs,
     result_of_left_out,
     result_of_missing,
+    results_as_json,
 )
-from escsr.cli.progress import result_line, shown_run, summary_line
-from escsr.cli.results import FileResult, Size, results_as_json
-from escsr.cli.streams import (
-    STANDARD_STREAM,
-    check_stdout_takes_images,
-    receive_image,
-    send_image,
-    write_line,
+from escsr.cli.upscale_progress import (
+    Outcome,
+    ShownAs,
+    parse_progress,
+    result_line,
+    run_jobs,
+    shown_run,
+    summary_line,
 )
-from escsr.engines.engine import AttentionChoice, BackendChoice, PrecisionChoice
+from escsr.engines.engine import AttentionChoice, BackendChoice, EngineOptions, PrecisionChoice
 from escsr.errors import ConfigurationError, EscsrError, ImageReadError, ImageWriteError
 from escsr.images.files import DEFAULT_MAX_PIXELS, READABLE_SUFFIXES
 from escsr.images.formats import WRITABLE_SUFFIXES
 from escsr.temporary_files import TemporaryFolder
 from escsr.upscaling.borders import Edges
-from escsr.upscaling.files import FileJob, UpscaleReport
-from escsr.upscaling.passes import WorkPlan
+from escsr.upscaling.files import FileJob, UpscaleReport, run_files
+from escsr.upscaling.models import ModelPool
+from escsr.upscaling.passes import MultiPassUpscaler, WorkPlan, WorkSettings
 from escsr.upscaling.pixels import AlphaMeaning
-from escsr.upscaling.sizes import SizeRequest
-from escsr.upscaling.upscaler import Upscaler
+from escsr.upscaling.sizes import SizeRequest, require_factor_of
+
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "FileOptions",
+    "ShownAs",
+    "SizeRequest",
+    "engine_options",
+    "existing_rule",
+    "parse_format",
+    "parse_max_pixels",
+    "parse_progress",
+    "run_upscale",
+    "work_settings",
+]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpscaleRequest:
-    """The options as typed; the help of ``escsr upscale`` describes them."""
+class FileOptions:
+    """How files are found, named and written."""
 
-    inputs: list[str]
-    output: str | None
-    scale: float | None
-    width: int | None
-    height: int | None
-    longest: int | None
-    model: str
-    tile: str
-    overlap_pixels: int | None
-    device: str
-    precision: str
-    backend: str
-    attention: str
-    memory: str | None
-    exact: bool
-    keep_colours: bool
-    alpha: str
-    edges: str
     name_suffix: str | None
-    image_format: str | None
+    """As given to ``--suffix``."""
+    image_suffix: str | None
+    """The format that was asked for, as ``.png``."""
     quality: int | None
+    """1 to 100."""
     recursive: bool
-    overwrite: bool
-    skip_existing: bool
+    """Whether folders below folders are searched."""
+    existing: Existing
+    """What happens to results that are there."""
     keep_time: bool
-    max_megapixels: float | None
-    dry_run: bool
-    as_json: bool
+    """Whether results get the dates of their inputs."""
+    max_pixels: int
+    """Larger inputs are refused."""
 
 
-def run_upscale(request: UpscaleRequest) -> int:
+def engine_options(
+    *, device: str, backend: str, precision: str, attention: str, num_threads: int
+) -> EngineOptions:
+    """Read the options that say how networks run; ``EngineOptions`` checks them.
+
+    A device may be the number of a GPU, or -1 for the CPU, as other programs have it.
+    """
+    if device.lstrip("-").isdigit():
+        device = "cpu" if device.startswith("-") else f"cuda:{device}"
+    return EngineOptions(
+        device=device,
+        backend=cast(BackendChoice, backend),
+        precision=cast(PrecisionChoice, precision),
+        attention=cast(AttentionChoice, attention),
+        num_threads=num_threads,
+    )
+
+
+def work_settings(
+    *,
+    tile: str,
+    overlap_pixels: int | None,
+    memory: str | None,
+    tta: bool,
+    exact: bool,
+    keep_colours: bool,
+    alpha: str,
+    edges: str,
+) -> WorkSettings:
+    """Read the options that say how images are worked on; ``WorkSettings`` checks them."""
+    return WorkSettings(
+        tile=parse_tile(tile),
+        overlap_pixels=overlap_pixels,
+        memory_limit_bytes=parse_memory(memory),
+        tta=tta,
+        exact=exact,
+        keep_colours=keep_colours,
+        alpha=cast(AlphaMeaning, alpha),
+        edges=cast(Edges, edges),
+    )
+
+
+def run_upscale(
+    inputs: Sequence[str],
+    output: str | None,
+    *,
+    model: str,
+    size: SizeRequest,
+    engine: EngineOptions,
+    settings: WorkSettings,
+    files: FileOptions,
+    shown: ShownAs,
+    dry_run: bool,
+) -> int:
     """Upscale what was asked for, and say what became of it.
 
     Returns:
         The exit status.
     Raises:
-        ConfigurationError: the request cannot be; nothing was done.
+        ConfigurationError: the request cannot be met; nothing was done.
         CheckpointError: the model cannot be used; nothing was done.
     """
-    existing = existing_rule(overwrite=request.overwrite, skip_existing=request.skip_existing)
-    max_pixels = parse_max_pixels(request.max_megapixels) or DEFAULT_MAX_PIXELS
-    wanted = SizeRequest(
-        scale=request.scale, width=request.width, height=request.height, longest=request.longest
-    )
     with stopping_cleanly(), ExitStack() as stack:
-        found, destination = _collect(request, stack)
-        upscaler = _make_upscaler(request)
+        found, destination = _collect(inputs, output, files, shown, stack)
+        models = ModelPool(model, engine)
+        if size.scale is not None:
+            require_factor_of(size.scale, models.scales, makes_any_size=models.makes_any_size)
+        upscaler = MultiPassUpscaler(models, settings, default_scale=size.scale)
+        factors = ", ".join(f"x{scale}" for scale in models.scales)
+        logger.info(
+            "Model %s (%s) on %s with the back-end %s",
+            models.name,
+            factors,
+            models.device,
+            models.engine(models.default_scale).name,
+        )
         rules = PlanRules(
             destination=destination,
-            target_size=lambda size: _target_size(upscaler, size, wanted),
-            scale_label=_scale_label(upscaler, wanted),
-            existing=existing,
-            max_pixels=max_pixels,
+            target_size=lambda source: upscaler.plan_size(*source, size).target_size,
+            scale_label=_scale_label(upscaler, size),
+            existing=files.existing,
+            max_pixels=files.max_pixels,
         )
         planned = [
             *plan_jobs(found.files, rules),
             *map(result_of_left_out, found.left_out),
             *map(result_of_missing, found.missing),
         ]
-        if request.dry_run:
-            rehearse = partial(_rehearsed, upscaler=upscaler, rules=rules, wanted=wanted)
-            planned = [rehearse(e) if isinstance(e, Job) else e for e in planned]
-        takes_stdout = request.as_json or destination.to_stdout
-        with shown_run(planned, stdout_is_taken=takes_stdout) as view:
-            work = _work_of(request, upscaler, rules, wanted)
-            leaves_existing = existing == "skip"
-            outcome = run_jobs(planned, work, view, _log_report, leaves_existing=leaves_existing)
+        if dry_run:
+            planned = [_rehearsed(e, upscaler, size) if isinstance(e, Job) else e for e in planned]
+        with shown_run(planned, shown, to_stdout=destination.to_stdout) as view:
+            outcome = run_jobs(
+                planned,
+                lambda jobs, watch: run_files(
+                    upscaler, [_file_job(job, size, files) for job in jobs], watch
+                ),
+                view,
+                _log_report,
+                leaves_existing=files.existing == "skip",
+            )
         if destination.to_stdout:
             _send(planned, outcome)
-    is_told = _tell(outcome, request, found.num_other_files)
+    is_told = _tell(outcome, shown, found.num_other_files)
     return outcome.exit_status if is_told else outcome.exit_status or SOME_FAILED
 
 
-def _collect(request: UpscaleRequest, stack: ExitStack) -> tuple[FoundInputs, Destination]:
+def _collect(
+    inputs: Sequence[str],
+    output: str | None,
+    files: FileOptions,
+    shown: ShownAs,
+    stack: ExitStack,
+) -> tuple[FoundInputs, Destination]:
     """Find the inputs and settle where results go; images from pipes are copied to files.
 
     Args:
-        request: the options.
+        inputs: as typed.
+        output: as typed.
+        files: how to find and name files.
+        shown: who has standard output.
         stack: removes temporary folders in the end.
     """
-    check_name_suffix(request.name_suffix)
-    image_suffix = parse_format(request.image_format)
-    if not request.inputs:
+    check_name_suffix(files.name_suffix)
+    if not inputs:
         raise ConfigurationError("No input was given; name image files, folders or patterns.")
     found = collect_inputs(
-        request.inputs,
+        inputs,
         suffixes=READABLE_SUFFIXES,
-        recursive=request.recursive,
-        excluded_folder=None if request.output is None else home_opened(request.output),
+        recursive=files.recursive,
+        excluded_folder=None if output is None else home_opened(output),
     )
-    found = _with_hint_at_output(found, request)
+    found = _with_hint_at_output(found, inputs, output)
     if not found.files:
         reasons = [f"{entry.text}: {entry.reason}" for entry in found.missing]
         reasons += [f"{entry.path}: {entry.reason}" for entry in found.left_out]
         raise ConfigurationError(f"No input was found. {'; '.join(reasons)}")
-    collection = is_collection(request.inputs, found.files)
-    if request.output in (STANDARD_STREAM, "/dev/stdout"):
-        _check_stdout(request, collection)
+    collection = is_collection(inputs, found.files)
+    if output in (STANDARD_STREAM, "/dev/stdout"):
+        _check_stdout(shown, collection)
         folder = _temporary_folder(stack)
-        destination = Destination(folder=folder, to_stdout=True, image_suffix=image_suffix)
+        destination = Destination(folder=folder, to_stdout=True, image_suffix=files.image_suffix)
     else:
         destination = destination_of(
-            request.output,
+            output,
             is_collection=collection,
-            name_suffix=request.name_suffix,
-            image_suffix=image_suffix,
+            name_suffix=files.name_suffix,
+            image_suffix=files.image_suffix,
         )
-    return _with_copies(found, request, stack), destination
+    return _with_copies(found, output, stack), destination
 
 
-def _with_hint_at_output(found: FoundInputs, request: UpscaleRequest) -> FoundInputs:
+def _with_hint_at_output(
+    found: FoundInputs, inputs: Sequence[str], output: str | None
+) -> FoundInputs:
     """Where the second of two names is no file: perhaps it was meant for the result."""
-    if request.output is not None or len(request.inputs) != 2 or len(found.missing) != 1:
+    if output is not None or len(inputs) != 2 or len(found.missing) != 1:
         return found
     missing = found.missing[0]
     is_writable = Path(missing.text).suffix.lower() in WRITABLE_SUFFIXES
-    if missing.text != request.inputs[1] or not is_writable:
+    if missing.text != inputs[1] or not is_writable:
         return found
     hint = f"{missing.reason} If it names the result, write -o {missing.text}."
     return replace(found, missing=[replace(missing, reason=hint)])
@@ -196,22 +277,22 @@ def _temporary_folder(stack: ExitStack) -> Path:
         ) from error
 
 
-def _check_stdout(request: UpscaleRequest, collection: bool) -> None:
+def _check_stdout(shown: ShownAs, collection: bool) -> None:
     if collection:
         raise ConfigurationError(
             "--output - writes one image to standard output, and there can be several. Name one "
             "file, or a folder for the output."
         )
-    if request.as_json:
+    if shown.as_json:
         raise ConfigurationError("--output - and --json both need standard output; leave out one.")
     check_stdout_takes_images()
 
 
-def _with_copies(found: FoundInputs, request: UpscaleRequest, stack: ExitStack) -> FoundInputs:
+def _with_copies(found: FoundInputs, output: str | None, stack: ExitStack) -> FoundInputs:
     """Copy what comes through pipes to files of their own."""
     if all(file.stream is None for file in found.files):
         return found
-    if request.output is None:
+    if output is None:
         raise ConfigurationError(
             "Say with --output where the result of an image from a pipe goes; - is standard output."
         )
@@ -240,57 +321,21 @@ def _send(planned: Sequence[Job | FileResult], outcome: Outcome) -> None:
                 write_line(result_line(outcome.results[index]), to_stderr=True)
 
 
-def _make_upscaler(request: UpscaleRequest) -> Upscaler:
-    upscaler = Upscaler(
-        request.model,
-        scale=request.scale,  # refused here where the model cannot be asked for it
-        device=request.device,
-        precision=cast(PrecisionChoice, request.precision),  # the Upscaler checks it
-        backend=cast(BackendChoice, request.backend),  # it checks this too
-        attention_backend=cast(AttentionChoice, request.attention),  # and this
-        tile=parse_tile(request.tile),
-        overlap_pixels=request.overlap_pixels,
-        memory_limit_bytes=parse_memory(request.memory),
-        exact=request.exact,
-        keep_colours=request.keep_colours,
-        alpha=cast(AlphaMeaning, request.alpha),  # and these two
-        edges=cast(Edges, request.edges),
-    )
-    factors = ", ".join(f"x{scale}" for scale in upscaler.scales)
-    logger.info(
-        "Model %s (%s) on %s with the back-end %s",
-        upscaler.model_name,
-        factors,
-        upscaler.device,
-        upscaler.backend,
-    )
-    return upscaler
-
-
-def _target_size(upscaler: Upscaler, size: Size, wanted: SizeRequest) -> Size:
-    return upscaler.output_size(size, **wanted.as_options())
-
-
-def _scale_label(upscaler: Upscaler, wanted: SizeRequest) -> str | None:
+def _scale_label(upscaler: MultiPassUpscaler, size: SizeRequest) -> str | None:
     """``x4``; None where the size was asked for in pixels."""
-    if wanted.scale is not None:
-        return f"x{wanted.scale:g}"
-    if wanted == SizeRequest():
+    if size.scale is not None:
+        return f"x{size.scale:g}"
+    if size == SizeRequest():
         # Nothing asked for: one pixel becomes as many as the model's own factor.
-        return f"x{upscaler.output_size((1, 1))[0]}"
+        return f"x{upscaler.plan_size(1, 1, size).target_size[0]}"
     return None
 
 
-def _rehearsed(
-    job: Job, *, upscaler: Upscaler, rules: PlanRules, wanted: SizeRequest
-) -> FileResult:
+def _rehearsed(job: Job, upscaler: MultiPassUpscaler, size: SizeRequest) -> FileResult:
     """What a dry run says of a job: the tiles and the memory, or that no tile fits."""
+    assert job.header is not None
     try:
-        plan = upscaler.plan_file(
-            job.file.path,
-            max_pixels=rules.max_pixels,
-            **wanted.as_options(),
-        )
+        plan = upscaler.plan_of_file(job.header, size)
     except EscsrError as error:
         return job.result("failed", error=error_in_words(error, job.file))
     notes = [job.note] if job.note else []
@@ -310,23 +355,19 @@ def _work_in_words(plan: WorkPlan | UpscaleReport, *, num_passes: int) -> str:
     return f"{plan.num_tiles} tiles of at most {plan.tile_pixels} pixels, {size}"
 
 
-def _work_of(
-    request: UpscaleRequest, upscaler: Upscaler, rules: PlanRules, wanted: SizeRequest
-) -> Work:
-    def file_job(job: Job) -> FileJob:
-        return FileJob(
-            input=job.file.path,
-            output=job.output,
-            request=wanted,
-            overwrite=rules.existing == "overwrite",
-            make_folder=True,
-            quality=request.quality,
-            max_pixels=rules.max_pixels,
-            keep_time=request.keep_time,
-            is_copy=job.file.stream is not None,
-        )
-
-    return lambda jobs, watch: upscaler.upscale_files([file_job(job) for job in jobs], watch)
+def _file_job(job: Job, size: SizeRequest, files: FileOptions) -> FileJob:
+    return FileJob(
+        input=job.file.path,
+        output=job.output,
+        request=size,
+        overwrite=files.existing == "overwrite",
+        make_folder=True,
+        quality=files.quality,
+        max_pixels=files.max_pixels,
+        keep_time=files.keep_time,
+        is_copy=job.file.stream is not None,
+        header=job.header,
+    )
 
 
 def _log_report(report: UpscaleReport) -> None:
@@ -342,12 +383,14 @@ def _log_report(report: UpscaleReport) -> None:
     )
 
 
-def _tell(outcome: Outcome, request: UpscaleRequest, num_other_files: int) -> bool:
+def _tell(outcome: Outcome, shown: ShownAs, num_other_files: int) -> bool:
     """Write JSON and the summary; False where nobody got the JSON."""
     is_told = True
-    if request.as_json and not write_line(results_as_json(outcome.results)):
+    if shown.as_json and not write_line(results_as_json(outcome.results)):
         is_told = False
         write_line("Error: The JSON could not be written to standard output.", to_stderr=True)
+    if shown.quiet:
+        return is_told
     if num_other_files:
         files = "1 file that is" if num_other_files == 1 else f"{num_other_files} files that are"
         write_line(f"Left out: {files} no image by name.", to_stderr=True)

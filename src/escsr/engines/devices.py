@@ -118,8 +118,12 @@ def choose_precision(precision: PrecisionChoice, device: str, *, eight_bit: bool
     return "float32"
 
 
+_FOR_FILES_BYTES = 48 * 2**20
+"""Of main memory, left to the threads and buffers of libvips, which ends the process without."""
+
+
 def available_memory_bytes(device: str) -> int | None:
-    """Memory that can still be had on a device; None where the system gives no figure."""
+    """Memory that can still be had for networks; None where the system gives no figure."""
     if device.startswith("cuda"):
         import torch
 
@@ -128,7 +132,8 @@ def available_memory_bytes(device: str) -> int | None:
         import torch
 
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return machine.free_memory_bytes()
+    free_bytes = machine.free_memory_bytes()
+    return None if free_bytes is None else max(0, free_bytes - _FOR_FILES_BYTES)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -158,7 +158,7 @@ class TorchEngine(Engine):
         )
 
     def _run(self, images: Floats, precision: Precision, views: tuple[AxisView, ...]) -> Floats:
-        given = torch.from_numpy(np.ascontiguousarray(images))  # pyright: ignore[reportUnknownMemberType]
+        given = torch.from_numpy(np.require(images, requirements=["C", "W"]))  # pyright: ignore[reportUnknownMemberType]
         return self.forward(given, precision, views).cpu().numpy()
 
     @torch.inference_mode()

@@ -5,7 +5,6 @@ regions where nothing changes the value of the source: a network misses it by a 
 way off an edge, and by up to 25 levels beside the image's border, where its convolutions see zeros.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,8 @@ BLUR_REACH_PIXELS = math.ceil(3 * BLUR_SIGMA_PIXELS)
 """How far the Gaussian looks, in LR pixels. Less than the overlap of tiles that is taken unless one
 is asked for, so where it is cut off by a tile's border the neighbour's pixels count most."""
 
-_BLOCK_PIXELS = 24
-"""LR pixels whose results are smoothed in one matrix product: more would multiply more zeros."""
-
-_VALUES_AT_ONCE = 1 << 16
+_VALUES_AT_ONCE = 1 << 15
+"""Of arrays that should stay in the cache."""
 
 COLOUR_STEPS = ("cross", "square", "cross", "square")
 """How the surroundings grow in which nothing may change, in LR pixels: to an octagon of 4 pixels to
@@ -131,69 +128,78 @@ class _Axis:
         stop = stop.clip(1, self.stop - self.first)
         return np.minimum(first.clip(0), stop - 1), stop
 
-    def smoothing(self, sigma_pixels: float) -> "tuple[_Block, ...]":
-        """From drifts at LR pixels to smooth ones at the pixels of the result."""
-        # Parts that lie alike share it: what matters is the distance between both beginnings.
-        whole = math.gcd(self.numerator, self.denominator)
-        period = self.denominator // whole
-        turns = self.start // period
-        return _smoothing(
-            self.length,
-            self.first - turns * (self.numerator // whole),
-            self.stop - turns * (self.numerator // whole),
-            self.numerator // whole,
-            period,
-            self.start - turns * period,
-            sigma_pixels,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Pixels of a result, the LR pixels that they are made of, and how."""
-
-    outputs: slice
-    inputs: slice
-    matrix: Floats
-    """(outputs, inputs)."""
-
-
-@functools.lru_cache(maxsize=64)
-def _smoothing(
-    length: int, first: int, stop: int, numerator: int, denominator: int, start: int, sigma: float
-) -> tuple[_Block, ...]:
-    place = np.arange(first, stop, dtype=np.float64)
-    samples = Samples.at((place + 0.5) * (denominator / numerator) - 0.5 - start, length=length)
-    reach = math.ceil(3 * sigma)
-    step = max(1, round(_BLOCK_PIXELS * numerator / denominator))
-    blocks: list[_Block] = []
-    for top in range(0, stop - first, step):
-        chosen = slice(top, min(top + step, stop - first))
-        front, back, share = samples.front[chosen], samples.back[chosen], samples.share[chosen]
-        middle = np.arange(front[0], back[-1] + 1)
-        around = np.arange(max(0, middle[0] - reach), min(length, middle[-1] + reach + 1))
-        distance = np.abs(middle[:, None] - around)
-        gauss = np.where(distance <= reach, np.exp(-(distance**2) / (2 * sigma**2)), 0)
-        gauss /= gauss.sum(axis=1, keepdims=True)
-        share = share[:, None].astype(np.float64)
-        matrix = (1 - share) * gauss[front - middle[0]] + share * gauss[back - middle[0]]
-        inputs = slice(int(around[0]), int(around[-1]) + 1)
-        blocks.append(_Block(chosen, inputs, matrix.astype(np.float32)))
-    return tuple(blocks)
+    def samples(self) -> "Samples":
+        """Where the pixels of the result lie among the LR pixels at hand."""
+        place = np.arange(self.first, self.stop, dtype=np.float64)
+        position = (place + 0.5) * (self.denominator / self.numerator) - 0.5 - self.start
+        return Samples.at(position, length=self.length)
 
 
 def _add_smoothed(
     drift: Floats, sr_image: Floats, rows: _Axis, columns: _Axis, sigma: float = BLUR_SIGMA_PIXELS
 ) -> Floats:
-    """``S + up(blur(drift))``."""
+    """``S + up(blur(drift))``, a plane at a time."""
     result = np.empty_like(sr_image)
-    for down in rows.smoothing(sigma):
-        tall = np.matmul(down.matrix, drift[:, :, down.inputs])
-        for across in columns.smoothing(sigma):
-            place = (slice(None), slice(None), down.outputs, across.outputs)
-            result[place] = np.matmul(tall[..., across.inputs], across.matrix.T)
-        result[:, :, down.outputs] += sr_image[:, :, down.outputs]
+    down, across = rows.samples(), columns.samples()
+    for index in np.ndindex(*sr_image.shape[:2]):
+        smooth = down.interpolated(blur(drift[index], sigma), 0)
+        across.interpolate_columns(smooth, result[index], columns.factor)
+        result[index] += sr_image[index]
     return result
+
+
+def blur(plane: Floats, sigma_pixels: float = BLUR_SIGMA_PIXELS) -> Floats:
+    """Average with Gaussian weights those neighbours that exist, so borders are not darkened.
+
+    (H, W) -> (H, W); it looks ``BLUR_REACH_PIXELS`` far with ``BLUR_SIGMA_PIXELS``. Sums of shifted
+    arrays, since a library for matrix products ends the process where it has no memory for itself.
+    """
+    reach = math.ceil(3 * sigma_pixels)
+    weights = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma_pixels**2)).astype(np.float32)
+    by_rows = np.empty_like(plane)
+    height, width = plane.shape
+    step = max(1, _VALUES_AT_ONCE // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        first, last = max(0, top - reach), min(height, bottom + reach)
+        part = np.zeros((bottom - top + 2 * reach, width), np.float32)
+        part[reach - (top - first) : reach + last - top] = plane[first:last]
+        _sum_of_shifted(part, 0, weights, by_rows[top:bottom])
+    result = np.empty_like(plane)
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        part = np.zeros((rows.stop - top, width + 2 * reach), np.float32)
+        part[:, reach : reach + width] = by_rows[rows]
+        _sum_of_shifted(part, 1, weights, result[rows])
+    result /= _total_weight(height, weights)[:, None]
+    result /= _total_weight(width, weights)
+    return result
+
+
+def _sum_of_shifted(padded: Floats, axis: int, weights: Floats, into: Floats) -> None:
+    """Convolve one axis with a symmetric kernel whose half is given, from its middle on."""
+    reach, length = len(weights) - 1, into.shape[axis]
+
+    def shifted(by: int) -> Floats:
+        place = slice(reach + by, reach + by + length)
+        return padded[place] if axis == 0 else padded[:, place]
+
+    np.multiply(shifted(0), weights[0], out=into)
+    pair = np.empty_like(into)
+    for distance in range(1, reach + 1):
+        np.add(shifted(-distance), shifted(distance), out=pair)
+        pair *= weights[distance]
+        into += pair
+
+
+def _total_weight(length: int, weights: Floats) -> Floats:
+    """Of the neighbours that exist, for each pixel of an axis."""
+    total = np.zeros(length)
+    for distance in range(1 - len(weights), len(weights)):
+        first, stop = max(0, -distance), min(length, length - distance)
+        if first < stop:
+            total[first:stop] += weights[abs(distance)]
+    return total.astype(np.float32)
 
 
 def _mean_per_pixel(sr_image: Floats, rows: _Axis, columns: _Axis) -> Floats:
@@ -391,6 +397,34 @@ class Samples:
         return Samples(
             part, self.front[part], self.back[part], self.share[part], self.nearest[part]
         )
+
+    def interpolate_columns(self, values: Floats, into: Floats, factor: int | None) -> None:
+        """Sample the last axis of (H, W) linearly: (H, W').
+
+        Args:
+            values: LR pixels.
+            into: the result.
+            factor: where W' is a whole multiple of W, and both begin together; it is faster.
+        """
+        if factor is None:
+            into[:] = self.interpolated(values, 1)
+            return
+        width = values.shape[1]
+        for phase in range(factor):
+            # Between the borders each phase has the same neighbours and the same share.
+            middle = min(width // 2, width - 1) * factor + phase
+            back = int(self.back[middle]) - middle // factor
+            share, front = self.share[middle], int(self.front[middle]) - middle // factor
+            first, stop = max(0, -front), min(width, width - max(back, 0))
+            phased = into[:, phase::factor]
+            phased[:] = values
+            if back != front:
+                ahead = values[:, first + back : stop + back]
+                behind = values[:, first + front : stop + front]
+                change = ahead - behind
+                change *= share
+                change += behind
+                phased[:, first:stop] = change
 
     def interpolated(self, values: Floats, axis: int) -> Floats:
         """Sample an axis linearly; equal values give exactly that value."""

@@ -29,7 +29,7 @@ from escsr.machine import free_memory_bytes
 from escsr.temporary_files import remove_abandoned
 from escsr.upscaling.arrays import shrink_pixels
 from escsr.upscaling.passes import MultiPassUpscaler, WorkPlan, assemble
-from escsr.upscaling.pixels import PixelPlanes, Pixels, Treatment, planes_of, shape_of_file
+from escsr.upscaling.pixels import PixelPlanes, Pixels, planes_of, shape_of_file
 from escsr.upscaling.progress import OnProgress
 from escsr.upscaling.sizes import Enlargement, SizeRequest
 
@@ -101,6 +101,8 @@ class FileJob:
     """Whether the output gets the input's time of modification."""
     is_copy: bool = False
     """The input is a temporary copy, whose permissions and time mean nothing."""
+    header: ImageHeader | None = None
+    """What reading will give, where the file has been looked at already."""
 
     def run(
         self, upscaler: MultiPassUpscaler, on_progress: OnProgress | None = None
@@ -118,25 +120,26 @@ class FileJob:
             DeviceMemoryError: not even the smallest tile fits.
         """
         started = time.monotonic()
-        picture = self.check(upscaler).read()
+        picture = self.check(upscaler).read(upscaler)
         plan = picture.plan(upscaler)
         with picture.writer() as writer:
             for rows in picture.rows(upscaler, plan, on_progress):
                 writer.hand_over(rows)
         return picture.report(upscaler, plan, seconds=time.monotonic() - started)
 
-    def check(self, upscaler: MultiPassUpscaler) -> "CheckedFile":
+    def check(self, upscaler: MultiPassUpscaler) -> "FileJob":
         """Settle from the header alone what will be made, and that nothing stands in its way.
 
+        Returns:
+            The job with its header.
         Raises:
             As ``run``, but for what only the pixels, the memory and the disk can tell.
         """
         require_other_file(self.input, self.output)
-        header = probe_image(self.input, max_pixels=self.max_pixels)
-        enlargement = upscaler.plan_size(header.width, header.height, self.request)
+        header = self.header or probe_image(self.input, max_pixels=self.max_pixels)
+        width, height = upscaler.plan_size(header.width, header.height, self.request).target_size
         if self.make_folder:
             _make_folder(self.output.parent)
-        width, height = enlargement.target_size
         check_output(
             self.output,
             width=width,
@@ -147,45 +150,28 @@ class FileJob:
             extra=header.extra,
             overwrite=self.overwrite,
         )
-        return CheckedFile(
-            job=self,
-            header=header,
-            enlargement=enlargement,
-            treatment=upscaler.treatment(header.extra),
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckedFile:
-    """A file that can be read."""
-
-    job: FileJob
-    """What is asked for."""
-    header: ImageHeader
-    """What reading will give."""
-    enlargement: Enlargement
-    """Passes and sizes."""
-    treatment: Treatment
-    """Of its channels and borders."""
+        return replace(self, header=header)
 
     @property
     def num_bytes(self) -> int:
-        """What its pixels will take in memory."""
+        """What the pixels of a checked job will take in memory."""
+        assert self.header is not None
         return shape_of_file(self.header).num_bytes
 
-    def read(self) -> "LoadedFile":
-        """Decode the pixels.
+    def read(self, upscaler: MultiPassUpscaler) -> "LoadedFile":
+        """Decode the pixels of a checked job.
 
         Raises:
             ImageReadError, ImageSizeError: the input.
         """
-        image = read_image(self.job.input, max_pixels=self.job.max_pixels)
+        image = read_image(self.input, max_pixels=self.max_pixels)
+        planes = planes_of(image.pixels, upscaler.treatment(image.extra))
         return LoadedFile(
-            job=self.job,
-            enlargement=self.enlargement,
+            job=self,
+            enlargement=upscaler.plan_size(planes.width, planes.height, self.request),
             bit_depth=image.bit_depth,
             metadata=image.metadata,
-            planes=planes_of(image.pixels, self.treatment),
+            planes=planes,
         )
 
 
@@ -375,7 +361,7 @@ def run_files(
 class _Read:
     """What the reading thread has of a file."""
 
-    checked: CheckedFile
+    checked: FileJob
     loaded: LoadedFile | None
     """None of a large file, which waits for its turn."""
     seconds: float
@@ -453,7 +439,7 @@ class _OverlappingRun:
                 read = reading.result()
                 del reading
                 started, reading_seconds = time.monotonic(), read.seconds
-                loaded = read.loaded or read.checked.read()
+                loaded = read.loaded or read.checked.read(self._upscaler)
                 del read
                 following = self._read_ahead(index + 1)
                 self._enlarge(index, loaded, started - reading_seconds)
@@ -546,7 +532,7 @@ class _OverlappingRun:
 def _read(job: FileJob, upscaler: MultiPassUpscaler) -> _Read:
     started = time.monotonic()
     checked = job.check(upscaler)
-    loaded = checked.read() if checked.num_bytes <= READ_AHEAD_BYTES else None
+    loaded = checked.read(upscaler) if checked.num_bytes <= READ_AHEAD_BYTES else None
     return _Read(checked=checked, loaded=loaded, seconds=time.monotonic() - started)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from escsr.engines.devices import FreedMemory, available_memory_bytes, release_cached_memory
 from escsr.engines.engine import Engine, Precision, require_choice
+from escsr.engines.self_ensemble import run_eight_ways
 from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.family.axis_view import AxisView
-from escsr.images.files import ExtraChannel
+from escsr.images.files import ExtraChannel, ImageHeader
 from escsr.upscaling.borders import NO_MARGINS, Edges, Margins, cropped
 from escsr.upscaling.exact import ExactPlan, choose_pass, enlarge_exactly
 from escsr.upscaling.fidelity import keep_colours
@@ -25,7 +26,14 @@ from escsr.upscaling.memory import (
     require_tiling,
 )
 from escsr.upscaling.models import ModelPool
-from escsr.upscaling.pixels import AlphaMeaning, PixelPlanes, Pixels, SourceShape, Treatment
+from escsr.upscaling.pixels import (
+    AlphaMeaning,
+    PixelPlanes,
+    Pixels,
+    SourceShape,
+    Treatment,
+    shape_of_file,
+)
 from escsr.upscaling.progress import OnProgress, ProgressMeter
 from escsr.upscaling.sizes import Enlargement, SizeRequest, plan_enlargement
 from escsr.upscaling.tiles import (
@@ -55,6 +63,8 @@ class WorkSettings:
     """Bound on the estimate of what is held at once."""
     keep_colours: bool = True
     """Whether results are held to the colours and flat regions of their source."""
+    tta: bool = False
+    """Whether networks are asked about eight flips and rotations, and the results averaged."""
     exact: bool = False
     """Whether an image that is cut gives what it gives whole."""
     alpha: AlphaMeaning = "opacity"
@@ -67,6 +77,11 @@ class WorkSettings:
         require_tiling(self.tile, self.overlap_pixels, self.memory_limit_bytes)
         if not isinstance(self.exact, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"exact is {self.exact!r}; it must be True or False.")
+        if self.tta and self.exact:
+            raise ConfigurationError(
+                "exact and tta (--tta) contradict each other: flips and rotations are run in "
+                "tiles. Leave out one of them."
+            )
         require_choice("alpha", self.alpha, get_args(AlphaMeaning))
         require_choice("edges", self.edges, get_args(Edges))
 
@@ -192,6 +207,19 @@ class MultiPassUpscaler:
             enlargement=enlargement, tiles=tuple(tiles), precision=precision, margins=source.margins
         )
 
+    def plan_of_file(self, header: ImageHeader, request: SizeRequest) -> WorkPlan:
+        """What is planned for a file, as far as its header tells.
+
+        A picture whose borders turn out flat is extended, and takes a little more.
+
+        Raises:
+            ConfigurationError, ImageSizeError, DeviceMemoryError: as of ``plan_size``, ``plan``.
+        """
+        enlargement = self.plan_size(header.width, header.height, request)
+        shape = shape_of_file(header, self.treatment(header.extra))
+        held = enlargement.shrinks and shape.margins.wraps
+        return self.plan(shape, enlargement, result_is_held=held)
+
     def stream(
         self, source: PixelPlanes, plan: WorkPlan, on_progress: OnProgress | None = None
     ) -> Iterator[Pixels]:
@@ -255,7 +283,8 @@ class MultiPassUpscaler:
         """One engine's work on a tile, held to the colours of its source."""
 
         def run(tile: Floats, rows: AxisView, columns: AxisView) -> Floats:
-            result = engine.run(tile, precision, (rows, columns))
+            ask = run_eight_ways if self.settings.tta else Engine.run
+            result = ask(engine, tile, precision, (rows, columns))
             if not self.settings.keep_colours:
                 return result
             return keep_colours(result, tile, views=(rows, columns))
@@ -283,6 +312,8 @@ class MultiPassUpscaler:
             )
         except DeviceMemoryError as error:
             tiles = error
+        if settings.tta and isinstance(tiles, TilePlan):
+            return tiles
         plan = choose_pass(
             tiles,
             workload,

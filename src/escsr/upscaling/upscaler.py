@@ -34,7 +34,7 @@ from escsr.upscaling.files import FileJob, FileWatch, UpscaleReport, run_files
 from escsr.upscaling.memory import TileChoice
 from escsr.upscaling.models import ModelPool
 from escsr.upscaling.passes import MultiPassUpscaler, WorkPlan, WorkSettings
-from escsr.upscaling.pixels import AlphaMeaning, Pixels, shape_of_file
+from escsr.upscaling.pixels import AlphaMeaning, Pixels
 from escsr.upscaling.progress import OnProgress
 from escsr.upscaling.sizes import SizeOptions, SizeRequest, require_factor, require_factor_of
 
@@ -98,6 +98,8 @@ class Upscaler:
         padding: "window" extends the image by reflection to whole attention windows and crops the
             result, as the reference's tester does.
         num_threads: of a CPU; 0 is one for each core that the process may use.
+        tta: ask the network about eight flips and rotations and average: a little better, eight
+            times slower.
     Raises:
         UnknownModelError, CheckpointError: the model.
         ConfigurationError: any other argument.
@@ -122,6 +124,7 @@ class Upscaler:
         edges: Edges = "auto",
         padding: Padding = "none",
         num_threads: int = 0,
+        tta: bool = False,
     ) -> None:
         if scale is not None:
             require_factor(scale)
@@ -130,6 +133,7 @@ class Upscaler:
             overlap_pixels=overlap_pixels,
             memory_limit_bytes=memory_limit_bytes,
             keep_colours=keep_colours,
+            tta=tta,
             exact=exact,
             alpha=alpha,
             edges=edges,
@@ -308,10 +312,7 @@ class Upscaler:
         Size and errors as for ``upscale_file``.
         """
         header = probe_image(Path(input), max_pixels=max_pixels)
-        enlargement = self._upscaler.plan_size(header.width, header.height, SizeRequest(**size))
-        shape = shape_of_file(header, self._upscaler.treatment(header.extra))
-        held = enlargement.shrinks and shape.margins.wraps
-        return self._upscaler.plan(shape, enlargement, result_is_held=held)
+        return self._upscaler.plan_of_file(header, SizeRequest(**size))
 
 
 def upscale(

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from escsr.weights.official import to_ours, to_reference
     from escsr.weights.recognition import infer_config
     from escsr.weights.rescaling import convert_scale, convert_scale_of_state
-    from escsr.weights.store import load_weights, save_reference_weights, save_weights
+    from escsr.weights.store import (
+        load_weights,
+        save_reference_weights,
+        save_state,
+        save_weights,
+    )
 
 __all__ = [
     "BundledModel",
@@ -32,6 +37,7 @@ __all__ = [
     "open_network",
     "read_header",
     "save_reference_weights",
+    "save_state",
     "save_weights",
     "to_ours",
     "to_reference",
@@ -45,7 +51,7 @@ _MODULES = {
     "official": ("to_ours", "to_reference"),
     "recognition": ("infer_config",),
     "rescaling": ("convert_scale", "convert_scale_of_state"),
-    "store": ("load_weights", "save_reference_weights", "save_weights"),
+    "store": ("load_weights", "save_reference_weights", "save_state", "save_weights"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""From what the user typed to the list of image files: files, folders, patterns and pipes."""
+"""Find the images that the arguments of a command name."""
 
 import fnmatch
 import glob
@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from escsr.cli.streams import is_stream
+from escsr.cli.console import is_stream
 from escsr.images.formats import UNREAD_SUFFIXES
 
 

@@ -1,22 +1,364 @@
-"""The jobs of a run, settled from headers alone, so that no clash is found halfway through."""
+"""Plan a run of escsr upscale from headers alone, so that no clash is found halfway through."""
 
+import json
+import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from escsr.cli.collection import InputFile, LeftOut, MissingInput, name_identity, path_identity
-from escsr.cli.destination import FALLBACK_SUFFIX, Destination
-from escsr.cli.exit_status import printable
-from escsr.cli.options import Existing
-from escsr.cli.results import FileResult, Size, Status
-from escsr.cli.streams import STANDARD_STREAM
-from escsr.errors import EscsrError, ImageFormatError, ImageWriteError, NothingToEnlargeError
+from escsr.cli.console import STANDARD_STREAM, printable
+from escsr.cli.inputs import (
+    InputFile,
+    LeftOut,
+    MissingInput,
+    home_opened,
+    name_identity,
+    path_identity,
+    special_kind,
+)
+from escsr.errors import (
+    ConfigurationError,
+    EscsrError,
+    ImageFormatError,
+    ImageWriteError,
+    NothingToEnlargeError,
+)
 from escsr.images.files import ImageHeader, probe_image
+from escsr.images.formats import READABLE_SUFFIXES, WRITABLE_SUFFIXES, format_for_writing
 from escsr.images.output_checks import check_names, check_output
 from escsr.upscaling.files import UpscaleReport
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+Status = Literal["done", "planned", "skipped", "failed", "interrupted"]
+"""``planned``: a dry run would do it; ``skipped``: nothing to do, which is a success;
+``interrupted``: the run was ended before this file was finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileResult:
+    """What became of one input."""
+
+    input: Path
+    """The input, or what was typed where no file was found."""
+
+    status: Status
+    """What became of it."""
+
+    output: Path | None = None
+    """Where the result is, or would have been."""
+
+    error: str | None = None
+    """Why it failed."""
+
+    note: str | None = None
+    """What the user would not expect, such as another format."""
+
+    input_size: Size | None = None
+    """Of the input as it is seen, with its orientation applied."""
+
+    output_size: Size | None = None
+    """Of the result."""
+
+    seconds: float | None = None
+    """Time that this file took."""
+
+    report: UpscaleReport | None = None
+    """How it was done, where it was."""
+
+
+def results_as_json(results: Sequence[FileResult]) -> str:
+    """One JSON list with an object per input; its keys are promised to programs.
+
+    Only ASCII is written: a file name that is no text survives as an escape.
+    """
+    return json.dumps([result_as_dict(result) for result in results], indent=2)
+
+
+def result_as_dict(result: FileResult) -> dict[str, str | int | float | None]:
+    """One input as an object whose keys are promised to programs."""
+    input_width, input_height = result.input_size or (None, None)
+    output_width, output_height = result.output_size or (None, None)
+    report = result.report
+    return {
+        "input": str(result.input),
+        "output": None if result.output is None else str(result.output),
+        "status": result.status,
+        "error": result.error,
+        "note": result.note,
+        "input_width": input_width,
+        "input_height": input_height,
+        "output_width": output_width,
+        "output_height": output_height,
+        "seconds": None if result.seconds is None else round(result.seconds, 3),
+        "model": None if report is None else report.model,
+        "device": None if report is None else report.device,
+        "precision": None if report is None else report.precision,
+        "num_tiles": None if report is None else report.num_tiles,
+        "exact": None if report is None else report.is_exact,
+    }
+
+
+TileChoice = Literal["auto", "whole"] | int
+"""Side of a tile in pixels of the input, or who chooses it."""
+
+Existing = Literal["refuse", "overwrite", "skip"]
+"""What happens to a file that already stands where a result would go."""
+
+BYTES_OF_UNIT = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
+
+
+def parse_tile(text: str) -> TileChoice:
+    """Read ``--tile``: ``auto``, ``whole`` (also ``0``), or a side in pixels of the input.
+
+    Raises:
+        ConfigurationError: anything else.
+    """
+    word = text.strip().lower()
+    if word == "auto":
+        return "auto"
+    if word in ("whole", "0"):
+        return "whole"
+    if word.isascii() and word.isdigit():
+        return int(word)
+    raise ConfigurationError(
+        f"--tile is {text!r}; it must be auto, a side in pixels such as 256, or 0 for no tiles."
+    )
+
+
+def parse_memory(text: str | None, *, option: str = "--memory") -> int | None:
+    """Read an amount of memory such as ``2GB``, ``1.5GiB`` or ``800M``.
+
+    Returns:
+        Bytes; None where nothing was asked for.
+    Raises:
+        ConfigurationError: not a positive amount in a known unit.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", text.strip().upper(), re.ASCII)
+    num_bytes = int(float(match[1]) * BYTES_OF_UNIT[match[2] or ""]) if match else 0
+    if num_bytes < 1:
+        raise ConfigurationError(
+            f"{option} is {text!r}; it must be an amount such as 2GB, 1.5GiB or 800MB."
+        )
+    return num_bytes
+
+
+def parse_format(text: str | None) -> str | None:
+    """Read ``--format``: ``png``, ``.png`` and ``PNG`` all give ``.png``.
+
+    Raises:
+        ConfigurationError: not a format that can be written.
+    """
+    if text is None:
+        return None
+    suffix = "." + text.strip().lower().removeprefix(".")
+    if suffix not in WRITABLE_SUFFIXES:
+        raise ConfigurationError(
+            f"--format is {text!r}; it must be one of {suffix_names(WRITABLE_SUFFIXES)}."
+        )
+    return suffix
+
+
+def suffix_names(suffixes: Collection[str]) -> str:
+    """Suffixes as words for a message: ``avif, jpg, png``."""
+    return ", ".join(sorted(suffix.removeprefix(".") for suffix in suffixes))
+
+
+def check_name_suffix(text: str | None) -> None:
+    """Refuse a ``--suffix`` that would lead out of the folder.
+
+    Raises:
+        ConfigurationError: it holds a path separator.
+    """
+    if text is not None and any(sign in text for sign in "/\\\0"):
+        raise ConfigurationError(
+            f"--suffix is {text!r}; it is a part of a file name such as _big, without slashes."
+        )
+
+
+def existing_rule(*, overwrite: bool, skip_existing: bool) -> Existing:
+    """What ``--overwrite`` and ``--skip-existing`` ask for.
+
+    Raises:
+        ConfigurationError: both at once.
+    """
+    if overwrite and skip_existing:
+        raise ConfigurationError("Give --overwrite or --skip-existing, not both.")
+    if overwrite:
+        return "overwrite"
+    return "skip" if skip_existing else "refuse"
+
+
+def parse_max_pixels(megapixels: float | None) -> int | None:
+    """Read ``--max-megapixels`` into pixels; None where nothing was asked for.
+
+    Raises:
+        ConfigurationError: not a number above 0.
+    """
+    if megapixels is None:
+        return None
+    if not (math.isfinite(megapixels) and megapixels > 0):
+        raise ConfigurationError(
+            f"--max-megapixels is {megapixels:g}; it must be a number above 0, such as 500."
+        )
+    return max(1, int(megapixels * 1e6))
+
+
+FALLBACK_SUFFIX = ".png"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where results go; with neither file nor folder they go beside their inputs."""
+
+    file: Path | None = None
+    """The one output file."""
+
+    to_stdout: bool = False
+    """The one result goes to standard output, by way of a file in ``folder``."""
+
+    folder: Path | None = None
+    """The output folder; it need not exist."""
+
+    name_suffix: str | None = None
+    """Put between stem and ``.png``; None means the size, or nothing in an output folder."""
+
+    image_suffix: str | None = None
+    """The format that was asked for, as ``.png``; None means the input's where it can be."""
+
+    def path_for(
+        self,
+        file: InputFile,
+        *,
+        size_label: str,
+        image_suffix: str,
+        keeps_suffix: bool = False,
+    ) -> Path:
+        """The output of one input.
+
+        Args:
+            file: the input.
+            size_label: names the size beside the input, as ``x4`` or ``1920x1080``.
+            image_suffix: of the format that the result is written in, as ``.png``.
+            keeps_suffix: put the input's own suffix before that: ``photo.jpg.png``.
+        """
+        if self.file is not None:
+            return self.file
+        default = f"_{size_label}" if self.folder is None else ""
+        name_suffix = default if self.name_suffix is None else self.name_suffix
+        parent = file.path.parent if self.folder is None else self.folder / file.subfolder
+        stem = file.path.name if keeps_suffix else file.path.stem
+        return parent / f"{stem}{name_suffix}{image_suffix}"
+
+    def first_choice_suffix(self, file: InputFile) -> str:
+        """The suffix, as ``.png``, of the format to try first for one input."""
+        if self.file is not None:
+            return self.file.suffix
+        if self.image_suffix is not None:
+            return self.image_suffix
+        suffix = file.path.suffix
+        return suffix if suffix.lower() in WRITABLE_SUFFIXES else FALLBACK_SUFFIX
+
+    @property
+    def format_is_free(self) -> bool:
+        """Nobody asked for a format, so that another may be taken where the first cannot do."""
+        return self.file is None and self.image_suffix is None
+
+
+def destination_of(
+    text: str | None,
+    *,
+    is_collection: bool,
+    name_suffix: str | None,
+    image_suffix: str | None,
+) -> Destination:
+    """Read ``--output`` together with ``--suffix`` and ``--format``.
+
+    Args:
+        text: what was given to ``--output``; None where it was not.
+        is_collection: the inputs may be more than one file.
+        name_suffix: what was given to ``--suffix``.
+        image_suffix: the format that was asked for, as ``.png``.
+    Raises:
+        ConfigurationError: the output cannot be what it is asked to be.
+    """
+    if text is None:
+        return Destination(name_suffix=name_suffix, image_suffix=image_suffix)
+    path = home_opened(text)
+    if is_output_folder(text) or is_collection:
+        _check_folder_name(path, text)
+        _check_folders(path, "folder")
+        return Destination(folder=path, name_suffix=name_suffix, image_suffix=image_suffix)
+    _check_folders(path.parent, "file")
+    if kind := special_kind(path):
+        raise ConfigurationError(
+            f"The output {path} is {kind}, not a file, and cannot be replaced by a result. Name a "
+            "file, or write to standard output with -o - and redirect that."
+        )
+    _check_file_suffix(path, image_suffix)
+    return Destination(file=path)
+
+
+def is_output_folder(text: str) -> bool:
+    """Whether ``--output`` names a folder by itself: it is one, or ends in a slash."""
+    ends_in_slash = text.endswith(("/", os.sep))
+    # Path.is_dir raises for very long names and below closed folders.
+    return ends_in_slash or os.path.isdir(home_opened(text))  # noqa: PTH112
+
+
+def _check_folder_name(folder: Path, text: str) -> None:
+    """Refuse to make a folder with the name of an image, unless a slash says so."""
+    if is_output_folder(text) or folder.suffix.lower() not in READABLE_SUFFIXES:
+        return
+    raise ConfigurationError(
+        f"The output {folder} has the name of an image file, and there can be several results. "
+        "Name a folder, or end the name with a slash if it is one."
+    )
+
+
+def _check_folders(folder: Path, what: str) -> None:
+    existing = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), None)
+    if existing is not None and not existing.is_dir():
+        raise ConfigurationError(
+            f"The output {what} cannot be made: {existing} is a file, not a folder. "
+            "Give another --output."
+        )
+
+
+def _check_file_suffix(path: Path, image_suffix: str | None) -> None:
+    if path.suffix.lower() not in WRITABLE_SUFFIXES:
+        if image_suffix is not None:
+            raise ConfigurationError(
+                f"The output {path} is a file without the suffix of its format; name it "
+                f"{path.name}{image_suffix}. For a folder, end the name with a slash."
+            )
+        raise ConfigurationError(
+            f"The output {path} has no suffix of a known format; known are "
+            f"{suffix_names(WRITABLE_SUFFIXES)}. For a folder, end the name with a slash."
+        )
+    if image_suffix is None or image_suffix in format_for_writing(path).suffixes:
+        return
+    raise ConfigurationError(
+        f"The output {path} and --format {image_suffix.removeprefix('.')} contradict each other; "
+        "leave out one of them."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +382,9 @@ class Job:
 
     size_label: str
     """Names the size beside the input, as ``x4`` or ``1920x1080``."""
+
+    header: ImageHeader | None = None
+    """Of the input, so that it is read once."""
 
     to_stdout: bool = False
     """``output`` is copied to standard output when it is done."""
@@ -134,6 +479,7 @@ def _plan_file(file: InputFile, rules: PlanRules) -> Job | FileResult:
         input_size=input_size,
         output_size=output_size,
         size_label=label,
+        header=header,
         note=note,
         to_stdout=destination.to_stdout,
     )
