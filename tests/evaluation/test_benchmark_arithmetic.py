@@ -26,9 +26,9 @@ from escsr.evaluation.benchmark.record import (
 )
 from escsr.evaluation.benchmark.result_paths import prepare_result_paths, write_results
 from escsr.evaluation.benchmark.subject import Kind, Subject, floor_of, parse_rival
+from escsr.family.complexity import count_macs
 from escsr.family.configuration import ESCConfig
 from escsr.family.variants import variant
-from escsr.model.complexity import count_macs
 from escsr.model.network import ESC
 from escsr.rivals.rivals import Rival
 

@@ -17,8 +17,7 @@ from escsr.engines.engine import BackendChoice, Engine, EngineOptions
 from escsr.engines.self_ensemble import SelfEnsemble
 from escsr.errors import CheckpointError, ConfigurationError, EscsrError
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.model.complexity import count_parameters
-from escsr.model.network import ESC
+from escsr.model.network import ESC, count_parameters
 from escsr.rivals.rivals import Rival, load_rival
 from escsr.rivals.size_padding import SizePadded
 from escsr.shapes import ImageBatch

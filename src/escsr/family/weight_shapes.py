@@ -14,6 +14,10 @@ Shapes = Iterator[tuple[str, Shape]]
 
 DYNAMIC_KERNEL_SIZE = 3
 """Side of the kernels that ConvAttention makes of each image."""
+LDA_NEIGHBOURS = 3
+"""Side of the square of neighbours that local deformable attention starts from."""
+LDA_REDUCTION = 4
+"""Channels of its features over channels of its queries and keys."""
 
 
 def weight_shapes(config: ESCConfig) -> dict[str, Shape]:
@@ -216,7 +220,7 @@ def _pixel_attention(config: ESCConfig) -> Shapes:
 
 def _local_attention(config: ESCConfig) -> Shapes:
     name, inner = "reconstruction.attention", config.upsampler_dim
-    hidden, places = inner // 4, 9
+    hidden, places = inner // LDA_REDUCTION, LDA_NEIGHBOURS**2
     in_group = hidden // 2
     if inner != config.dim:
         yield from _convolution("reconstruction.narrow", config.dim, inner, 3)

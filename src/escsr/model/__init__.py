@@ -4,11 +4,11 @@
 ``docs/examples/denoise_grey.py``.
 """
 
+from escsr.family.complexity import count_macs
 from escsr.family.configuration import ESCConfig
 from escsr.family.variants import VARIANTS, variant
-from escsr.model.complexity import count_macs, count_parameters
 from escsr.model.convolutional_attention import ConvAttention, SharedLargeKernel
-from escsr.model.network import ESC
+from escsr.model.network import ESC, count_parameters
 from escsr.model.window_attention import WindowAttention
 
 __all__ = [

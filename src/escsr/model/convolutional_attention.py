@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.family.configuration import LargeKernel
+from escsr.family.weight_shapes import DYNAMIC_KERNEL_SIZE
 from escsr.shapes import FeatureMap
 
-DYNAMIC_KERNEL_SIZE = 3
 PAIRED_CHANNELS = 8
 """Up to so many channels, two pixels go through the large kernel at a time."""
 

@@ -7,17 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from escsr.family.weight_shapes import LDA_NEIGHBOURS, LDA_REDUCTION
 from escsr.model.layer_norm import ChannelLayerNorm
 from escsr.shapes import FeatureMap, ImageBatch
 
 OFFSET_RANGE = 11
 """Offsets are at most so many pixels of the result."""
-NEIGHBOURS = 3
-"""Side of the square of neighbours that offsets start from."""
 GROUPS = 2
 """Groups of channels, each of which is sampled at places of its own."""
-REDUCTION = 4
-"""Channels of the features over channels of queries and keys."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +78,7 @@ def attention_reach(scale: int) -> int:
     from up to 12 more; the first pixel of the result lies up to a pixel before its place among the
     features, and interpolation looks one further.
     """
-    return 2 + math.ceil((1 + OFFSET_RANGE + NEIGHBOURS // 2) / scale)
+    return 2 + math.ceil((1 + OFFSET_RANGE + LDA_NEIGHBOURS // 2) / scale)
 
 
 class LocalDeformableAttention(nn.Module):
@@ -102,7 +99,7 @@ class LocalDeformableAttention(nn.Module):
     def __init__(self, dim: int, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        hidden = dim // REDUCTION
+        hidden = dim // LDA_REDUCTION
         in_group = hidden // GROUPS
         self.norm = ChannelLayerNorm(dim)
         self.to_query = nn.Conv2d(dim, hidden, 1, bias=False)
@@ -111,8 +108,8 @@ class LocalDeformableAttention(nn.Module):
             in_group, in_group, 3, padding=1, groups=in_group, bias=False
         )
         self.offset_norm = ChannelLayerNorm(in_group)
-        self.to_offset = nn.Conv2d(in_group, 2 * NEIGHBOURS**2, 3, padding=1)
-        self.position_bias = nn.Parameter(torch.empty(NEIGHBOURS**2, hidden))
+        self.to_offset = nn.Conv2d(in_group, 2 * LDA_NEIGHBOURS**2, 3, padding=1)
+        self.position_bias = nn.Parameter(torch.empty(LDA_NEIGHBOURS**2, hidden))
         nn.init.trunc_normal_(self.position_bias, std=0.02)
 
     def forward(self, features: FeatureMap, rows: Stretch, columns: Stretch) -> FeatureMap:
@@ -136,7 +133,7 @@ class LocalDeformableAttention(nn.Module):
         grids = _Grids(self.offsets(query), places, steps)
         attention = self._attention(query, self.to_key(normal), grids)
         result = attention[:, 0, None] * grids.sample(features, 0)
-        for number in range(1, NEIGHBOURS**2):
+        for number in range(1, LDA_NEIGHBOURS**2):
             shares = attention[:, number, None]
             result = torch.addcmul(result, shares, grids.sample(features, number))
         return result
@@ -156,7 +153,7 @@ class LocalDeformableAttention(nn.Module):
         hidden = F.silu(self.offset_norm(self.offset_depthwise(grouped)))
         moved = self.to_offset(hidden)
         moved = moved.to(torch.promote_types(query.dtype, torch.float32))
-        return OFFSET_RANGE * moved.tanh().reshape(-1, NEIGHBOURS**2, 2, height, width)
+        return OFFSET_RANGE * moved.tanh().reshape(-1, LDA_NEIGHBOURS**2, 2, height, width)
 
     def _attention(self, query: FeatureMap, key: FeatureMap, grids: "_Grids") -> Tensor:
         """The weights of the nine places: (B, 9, H', W')."""
@@ -164,7 +161,7 @@ class LocalDeformableAttention(nn.Module):
         query = query / key.shape[1] ** 0.5
         scores = [
             (query * (grids.sample(key, number) + position_bias[number])).sum(1)
-            for number in range(NEIGHBOURS**2)
+            for number in range(LDA_NEIGHBOURS**2)
         ]
         return torch.stack(scores, 1).softmax(1)
 
@@ -198,11 +195,11 @@ class _Grids:
 
     def _grid(self, number: int, height: int, width: int) -> Tensor:
         """(B * groups, H', W', 2), x and y, from -1 to 1 over the features from edge to edge."""
-        row, column = divmod(number, NEIGHBOURS)
+        row, column = divmod(number, LDA_NEIGHBOURS)
         y_places, x_places = self._places
         moved_y, moved_x = self._offsets[:, number].unbind(1)
-        y = y_places[:, None] + (moved_y + (row - NEIGHBOURS // 2)) * self._steps[0]
-        x = x_places + (moved_x + (column - NEIGHBOURS // 2)) * self._steps[1]
+        y = y_places[:, None] + (moved_y + (row - LDA_NEIGHBOURS // 2)) * self._steps[0]
+        x = x_places + (moved_x + (column - LDA_NEIGHBOURS // 2)) * self._steps[1]
         return torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), -1)
 
 

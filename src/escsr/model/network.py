@@ -249,3 +249,8 @@ class ConvFeedForward(nn.Module):
 def _is_whole(side: object) -> TypeGuard[int]:
     # While a graph is exported, a side that stays free is a SymInt.
     return isinstance(side, int | torch.SymInt) and not isinstance(side, bool)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable values; works on the meta device too."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -3,13 +3,12 @@
 Each takes features, the LR image and the size to make; most look at the features alone.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.family.configuration import ESCConfig
+from escsr.family.weight_shapes import enlarging_steps
 from escsr.model.local_deformable_attention import LocalAttentionReconstruction
 from escsr.model.local_texture import LocalTextureHead
 from escsr.shapes import FeatureMap, ImageBatch
@@ -189,11 +188,6 @@ class PixelAttention(nn.Module):
     def forward(self, features: FeatureMap) -> FeatureMap:
         """(B, C, H, W) -> (B, C, H, W)."""
         return features * torch.sigmoid(self.gate(features))
-
-
-def enlarging_steps(scale: int) -> list[int]:
-    """By what a stack enlarges step by step: 4 -> [2, 2], 3 -> [3]."""
-    return [3] if scale == 3 else [2] * int(math.log2(scale))
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from escsr.errors import ConfigurationError
+from escsr.family.complexity import count_macs
 from escsr.family.configuration import WITH_OWN_WIDTH, ESCConfig
 from escsr.family.variants import VARIANTS, variant
 from escsr.family.weight_shapes import count_weights
-from escsr.model.complexity import count_macs
 from escsr.weights.arrays import dtype_name
 from escsr.weights.checkpoint import Checkpoint, open_checkpoint
 from escsr.weights.checkpoint_file import reading

@@ -1,18 +1,15 @@
-"""What a network costs: parameters, and multiply-accumulates as the field counts them."""
+"""What a network costs: multiply-accumulates as the field counts them."""
 
 from itertools import pairwise
 
-from torch import nn
-
 from escsr.family.configuration import ESCConfig, Mixer
-from escsr.model.convolutional_attention import DYNAMIC_KERNEL_SIZE, dynamic_hidden_dim
-from escsr.model.local_deformable_attention import NEIGHBOURS, REDUCTION
-from escsr.model.reconstruction import enlarging_steps
-
-
-def count_parameters(network: nn.Module) -> int:
-    """Number of trainable values; works on the meta device too."""
-    return sum(parameter.numel() for parameter in network.parameters())
+from escsr.family.weight_shapes import (
+    DYNAMIC_KERNEL_SIZE,
+    LDA_NEIGHBOURS,
+    LDA_REDUCTION,
+    dynamic_hidden_dim,
+    enlarging_steps,
+)
 
 
 def count_macs(config: ESCConfig, height: int, width: int) -> int:
@@ -27,7 +24,7 @@ def count_macs(config: ESCConfig, height: int, width: int) -> int:
         height: of the LR image, in pixels.
         width: of the LR image, in pixels.
     Source: ESC, arXiv:2503.06671, table 1; the convention is fvcore's, found by comparing with the
-    published figures (tests/model/test_complexity.py).
+    published figures (tests/family/test_complexity.py).
     Differs: ESC-RIB's published figures (1825.8, 842.9 and 457.8 G) are higher by 80 for each pair
     of query and key in a window and layer, which we cannot explain (there, too).
     """
@@ -96,7 +93,7 @@ def _conv_attention(config: ESCConfig, pixels: int) -> int:
     per_pixel += config.dim**2
     if not config.dynamic_kernel:
         return per_pixel * pixels
-    hidden = dynamic_hidden_dim(p, config.large_kernel)
+    hidden = dynamic_hidden_dim(config)
     return (per_pixel + p) * pixels + hidden * p * (1 + dynamic_taps)
 
 
@@ -144,7 +141,7 @@ def _transpose_conv(dim: int, scale: int) -> int:
 
 def _local_attention(dim: int, inner: int, scale: int) -> int:
     """Interpolation is not counted, as torch's counter does not; both products of attention are."""
-    hidden, places = inner // REDUCTION, NEIGHBOURS**2
+    hidden, places = inner // LDA_REDUCTION, LDA_NEIGHBOURS**2
     narrow = 9 * dim * inner if inner != dim else 0
     offsets = 9 * hidden + _norm(hidden) + 9 * hidden * 2 * places
     attention = places * (hidden + inner)
