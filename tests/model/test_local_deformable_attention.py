@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from escsr.family.weight_shapes import LDA_GROUPS
 from escsr.model.local_deformable_attention import (
-    GROUPS,
     LocalAttentionReconstruction,
     LocalDeformableAttention,
     Stretch,
@@ -92,7 +92,7 @@ def test_offsets_end_at_11_pixels_of_the_result():
     attention = equal_attention(2)
     nn.init.constant_(attention.to_offset.bias, 100.0)
     offsets = attention.offsets(torch.zeros(1, 2, 3, 4))
-    assert offsets.shape == (GROUPS, 9, 2, 3, 4)
+    assert offsets.shape == (LDA_GROUPS, 9, 2, 3, 4)
     assert offsets.unique().tolist() == [11.0]
 
 
@@ -100,7 +100,7 @@ def test_each_group_of_channels_is_sampled_at_its_own_places():
     """Offsets of the second group move the second half of the channels alone."""
     attention, features = equal_attention(2), ramps(9, 9)
     still = whole(attention, features)
-    moved = torch.zeros(GROUPS, 9, 2, 18, 18)
+    moved = torch.zeros(LDA_GROUPS, 9, 2, 18, 18)
     moved[1, 4, 0] = 3.0
     attention.offsets = lambda query: moved
     change = (whole(attention, features) - still)[0, :, 8, 8]

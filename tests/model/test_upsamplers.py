@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from escsr.family.weight_shapes import enlarging_steps
 from escsr.model.reconstruction import (
     ConvNearestReconstruction,
     NearestConvReconstruction,
@@ -13,7 +14,6 @@ from escsr.model.reconstruction import (
     PixelAttentionReconstruction,
     PixelShuffleReconstruction,
     TransposeConvReconstruction,
-    enlarging_steps,
 )
 from tests.golden_files import relative_error
 from tests.model.networks import ROUNDING_FLOAT64, random_image, randomise, weights_as_arrays

@@ -1,4 +1,4 @@
-"""How all pictures look: sizes, colours that colour-blind people tell apart, and PNG files.
+"""The style of all pictures: sizes, colours for colour-blind readers, and PNG files.
 
 Figures are made without pyplot: no window, no state that stays behind.
 """

@@ -1,4 +1,4 @@
-"""The kernels of ConvAttention: the large one that all layers share, and those that images make."""
+"""The kernels of ConvAttention: the large one of all layers, and the dynamic ones per image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

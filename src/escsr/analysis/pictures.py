@@ -1,4 +1,4 @@
-"""The images that a network is looked at with: the part of each that is used, and a patch of it."""
+"""The images of an analysis: read, cropped to what fits into memory, with a patch to attribute."""
 
 import math
 from dataclasses import dataclass

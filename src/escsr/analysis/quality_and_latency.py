@@ -1,4 +1,4 @@
-"""A picture of a benchmark: quality against latency, the area of a disc being memory."""
+"""A picture of a benchmark: quality against latency; a disc's area is memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an analysis is asked for, and what stands where a question makes no sense."""
+"""The questions of an analysis, and the answer where one does not apply."""
 
 import math
 from dataclasses import dataclass

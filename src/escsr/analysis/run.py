@@ -1,4 +1,4 @@
-"""One network after another: every question that was asked, of the same images."""
+"""Run an analysis: every question that was asked, of one network after another."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

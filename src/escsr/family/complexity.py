@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates as the field counts them."""
+"""Multiply-accumulates of a network, as the field counts them; without torch."""
 
 from itertools import pairwise
 
@@ -93,7 +93,7 @@ def _conv_attention(config: ESCConfig, pixels: int) -> int:
     per_pixel += config.dim**2
     if not config.dynamic_kernel:
         return per_pixel * pixels
-    hidden = dynamic_hidden_dim(config)
+    hidden = dynamic_hidden_dim(p, config.large_kernel)
     return (per_pixel + p) * pixels + hidden * p * (1 + dynamic_taps)
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
-from escsr.family.configuration import ESCConfig, Mixer
+from escsr.family.configuration import ESCConfig, LargeKernel, Mixer
 
 Shape = tuple[int, ...]
 Shapes = Iterator[tuple[str, Shape]]
@@ -15,9 +15,11 @@ Shapes = Iterator[tuple[str, Shape]]
 DYNAMIC_KERNEL_SIZE = 3
 """Side of the kernels that ConvAttention makes of each image."""
 LDA_NEIGHBOURS = 3
-"""Side of the square of neighbours that local deformable attention starts from."""
+"""Upsampler "lda": side of the square of neighbours that a pixel attends to."""
+LDA_GROUPS = 2
+"""Groups of channels, each of which is sampled at places of its own."""
 LDA_REDUCTION = 4
-"""Channels of its features over channels of its queries and keys."""
+"""Channels of the features over channels of queries and keys."""
 
 
 def weight_shapes(config: ESCConfig) -> dict[str, Shape]:
@@ -34,9 +36,9 @@ def count_weights(config: ESCConfig) -> int:
     return sum(math.prod(shape) for _, shape in _network(config))
 
 
-def dynamic_hidden_dim(config: ESCConfig) -> int:
+def dynamic_hidden_dim(pdim: int, kind: LargeKernel) -> int:
     """Hidden channels of the network that makes the dynamic kernel; at least 1."""
-    return max(1, config.pdim // (2 if config.large_kernel == "dense" else 4))
+    return max(1, pdim // (2 if kind == "dense" else 4))
 
 
 def enlarging_steps(scale: int) -> list[int]:
@@ -111,7 +113,8 @@ def _position_bias(name: str, config: ESCConfig) -> Shapes:
 
 def _conv_attention(name: str, config: ESCConfig) -> Shapes:
     if config.dynamic_kernel:
-        hidden, taps = dynamic_hidden_dim(config), DYNAMIC_KERNEL_SIZE**2
+        hidden = dynamic_hidden_dim(config.pdim, config.large_kernel)
+        taps = DYNAMIC_KERNEL_SIZE**2
         yield from _convolution(f"{name}.dynamic_kernel.to_hidden", config.pdim, hidden, 1)
         yield from _convolution(f"{name}.dynamic_kernel.to_kernel", hidden, config.pdim * taps, 1)
     if not config.share_large_kernel:
@@ -221,7 +224,7 @@ def _pixel_attention(config: ESCConfig) -> Shapes:
 def _local_attention(config: ESCConfig) -> Shapes:
     name, inner = "reconstruction.attention", config.upsampler_dim
     hidden, places = inner // LDA_REDUCTION, LDA_NEIGHBOURS**2
-    in_group = hidden // 2
+    in_group = hidden // LDA_GROUPS
     if inner != config.dim:
         yield from _convolution("reconstruction.narrow", config.dim, inner, 3)
     yield f"{name}.position_bias", (places, hidden)

@@ -1,4 +1,4 @@
-"""Keep torch's automatic precision out of what has a precision of its own."""
+"""Computing in a precision of its own, whatever torch.autocast is set to."""
 
 from contextlib import AbstractContextManager, nullcontext
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.family.configuration import LargeKernel
-from escsr.family.weight_shapes import DYNAMIC_KERNEL_SIZE
+from escsr.family.weight_shapes import DYNAMIC_KERNEL_SIZE, dynamic_hidden_dim
 from escsr.shapes import FeatureMap
 
 PAIRED_CHANNELS = 8
@@ -81,11 +81,6 @@ class ConvAttention(nn.Module):
         if self.kind == "dense":
             return convolve_dense(features, large_kernel, dynamic_kernel)
         return convolve_decomposed(features, large_kernel, dynamic_kernel)
-
-
-def dynamic_hidden_dim(pdim: int, kind: LargeKernel) -> int:
-    """Hidden channels of the network that makes the dynamic kernel; at least 1."""
-    return max(1, pdim // (2 if kind == "dense" else 4))
 
 
 class DynamicKernel(nn.Module):

@@ -7,14 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from escsr.family.weight_shapes import LDA_NEIGHBOURS, LDA_REDUCTION
+from escsr.family.weight_shapes import LDA_GROUPS, LDA_NEIGHBOURS, LDA_REDUCTION
 from escsr.model.layer_norm import ChannelLayerNorm
 from escsr.shapes import FeatureMap, ImageBatch
 
 OFFSET_RANGE = 11
 """Offsets are at most so many pixels of the result."""
-GROUPS = 2
-"""Groups of channels, each of which is sampled at places of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +98,7 @@ class LocalDeformableAttention(nn.Module):
         super().__init__()
         self.scale = scale
         hidden = dim // LDA_REDUCTION
-        in_group = hidden // GROUPS
+        in_group = hidden // LDA_GROUPS
         self.norm = ChannelLayerNorm(dim)
         self.to_query = nn.Conv2d(dim, hidden, 1, bias=False)
         self.to_key = nn.Conv2d(dim, hidden, 1, bias=False)
@@ -149,7 +147,7 @@ class LocalDeformableAttention(nn.Module):
             (B * groups, 9, 2, H', W'): neighbours row by row; y, then x.
         """
         batch, channels, height, width = query.shape
-        grouped = query.reshape(batch * GROUPS, channels // GROUPS, height, width)
+        grouped = query.reshape(batch * LDA_GROUPS, channels // LDA_GROUPS, height, width)
         hidden = F.silu(self.offset_norm(self.offset_depthwise(grouped)))
         moved = self.to_offset(hidden)
         moved = moved.to(torch.promote_types(query.dtype, torch.float32))
@@ -183,7 +181,7 @@ class _Grids:
         """(B, C, h, w) -> (B, C, H', W') at one of the nine places; zeros beyond the map."""
         batch, channels, height, width = values.shape
         grid = self._grid(number, height, width)
-        grouped = values.reshape(batch * GROUPS, channels // GROUPS, height, width)
+        grouped = values.reshape(batch * LDA_GROUPS, channels // LDA_GROUPS, height, width)
         sampled = F.grid_sample(
             grouped.to(grid.dtype),
             grid,

@@ -1,4 +1,4 @@
-"""The OpenMP library whose threads PyTorch works in, and what becomes of them in a fork."""
+"""The OpenMP library that PyTorch's threads work in, and forks."""
 
 import ctypes
 import functools

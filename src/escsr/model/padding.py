@@ -1,4 +1,4 @@
-"""Reflection of any length, by one index function that also exports."""
+"""Padding by reflection of any length, in a form that exports."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""How attention knows where a key lies, seen from its query.
+"""Position biases of window attention.
 
 A position bias is a module without arguments that gives a :data:`Bias`: ESC's is a table, ESC-RIB's
 a small network of the place.

@@ -13,7 +13,13 @@ from torch.func import functional_call
 
 from escsr.model.autocast import at_least_float32
 from escsr.shapes import ImageBatch
-from escsr.training.optimisation import fill_optimizer, learning_rate_at, start_optimizer
+from escsr.training.optimisation import (
+    fill_optimizer,
+    learning_rate_at,
+    set_learning_rate,
+    start_optimizer,
+    take_step,
+)
 from escsr.training.recipe import GanKind, Recipe
 
 DISCRIMINATOR_LOSSES = ("discriminator_real", "discriminator_fake")
@@ -69,18 +75,11 @@ class DiscriminatorStep:
         """
         recipe = self._recipe
         share = learning_rate_at(recipe, step) / recipe.optimizer.learning_rate
-        for group in self._adversary.optimizer.param_groups:
-            group["lr"] = recipe.gan.learning_rate * share
+        set_learning_rate(self._adversary.optimizer, recipe.gan.learning_rate * share)
         self._optimizer.zero_grad(set_to_none=True)
         losses = self._accumulate_gradients(real_parts, fake_parts)
-        if recipe.gan.clip_norm is not None:
-            self._fabric.clip_gradients(
-                self._discriminator,
-                self._optimizer,
-                max_norm=recipe.gan.clip_norm,
-                error_if_nonfinite=False,
-            )
-        self._optimizer.step()
+        clip_norm = recipe.gan.clip_norm
+        take_step(self._fabric, self._discriminator, self._optimizer, clip_norm=clip_norm)
         self._adversary.discriminator.follow_spectral_norms()
         return losses
 
@@ -111,17 +110,10 @@ class Adversary:
     @classmethod
     def start(cls, recipe: Recipe, memory_format: torch.memory_format) -> Self:
         """As it is before the first step, of random weights."""
-        chosen = recipe.gan
-        discriminator = UNetDiscriminator(chosen.channels)
+        discriminator = UNetDiscriminator(recipe.gan.channels)
         discriminator = discriminator.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
-        optimizer = start_optimizer(
-            "adam",
-            discriminator.parameters(),
-            learning_rate=chosen.learning_rate,
-            betas=chosen.betas,
-            clip_norm=chosen.clip_norm,
-            precision=recipe.precision,
-        )
+        parameters = discriminator.parameters()
+        optimizer = start_optimizer(parameters, recipe.gan, precision=recipe.precision)
         return cls(discriminator, optimizer)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a training set gives for a step, and what the step computes with: one type for each kind."""
+"""Batches of training: what a training set yields, and what a step computes with."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""Training data: from what names it to a source of batches, and batches made ahead of their use."""
+"""Training data: find its files, open a source of batches, and prefetch batches."""
 
 import glob
 import logging

@@ -1,4 +1,4 @@
-"""The weights that a run starts with: random, or trained before."""
+"""The initial weights of a run: random, or pretrained."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a run computes: devices, processes and precision, through lightning.fabric."""
+"""Devices, processes and precision of a run, through lightning.fabric."""
 
 import logging
 import os

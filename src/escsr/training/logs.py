@@ -1,4 +1,4 @@
-"""What a run tells while it trains: ``log.csv`` and TensorBoard."""
+"""Training logs: CSV and TensorBoard."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Cores and memory for training data: work on all cores, values kept within a budget."""
+"""Parallel loading for training data, and a cache of bounded size."""
 
 import threading
 from collections import OrderedDict

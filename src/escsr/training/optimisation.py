@@ -5,42 +5,56 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import nn
 
-from escsr.training.recipe import OptimizerKind, Recipe
+from escsr.training.recipe import GanRecipe, OptimizerKind, OptimizerRecipe, Recipe
 
 _KINDS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
 def start_optimizer(
-    kind: OptimizerKind,
     parameters: Iterable[nn.Parameter],
+    section: OptimizerRecipe | GanRecipe,
     *,
-    learning_rate: float,
-    betas: tuple[float, float],
+    kind: OptimizerKind = "adam",
     weight_decay: float = 0.0,
-    clip_norm: float | None,
     precision: str,
 ) -> torch.optim.Optimizer:
     """An optimiser before its first step, fused if it can be: all weights at once.
 
     Args:
-        kind: of optimiser.
         parameters: to train.
-        learning_rate: at the start.
-        betas: decay of the running averages of the gradient and of its square.
+        section: gives learning rate, betas and whether gradients are clipped.
+        kind: of optimiser.
         weight_decay: with "adam", added to the gradient.
-        clip_norm: to which gradients will be shrunk, if they are.
         precision: the recipe's.
     """
     return _KINDS[kind](
         parameters,
-        lr=learning_rate,
-        betas=betas,
+        lr=section.learning_rate,
+        betas=section.betas,
         weight_decay=weight_decay,
         # A fused optimiser scales float16's gradients back itself, too late to clip them.
-        fused=clip_norm is None or precision != "float16",
+        fused=section.clip_norm is None or precision != "float16",
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """For the next step, of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def take_step(
+    fabric: Fabric, module: _FabricModule, optimizer: _FabricOptimizer, *, clip_norm: float | None
+) -> None:
+    """Shrink the gradients of a module to a norm, if one is given, and let its optimiser step."""
+    if clip_norm is not None:
+        # float16's scaler skips a step whose gradient is not finite; else the loop reports it.
+        fabric.clip_gradients(module, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
+    optimizer.step()
 
 
 def fill_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Pairs of LR and HR patches: which images, where to cut, how LR is made, and batches of them."""
+"""Pairs of LR and HR patches: choice of images and places, degradation by resizing, batches."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Patches from image files, kept decoded in memory as far as a budget allows."""
+"""Patches from image files, cached decoded in memory within a budget."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""A training run as data: everything that shapes the result, and no path."""
+"""Recipes: a training run as data, everything that shapes its result, and no path."""
 
 from typing import Annotated, Any, Literal, Self
 

@@ -1,4 +1,4 @@
-"""Recipes as TOML files: read with what they build on, checked, and their JSON schema."""
+"""Recipes as TOML files: inheritance from a base, validation, and their JSON schema."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Patches from tar shards, for sets beyond one disk or memory: each shard is read as a whole."""
+"""Patches from tar shards, for sets too large for one disk or memory: shards are read whole."""
 
 import logging
 import tarfile

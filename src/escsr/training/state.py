@@ -1,4 +1,4 @@
-"""What changes while training, and its file on disk: enough to go on as if nothing had happened."""
+"""The state of a run, and its checkpoints on disk, from which a run resumes exactly."""
 
 import copy
 import io
@@ -72,14 +72,11 @@ class TrainingState:
         """The state before the first step; the network is taken over and laid out in memory."""
         network = network.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
         averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        chosen = recipe.optimizer
         optimizer = start_optimizer(
-            chosen.kind,
             network.parameters(),
-            learning_rate=chosen.learning_rate,
-            betas=chosen.betas,
-            weight_decay=chosen.weight_decay,
-            clip_norm=chosen.clip_norm,
+            recipe.optimizer,
+            kind=recipe.optimizer.kind,
+            weight_decay=recipe.optimizer.weight_decay,
             precision=recipe.precision,
         )
         adversary = Adversary.start(recipe, memory_format) if recipe.loss.gan else None

@@ -15,7 +15,7 @@ from escsr.shapes import ImageBatch
 from escsr.training.adversarial import DISCRIMINATOR_LOSSES, DiscriminatorStep, generator_loss
 from escsr.training.arbitrary_scale import trained_module
 from escsr.training.batches import StepBatch
-from escsr.training.optimisation import learning_rate_at
+from escsr.training.optimisation import learning_rate_at, set_learning_rate, take_step
 from escsr.training.perceptual import PerceptualLoss
 from escsr.training.recipe import LossRecipe, Recipe
 from escsr.training.state import TrainingState
@@ -80,20 +80,12 @@ class TrainingStep:
             the device.
         """
         recipe, state = self._recipe, self.state
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate_at(recipe, state.step)
+        set_learning_rate(state.optimizer, learning_rate_at(recipe, state.step))
         parts = list(batch.to(self._fabric.device).parts(recipe.optimizer.micro_batches))
         self._optimizer.zero_grad(set_to_none=True)
         terms, sr_parts = self._accumulate_gradients(parts)
-        if recipe.optimizer.clip_norm is not None:
-            # float16's scaler skips a step whose gradient is not finite; else the loop says so.
-            self._fabric.clip_gradients(
-                self._network,
-                self._optimizer,
-                max_norm=recipe.optimizer.clip_norm,
-                error_if_nonfinite=False,
-            )
-        self._optimizer.step()
+        clip_norm = recipe.optimizer.clip_norm
+        take_step(self._fabric, self._network, self._optimizer, clip_norm=clip_norm)
         losses = [terms.sum()[None]]
         if self.loss_names:
             losses.append(terms)

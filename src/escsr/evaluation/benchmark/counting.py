@@ -26,7 +26,7 @@ def count_products(network: nn.Module, height: int, width: int) -> int | None:
     Returns:
         None where the network cannot be counted.
     Differs: the "#FLOPs" of papers also hold 5 for each normalised value, which no matrix product
-    makes; ``escsr.model.complexity`` counts these too.
+    makes; ``escsr.family.complexity`` counts these too.
     """
     for device in ("meta", "cpu"):
         try:

@@ -1,4 +1,4 @@
-"""Attention for training on a CPU: exact, in pieces that stay in the cache, in float32 at least.
+"""Attention for training on a CPU: exact, in chunks that fit its cache, in float32 at least.
 
 PyTorch's own fused attention has no gradient for an additive bias on a CPU; it falls back to
 storing the scores of all windows several times. Here a few windows at a time go through all steps.

@@ -1,4 +1,4 @@
-"""A network's launches, recorded once per shape of input and replayed: CUDA graphs."""
+"""CUDA graphs: a network's launches, recorded once per input shape and replayed."""
 
 import logging
 import threading

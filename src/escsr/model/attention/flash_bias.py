@@ -1,4 +1,4 @@
-"""A learned position bias as a product of factors, so that it needs no place beside the scores.
+"""FlashBias: a learned position bias as a product of low-rank factors.
 
 Appended to queries and keys, the factors make the bias part of the dot product, and attention runs
 on a kernel that knows of none and reads no (N, T, T). What a rank below the window's T tokens drops

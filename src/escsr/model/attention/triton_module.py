@@ -1,4 +1,4 @@
-"""Window attention for inference by the Triton kernel, without a permuted copy of anything."""
+"""Window attention for inference by the Triton kernel, as a module."""
 
 import torch
 from torch import Tensor, nn
