@@ -14,7 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -126,12 +126,14 @@ def time_steps(
 
 def waiting_share(step: TrainingStep, source: BatchSource, count: int, fabric: Fabric) -> float:
     """Share of the time that training as it is done waits for data."""
-    with Prefetcher(
-        source,
-        first_step=0,
-        last_step=count,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
+    with closing(
+        Prefetcher(
+            source,
+            first_step=0,
+            last_step=count,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
     ) as batches:
         started = time.perf_counter()
         for batch in batches:

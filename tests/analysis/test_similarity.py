@@ -15,7 +15,6 @@ from escsr.analysis.similarity import (
     cka_matrix,
     evenly,
     feature_similarity,
-    linear_cka,
     summed_cosines,
 )
 from escsr.model.attention.backends import attend
@@ -26,6 +25,11 @@ from .networks import Rival, random_image, small_esc
 
 def nothing() -> None:
     """What is called after each image."""
+
+
+def linear_cka(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Of two sets of features of the same samples."""
+    return float(cka_matrix([first, second])[0, 1])
 
 
 def test_cka_of_two_columns_is_their_squared_correlation() -> None:

@@ -59,8 +59,8 @@ def test_batches_come_in_order_whatever_the_number_of_workers(
     """A slow step is waited for and not overtaken; the last step itself is not made."""
     source = CountingSource(slow=tuple(slow))
     last_step = first_step + number
-    with Prefetcher(
-        source, first_step=first_step, last_step=last_step, workers=workers, ahead=ahead
+    with closing(
+        Prefetcher(source, first_step=first_step, last_step=last_step, workers=workers, ahead=ahead)
     ) as batches:
         assert steps_of(batches) == list(range(first_step, last_step))
     assert sorted(source.made) == list(range(first_step, last_step))
@@ -75,21 +75,23 @@ def test_real_batches_are_the_same_from_many_threads(tmp_path: Path, kind: str) 
         data = tmp_path / "shards"
     with closing(open_data(data, patch_pixels=12, cache_bytes=0)) as source:
         expected = [source.batch(step).tensors[1] for step in range(12)]
-        with Prefetcher(source, first_step=0, last_step=12, workers=4, ahead=8) as batches:
+        with closing(Prefetcher(source, first_step=0, last_step=12, workers=4, ahead=8)) as batches:
             for batch, alone in zip(batches, expected, strict=True):
                 assert torch.equal(batch.tensors[1], alone)
 
 
 def test_rank_and_world_size_reach_the_source() -> None:
     """Each process prefetches its own share."""
-    with Prefetcher(CountingSource(), first_step=3, last_step=4, rank=1, world_size=2) as batches:
+    with closing(
+        Prefetcher(CountingSource(), first_step=3, last_step=4, rank=1, world_size=2)
+    ) as batches:
         assert next(batches).tensors[1].tolist() == [3, 1, 2]
 
 
 def test_no_more_than_asked_for_is_made_ahead() -> None:
     """Memory holds a few batches, not the run."""
     source = CountingSource()
-    with Prefetcher(source, first_step=0, last_step=1000, ahead=3) as batches:
+    with closing(Prefetcher(source, first_step=0, last_step=1000, ahead=3)) as batches:
         next(batches)
         time.sleep(0.05)
         assert max(source.made) == 3
@@ -97,8 +99,8 @@ def test_no_more_than_asked_for_is_made_ahead() -> None:
 
 def test_an_error_comes_with_the_batch_that_it_concerns() -> None:
     """The batches before it are used first, so the run can be saved at the step it reached."""
-    with Prefetcher(
-        CountingSource(broken=3), first_step=0, last_step=9, workers=4, ahead=8
+    with closing(
+        Prefetcher(CountingSource(broken=3), first_step=0, last_step=9, workers=4, ahead=8)
     ) as batches:
         assert [int(next(batches).tensors[0]) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(TrainingError, match=r"photo-3\.jpg is gone"):
@@ -129,10 +131,10 @@ def test_waiting_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
             return super().batch(step, rank=rank, world_size=world_size)
 
     monkeypatch.setattr(data_module, "time", SimpleNamespace(perf_counter=read))
-    with Prefetcher(Slow(), first_step=0, last_step=6) as batches:
+    with closing(Prefetcher(Slow(), first_step=0, last_step=6)) as batches:
         assert steps_of(batches) == [0, 1, 2, 3, 4, 5]
         assert batches.waited_seconds == 6
-    with Prefetcher(CountingSource(), first_step=0, last_step=4) as batches:
+    with closing(Prefetcher(CountingSource(), first_step=0, last_step=4)) as batches:
         for _ in range(4):
             readings[-1] += 1  # the network works
             next(batches)
@@ -162,7 +164,7 @@ def test_pinned_batches_stay_channels_last() -> None:
             image = torch.rand(2, 8, 8, 3).permute(0, 3, 1, 2)
             return PairBatch.of_patches(image, image)
 
-    with Prefetcher(Images(), first_step=0, last_step=1, pin_memory=True) as batches:
+    with closing(Prefetcher(Images(), first_step=0, last_step=1, pin_memory=True)) as batches:
         for images in next(batches).tensors:
             assert images.is_pinned()
             assert images.is_contiguous(memory_format=torch.channels_last)

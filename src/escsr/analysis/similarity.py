@@ -103,23 +103,17 @@ def pixels_of(features: FeatureMap, most: int) -> Tensor:
     return pixels.float().cpu()
 
 
-def linear_cka(first: Tensor, second: Tensor) -> float:
-    """Linear centred kernel alignment of two sets of features of the same samples.
+def cka_matrix(features: Sequence[Tensor]) -> Tensor:
+    """Linear centred kernel alignment of the features of the same samples, each with each.
 
     Args:
-        first: (n, C1).
-        second: (n, C2).
+        features: (n, C) of every layer.
     Returns:
-        In [0, 1]: 1 where one is a rotation and scaling of the other, whatever the channels are
-        called; about 0 where they have nothing to do with one another and n is far above C1, C2.
+        (L, L) in [0, 1]: 1 where one is a rotation and scaling of the other, whatever the channels
+        are called; about 0 where they have nothing to do with one another and n is far above C.
         NaN where one of them is constant.
     Source: Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2019.
     """
-    return float(cka_matrix([first, second])[0, 1])
-
-
-def cka_matrix(features: Sequence[Tensor]) -> Tensor:
-    """``linear_cka`` of each with each: n x C of every layer -> (L, L)."""
     centred = [one.double() - one.double().mean(0) for one in features]
     count = len(centred)
     products = torch.zeros(count, count, dtype=torch.float64)

@@ -13,7 +13,6 @@ from escsr.errors import ConfigurationError
 from escsr.machine import usable_cores
 from escsr.training.recipe import Recipe
 
-DeviceKind = Literal["auto", "cpu", "cuda", "mps"]
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
     "bfloat16": "bf16-mixed",

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +127,7 @@ class TrainingLoop:
 
     def _run(self) -> bool:
         self._hooks.on_start(self._state.step, self._recipe.steps)
-        with Prefetcher(
+        batches = Prefetcher(
             self._source,
             first_step=self._state.step,
             last_step=self._recipe.steps,
@@ -134,7 +135,8 @@ class TrainingLoop:
             world_size=self._fabric.world_size,
             workers=self._data_workers,
             pin_memory=self._fabric.device.type == "cuda",
-        ) as batches:
+        )
+        with closing(batches):
             is_stopped = False
             while self._state.step < self._recipe.steps and not is_stopped:
                 self._advance(batches)
