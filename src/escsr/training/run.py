@@ -130,7 +130,8 @@ def _launched(
 ) -> tuple[Recipe, Run, Fabric]:
     """The recipe with the precision that it is computed in, and this process, alone or of many."""
     recipe, note = with_precision(read_recipe(run.recipe_path, changes=changes), device=run.device)
-    run = _with_located_weights(run, recipe)
+    if run.initial_weights is not None:  # found before other processes are started
+        run = replace(run, initial_weights=located(run.initial_weights, scale=recipe.scale))
     fabric = launch(recipe, device=run.device, processes=run.processes)
     hooks.on_note(note)
     return recipe, run, fabric
@@ -149,7 +150,7 @@ def _train(
     resume, path = newest_step is not None, out / f"{recipe.name}.safetensors"
     if newest_step is not None and newest_step >= recipe.steps and path.exists():
         _log.warning("%s is finished: for more, set more steps (--set steps=N).", out)
-        return RunResult(out=out, weights=path, quality=_stated_quality(path))
+        return RunResult(out=out, weights=path, quality=dict(read_header(path).provenance.quality))
     if resume and run.initial_weights:
         _log.warning("%s is left aside: the run goes on from its state.", run.initial_weights)
     network = _network(recipe, fabric)
@@ -208,17 +209,6 @@ def _find_test_sets(
     for pair in chain.from_iterable(test_sets.values()):
         probe_image(pair.hr_path)  # told now, not after the first thousand steps
     return test_sets
-
-
-def _with_located_weights(run: Run, recipe: Recipe) -> Run:
-    """Find the weights to start from before other processes are started."""
-    if run.initial_weights is None:
-        return run
-    return replace(run, initial_weights=located(run.initial_weights, scale=recipe.scale))
-
-
-def _stated_quality(path: Path) -> dict[str, float]:
-    return dict(read_header(path).provenance.quality)
 
 
 def _open_data(
