@@ -77,7 +77,7 @@ def test_what_is_nowhere_is_told_with_where_it_was_looked_for(
     missing = changed(recipe, starts_from="nothing")
     with pytest.raises(TrainingError) as caught:
         started(missing, tmp_path / "run")
-    assert "neither in the box nor at" in str(caught.value)
+    assert "neither included nor at" in str(caught.value)
     assert str(tmp_path / "nothing" / "nothing.safetensors") in str(caught.value)
     assert "Train nothing first, or give weights with --from" in str(caught.value)
 
@@ -151,5 +151,7 @@ def test_names_in_the_box_give_the_scale_that_is_trained_if_it_is_there() -> Non
 
 def test_weights_that_are_not_there_are_told_before_anything_starts(tmp_path: Path) -> None:
     """With what may be given instead."""
-    with pytest.raises(CheckpointError, match=r"does not exist; give the path .* name in the box"):
+    with pytest.raises(
+        CheckpointError, match=r"does not exist; give the path .* weights that are included"
+    ):
         located(tmp_path / "none.safetensors", scale=2)

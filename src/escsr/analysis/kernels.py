@@ -238,14 +238,14 @@ def _draw_examples(figure: Any, label: str, kernels: DynamicKernels) -> None:
         ranges = [_show_kernels(row[0], mean, largest=float(mean.abs().max()))]
         for panel, change in zip(row[1:], changes, strict=False):
             ranges.append(_show_kernels(panel, change, largest=float(changes.abs().max())))
-        told = ", ".join(f"±{largest:.2g}" for largest in dict.fromkeys(ranges))
-        row[0].set_ylabel(f"{kernels.layers[layer]}\n{told}", fontsize=8)
+        limits = ", ".join(f"±{largest:.2g}" for largest in dict.fromkeys(ranges))
+        row[0].set_ylabel(f"{kernels.layers[layer]}\n{limits}", fontsize=8)
     for panel, title in zip(panels[0], titles, strict=True):
         panel.set_title(title)
 
 
 def _show_kernels(panel: Any, kernels: Tensor, *, largest: float) -> float:
-    """(P, 3, 3) side by side, in a frame; the largest weight that a colour stands for."""
+    """(P, 3, 3) side by side, in a frame; the largest weight of the colour scale."""
     reach = largest or 1.0
     show_map(panel, _side_by_side(kernels), cmap=SIGNED, vmin=-reach, vmax=reach)
     for side in panel.spines.values():

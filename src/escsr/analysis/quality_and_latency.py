@@ -8,7 +8,7 @@ from escsr.analysis.drawing import LINE_COLOURS, new_figure, shortened
 from escsr.evaluation.benchmark.record import Benchmark
 
 _LARGEST_AREA_POINTS = 1500.0
-"""Of the disc of whoever needs most memory, in square points."""
+"""Of the disc of the subject that needs most memory, in square points."""
 _SMALLEST_AREA_POINTS = 25.0
 _LEGEND_SHARES = (1.0, 0.25)
 _LABEL_POINTS = 8
@@ -104,7 +104,7 @@ def _show(panel: Any, disc: Disc, largest: int) -> None:
         alpha=0.35,
         edgecolor=colour,
         linewidth=1.2,
-        # Hatched and not only of another colour: ours are told from rivals in grey too.
+        # Hatched and not only of another colour: ours and rivals differ in grey too.
         hatch=None if disc.is_ours else "////",
     )
     panel.plot([disc.latency_ms], [disc.psnr_db], marker=".", color="black", markersize=3)

@@ -25,7 +25,7 @@ from escsr.analysis.records import DEFAULT_STEPS, Skipped, plain_number, plain_n
 from escsr.shapes import ImageBatch
 
 SHARES = (0.5, 0.9, 0.99)
-"""Shares of the gradient for which the side of a square is told."""
+"""Shares of the gradient for which the side of a square is reported."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,9 +295,9 @@ def draw_receptive_field(found: Sequence[tuple[str, ReceptiveField]]) -> Any | N
         for side, style in zip(sides, ("-", "--", ":"), strict=True):
             corner = len(field.field) // 2 - side // 2
             outline(panel, corner, corner, side, colour="white", style=style)
-        told = ", ".join(f"{s:.0%}: {side}" for s, side in zip(SHARES, sides, strict=True))
+        sides_text = ", ".join(f"{s:.0%}: {side}" for s, side in zip(SHARES, sides, strict=True))
         panel.set_title(shortened(label))
-        panel.set_xlabel(f"side of the square that holds\n{told} pixels")
+        panel.set_xlabel(f"side of the square that holds\n{sides_text} pixels")
     figure.colorbar(image, ax=panels, label="influence / largest", shrink=0.8)
     _draw_shares(curves, found)
     return figure

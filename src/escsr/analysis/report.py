@@ -149,7 +149,7 @@ def analysis_as_dict(analysis: Analysis, *, files: list[str] | None = None) -> d
 
 
 def as_json(report: dict[str, Any]) -> str:
-    """A report as JSON text, only ASCII; lists of numbers stand in one line each."""
+    """A report as JSON text, only ASCII; lists of numbers take one line each."""
     text = json.dumps(report, indent=1, allow_nan=False)
     return _joined_lists(text)
 

@@ -94,7 +94,7 @@ def analyse(
         pictures: the images, at least one; the attribution is of the first.
         settings: what is asked.
         crop_pixels: what the pictures were read with.
-        on_pass: told of every pass, ``num_passes`` times at most.
+        on_pass: called after every pass, ``num_passes`` times at most.
     """
     findings: list[Findings] = []
     for contender in contenders:

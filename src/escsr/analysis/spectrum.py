@@ -19,7 +19,7 @@ BINS = 16
 SMALLEST_SIDE_PIXELS = 32
 """Of a feature map: with fewer pixels there are rings without a frequency."""
 _FLOOR = 1e-8
-"""Least amplitude that is told, as a share of the lowest frequency's; float32 resolves no less."""
+"""Least amplitude that is reported, as a share of the lowest frequency's; float32 ends there."""
 
 Kind = Literal["attention", "convattn", "block"]
 

@@ -399,7 +399,7 @@ def neighbours_of(view: AxisView, num_features: int, dtype: torch.dtype) -> Axis
 
 
 def cell_in_half_pixels(output_length: int, length: int, *, trained_scale: float) -> float:
-    """The size of an output pixel in half pixels of the input, as the phase is told.
+    """The size of an output pixel in half pixels of the input, from which the phase is made.
 
     It is 2 / scale; beyond the trained scale the cell is multiplied by scale / trained_scale and
     so stays as it was there.
@@ -468,7 +468,7 @@ def convolve_precisely(features: FeatureMap, weight: Tensor, bias: Tensor) -> Te
 def convolve_by_products(features: FeatureMap, weight: Tensor, bias: Tensor) -> Tensor:
     """The same as ``convolve_precisely``, as a matrix product for each tap of the kernel.
 
-    PyTorch computes these in full float32 unless told otherwise.
+    PyTorch computes these in full float32 unless set otherwise.
     """
     size = weight.shape[-1]
     height, width = (side - size + 1 for side in features.shape[-2:])

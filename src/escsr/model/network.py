@@ -48,7 +48,7 @@ class ESC(nn.Module):
 
     @property
     def scale(self) -> int:
-        """Upscaling factor per side; of ESC+LTE, the one it takes unless told a size."""
+        """Upscaling factor per side; of ESC+LTE, the one it takes unless given a size."""
         return self.config.scale
 
     def forward(

@@ -112,7 +112,7 @@ class ImplicitPositionBias(nn.Module):
 
 
 def place_features(window_size: int, frequencies: int, *, like: Tensor) -> Tensor:
-    """What a network is told of each place in a window.
+    """The features of each place in a window.
 
     Args:
         window_size: w.

@@ -31,8 +31,8 @@ def open_degraded_batches(
 class DegradedBatches:
     """Degrades the photographs of each step, on the device where they are.
 
-    A batch is a function of the seed, the step, the rank and the photographs: whoever asks for
-    another step than the next gets the pool that a run would have had there.
+    A batch is a function of the seed, the step, the rank and the photographs: for another
+    step than the next, the pool is made again as a run would have had it there.
 
     Args:
         recipe: its ``[degradation]``, seed, scale and patch.

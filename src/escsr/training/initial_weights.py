@@ -23,7 +23,7 @@ def start_from(
         network: of the recipe.
         recipe: may name weights with ``starts_from``.
         weights: a file of weights, or a state of a run; None takes what ``starts_from`` names, from
-            the run that lies beside ``out`` or from the box.
+            the run that lies beside ``out`` or from those included.
         out: folder of this run.
         is_optional: whether to do without where ``starts_from`` is not to be had.
     Raises:
@@ -46,11 +46,11 @@ def start_from(
 
 
 def located(name_or_path: str | Path, *, scale: int) -> Path:
-    """The file of a network to start from; of the box's, that of the scale if it is there.
+    """The file of a network to start from; of those included, that of the scale if there is one.
 
     Raises:
         CheckpointError: there is no such file.
-        UnknownModelError: no network in the box has that name.
+        UnknownModelError: no pretrained weights of that name are included.
     """
     try:
         path = find_weights(str(name_or_path), scale=scale)
@@ -58,8 +58,8 @@ def located(name_or_path: str | Path, *, scale: int) -> Path:
         path = find_weights(str(name_or_path))
     if not path.is_file():
         raise CheckpointError(
-            f"{path} does not exist; give the path of a file of weights, or a name in the box "
-            "(escsr models lists them)."
+            f"{path} does not exist; give the path of a file of weights, or the name of "
+            "pretrained weights that are included (escsr models lists them)."
         )
     return path
 
@@ -78,8 +78,8 @@ def _find(recipe: Recipe, out: Path, *, is_optional: bool) -> Path | None:
         _log.warning("a real run needs the weights of %s (--from); this one starts at random", name)
         return None
     raise TrainingError(
-        f"The recipe {recipe.name} starts from the weights of {name}, which are neither in the box "
-        f"nor at {beside}. Train {name} first, or give weights with --from."
+        f"The recipe {recipe.name} starts from the weights of {name}, which are neither "
+        f"included nor at {beside}. Train {name} first, or give weights with --from."
     )
 
 

@@ -355,8 +355,9 @@ class Recipe(RecipeSection):
     scale: int = Field(ge=1, le=8)
     """Upscaling factor per side."""
     starts_from: str | None = None
-    """Name of the recipe whose weights this one starts from: taken from the box where they are
-    there, else given with ``--from``. Left out: random weights, unless ``--from`` says another."""
+    """Name of the recipe whose weights this one starts from: the pretrained weights of
+    that name if they are included, else those given with ``--from``. Left out: random weights,
+    unless ``--from`` names others."""
     steps: int = Field(ge=1)
     """Optimiser steps in all."""
     ema_decay: float = Field(default=0.999, ge=0, lt=1)

@@ -70,7 +70,7 @@ def recipe_schema() -> str:
         "type": "string",
         "description": "Another recipe, relative to this file, that this one builds on.",
     }
-    # What is required may stand in the base.
+    # What is required may be in the base.
     del schema["required"]
     return json.dumps(schema, indent=2) + "\n"
 

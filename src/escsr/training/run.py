@@ -52,8 +52,8 @@ class Run:
     test_sets: Sequence[Path] = ()
     """Judged at the end; the first one while training, too."""
     initial_weights: str | Path | None = None
-    """A network to start from, by its name in the box or its file; one for another scale gets its
-    last convolution converted."""
+    """A network to start from, by its file or as the name of included pretrained weights; one for
+    another scale gets its last convolution converted."""
     perceptual_weights: Path | None = None
     """torchvision's VGG19, for recipes with ``loss.perceptual``; None lets torchvision bring it."""
     resume: bool = False
@@ -207,7 +207,7 @@ def _find_test_sets(
         for name, folder in zip(names_of_test_sets(run.test_sets), run.test_sets, strict=True)
     }
     for pair in chain.from_iterable(test_sets.values()):
-        probe_image(pair.hr_path)  # told now, not after the first thousand steps
+        probe_image(pair.hr_path)  # so that it fails now, not after the first thousand steps
     return test_sets
 
 

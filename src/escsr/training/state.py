@@ -213,7 +213,7 @@ class CheckpointFolder:
 
 @contextmanager
 def _checksums() -> Generator[None]:
-    """Let ``torch.save`` compute checksums, whoever told it not to."""
+    """Let ``torch.save`` compute checksums, whatever it is set to."""
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)
     try:
@@ -257,10 +257,10 @@ def _fill(state: TrainingState, content: dict[str, Any], path: Path, recipe: Rec
             f"{path} does not fit the recipe {recipe.name}; resume with the recipe and the --set "
             f"that it was started with ({reason} …)."
         ) from error
-    _tell_of_changes(content.get("recipe"), recipe)
+    _warn_of_changes(content.get("recipe"), recipe)
 
 
-def _tell_of_changes(before: Any, recipe: Recipe) -> None:
+def _warn_of_changes(before: Any, recipe: Recipe) -> None:
     """Warn of values that differ from those of the run so far: allowed, but no accident."""
     if not isinstance(before, dict):
         return

@@ -125,7 +125,7 @@ def test_the_fused_attention_of_a_cpu_stores_no_scores_for_narrow_values() -> No
 
 def test_auto_says_which_and_why_once(caplog: pytest.LogCaptureFixture) -> None:
     """One line per kind of task, however many windows and calls."""
-    backends._tell_once.cache_clear()
+    backends._log_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="escsr"), torch.no_grad():
         for windows in (3, 5, 3):
             q, k, v, bias = parts("a bias", torch.float32, windows=windows)

@@ -24,7 +24,7 @@ ATTENTION_BACKENDS: tuple[AttentionBackend, ...] = ("naive", "sdpa", "chunked", 
 
 FoldedBackend = Literal["naive", "sdpa", "chunked", "auto", "flex", "flashbias", "triton"]
 FOLDED_BACKENDS: tuple[FoldedBackend, ...] = (*ATTENTION_BACKENDS, "flashbias", "triton")
-"""What a folded copy can have: also ``flashbias``, which stands for a bias that is fixed, and
+"""What a folded copy can have: also ``flashbias``, for a bias that is fixed, and
 ``triton``, which reads the feature map itself and has no gradients."""
 
 logger = logging.getLogger("escsr")
@@ -166,7 +166,7 @@ def require_backend(backend: FoldedBackend) -> AttentionBackend:
 
 
 def _chosen(*parts_and_bias: Tensor | None) -> AttentionBackend:
-    """What "auto" takes for these tensors, told once to the log."""
+    """What "auto" takes for these tensors, logged once."""
     query, bias = parts_and_bias[0], parts_and_bias[-1]
     assert query is not None
     needs_gradient = torch.is_grad_enabled() and any(
@@ -179,10 +179,10 @@ def _chosen(*parts_and_bias: Tensor | None) -> AttentionBackend:
         _, num_heads, tokens, head_dim = query.shape
         task = f"{num_heads} heads of {head_dim} channels, {tokens} tokens"
         where = f"{query.device.type}, {str(query.dtype).removeprefix('torch.')}"
-        _tell_once(f"Attention on {where}, {task}: {backend}; {reason}.")
+        _log_once(f"Attention on {where}, {task}: {backend}; {reason}.")
     return backend
 
 
 @functools.lru_cache(maxsize=256)
-def _tell_once(message: str) -> None:
+def _log_once(message: str) -> None:
     logger.info(message)

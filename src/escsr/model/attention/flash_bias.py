@@ -17,7 +17,7 @@ from escsr.model.position_bias import PositionFactors
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankRule:
-    """How many numbers per token stand for the bias; at most T, which is exact.
+    """The rank of the bias: numbers per token; at most T, which is exact.
 
     Raises:
         ConfigurationError: a rank or a bound that cannot be.

@@ -1,6 +1,6 @@
 """Window attention on q, k and v as they lie in the feature map, by one Triton kernel.
 
-Forward only. How the kernel works stands in ``triton_kernel``.
+Forward only. How the kernel works: see ``triton_kernel``.
 """
 
 import contextlib
@@ -142,7 +142,7 @@ def _obstacle_on_cuda() -> str | None:
 
 
 def is_interpreted() -> bool:
-    """Whether Triton was told to interpret kernels in Python, which it does on a CPU."""
+    """Whether Triton is set to interpret kernels in Python, which it does on a CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
