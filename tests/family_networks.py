@@ -1,10 +1,15 @@
 """One small network of every class of the family, with random weights."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from escsr.engines.engine import Floats
+from escsr.family import ESCConfig, variant
+from tests.networks import network_file, random_weights
 
-from escsr.model import ESC, ESCConfig, variant
+if TYPE_CHECKING:
+    from escsr.model import ESC
 
 _SMALL = {
     "dim": 16,
@@ -51,13 +56,18 @@ FAMILY: dict[str, ESCConfig] = {
 FAMILY["esc-real-m-lda-x1"] = replace(FAMILY["esc-real-m-lda-x4"], scale=1, unshuffle=4)
 
 
-def family_network(name: str) -> ESC:
-    """A network of ``FAMILY``; its result stays near [0, 1]."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = ESC(FAMILY[name]).eval().requires_grad_(False)
-        parameters = dict(network.reconstruction.named_parameters())
-        *_, last = (name for name in parameters if name.endswith(".bias"))
-        parameters[last].fill_(0.0 if FAMILY[name].image_skip != "none" else 0.5)
-        parameters[last.replace(".bias", ".weight")].mul_(0.2)
-    return network
+def family_weights(name: str) -> dict[str, Floats]:
+    """Random weights of a network of ``FAMILY``; its result stays near [0, 1]."""
+    return random_weights(FAMILY[name])
+
+
+def family_file(name: str) -> Path:
+    """The file of that network."""
+    return network_file(FAMILY[name])
+
+
+def family_network(name: str) -> "ESC":
+    """That network as a module of torch's."""
+    from escsr.weights.building import network_of
+
+    return network_of(FAMILY[name], family_weights(name)).requires_grad_(False)

@@ -9,13 +9,20 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from safetensors import safe_open
-from torch import Tensor, nn
 
-from escsr.model import ESCConfig
+from escsr.family import ESCConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Floats = npt.NDArray[np.float32]
+Values = TypeVar("Values", "Tensor", Floats)
 
 SMALL_GOLDEN: list[str] = [
     "esc_tiny_x2",
@@ -105,16 +112,16 @@ _FIELDS_OF_CLASS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Golden:
-    """One recording of the reference implementation, float32."""
+class Golden(Generic[Values]):
+    """One recording of the reference implementation, float32: in tensors, or in arrays."""
 
     config: ESCConfig
     """The reference's arguments in our words."""
-    reference_state: dict[str, Tensor]
+    reference_state: dict[str, Values]
     """The weights under the reference's names."""
-    input: Tensor
+    input: Values
     """(B, 3, H, W)."""
-    output: Tensor
+    output: Values
     """(B, 3, scale*H, scale*W)."""
 
 
@@ -129,12 +136,21 @@ def golden_path(name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def read_golden(name: str) -> Golden:
+def read_golden(name: str) -> "Golden[Tensor]":
     """Read a golden file; skips the running test where a large one is not at hand."""
+    return _read(name, "pt")
+
+
+def read_golden_arrays(name: str) -> Golden[Floats]:
+    """The same without torch."""
+    return _read(name, "np")
+
+
+def _read(name: str, framework: str) -> Golden[Any]:
     path = golden_path(name)
     if path is None:
         pytest.skip(f"{name}.safetensors is not here; name its folder in ESCSR_GOLDEN.")
-    with safe_open(path, "pt") as file:
+    with safe_open(path, framework) as file:
         header = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}
     fields = _fields_of(header["class"], json.loads(header["config"]))
@@ -172,12 +188,12 @@ def _fields_of(class_name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {**fields, **{_FIELD_OF_ARGUMENT[name]: value for name, value in arguments.items()}}
 
 
-def relative_error(ours: Tensor, recorded: Tensor) -> float:
+def relative_error(ours: Values, recorded: Values) -> float:
     """Largest absolute difference, as a share of the largest recorded value."""
-    return ((ours - recorded).abs().max() / recorded.abs().max()).item()
+    return float(abs(ours - recorded).max() / abs(recorded).max())
 
 
-def answer(network: nn.Module, golden: Golden) -> Tensor:
+def answer(network: "nn.Module", golden: "Golden[Tensor]") -> "Tensor":
     """The output as it was recorded: ESC+LTE's between normalisation and its inverse."""
     if not golden.config.is_arbitrary_scale:
         return network(golden.input)
@@ -185,6 +201,6 @@ def answer(network: nn.Module, golden: Golden) -> Tensor:
     return (image - 0.5) / 0.5
 
 
-def tolerance(golden: Golden) -> float:
+def tolerance(golden: Golden[Any]) -> float:
     """Of the largest value: ESC+LTE's recording itself carries 1.2e-5 of rounding."""
     return LTE_TOLERANCE if golden.config.is_arbitrary_scale else GOLDEN_TOLERANCE

@@ -1,20 +1,33 @@
 """Which device, which precision, how much memory."""
 
 import errno
+import importlib.util
+import sys
 
+import numpy as np
 import pytest
-import torch
 
+from escsr.engines import devices
 from escsr.engines.devices import (
     available_memory_bytes,
     choose_device,
-    choose_dtype,
+    choose_precision,
+    import_torch,
     is_out_of_memory,
-    require_precision,
 )
-from escsr.errors import ConfigurationError
+from escsr.errors import ConfigurationError, MissingExtraError
+from escsr.upscaling import Upscaler
 
-CPU = torch.device("cpu")
+
+def has_cuda() -> bool:
+    """Whether torch is there and finds a GPU of NVIDIA's."""
+    return importlib.util.find_spec("torch") is not None and import_torch("").cuda.is_available()
+
+
+def has_mps() -> bool:
+    """Whether torch is there and finds a GPU of Apple's."""
+    found = importlib.util.find_spec("torch") is not None
+    return found and import_torch("").backends.mps.is_available()
 
 
 @pytest.mark.parametrize("name", ["gpu", "tpu:0", "cuda:x", "meta", "vulkan", ""])
@@ -24,52 +37,71 @@ def test_an_unknown_device_is_refused(name: str) -> None:
         choose_device(name)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+@pytest.mark.skipif(has_cuda(), reason="for machines without CUDA")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_an_absent_cuda_device_is_refused(name: str) -> None:
     """With what to do about it."""
+    pytest.importorskip("torch")
     with pytest.raises(ConfigurationError, match=r"finds 0 CUDA devices here\. Use auto or cpu"):
         choose_device(name)
 
 
-@pytest.mark.skipif(torch.backends.mps.is_available(), reason="for machines that are no Mac")
+@pytest.mark.skipif(has_mps(), reason="for machines that are no Mac")
 def test_an_absent_apple_gpu_is_refused() -> None:
     """With what to do about it."""
+    pytest.importorskip("torch")
     with pytest.raises(ConfigurationError, match="use auto or cpu"):
         choose_device("mps")
 
 
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_gpu_without_torch_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None in sys.modules is how Python marks a module that cannot be imported."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=rf"device {name} .*pip install 'escsr\[torch\]'"):
+        choose_device(name)
+
+
 def test_auto_finds_a_device() -> None:
     """Whatever there is; at least a CPU."""
-    assert choose_device("auto").type in ("cuda", "mps", "cpu")
-    assert choose_device(CPU) == CPU
+    assert choose_device("auto").partition(":")[0] in ("cuda", "mps", "cpu")
+    assert choose_device("cpu") == choose_device("cpu:0") == "cpu"
+
+
+def test_auto_asks_torch_only_where_there_is_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import takes a second or more."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(devices, "may_have_gpu", lambda: False)
+    assert choose_device("auto") == "cpu"
+    monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose_device("auto") == "cpu"
 
 
 def test_auto_precision_on_a_cpu_is_float32() -> None:
     """Half precision does not pay there."""
-    assert choose_dtype("auto", CPU, eight_bit=True) == torch.float32
-    assert choose_dtype("bfloat16", CPU, eight_bit=True) == torch.bfloat16
+    assert choose_precision("auto", "cpu", eight_bit=True) == "float32"
+    assert choose_precision("bfloat16", "cpu", eight_bit=True) == "bfloat16"
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not has_cuda(), reason="needs a CUDA device")
 def test_auto_precision_on_cuda_depends_on_the_result() -> None:
     """Half for 8 bits; 16 bits have more levels than half precision."""
-    device = torch.device("cuda")
-    assert choose_dtype("auto", device, eight_bit=True) == torch.float16
-    assert choose_dtype("auto", device, eight_bit=False) == torch.float32
+    assert choose_precision("auto", "cuda", eight_bit=True) == "float16"
+    assert choose_precision("auto", "cuda", eight_bit=False) == "float32"
 
 
 def test_an_unknown_precision_is_refused() -> None:
     """With the names that are allowed."""
     with pytest.raises(ConfigurationError, match="auto, float32, bfloat16, float16"):
-        require_precision("int8")
+        Upscaler(precision="int8")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB."),
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
@@ -85,8 +117,18 @@ def test_what_allocators_say_is_recognised(error: BaseException) -> None:
     assert is_out_of_memory(error)
 
 
+def test_torchs_own_error_is_recognised_whatever_it_says() -> None:
+    """By its class."""
+    torch = pytest.importorskip("torch")
+    assert is_out_of_memory(torch.OutOfMemoryError("Tried to allocate 20.00 GiB."))
+
+
 def test_a_refused_allocation_is_recognised() -> None:
-    """A real one: no machine has an exabyte."""
+    """Real ones: no machine has an exabyte."""
+    with pytest.raises(MemoryError) as refused:
+        np.empty(1 << 60, np.uint8)
+    assert is_out_of_memory(refused.value)
+    torch = pytest.importorskip("torch")
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
@@ -108,5 +150,5 @@ def test_other_errors_are_none_of_memory(error: BaseException) -> None:
 
 def test_the_memory_at_hand_is_told_or_unknown() -> None:
     """A positive number of bytes, where the system tells."""
-    available = available_memory_bytes(CPU)
+    available = available_memory_bytes("cpu")
     assert available is None or available > 1 << 20

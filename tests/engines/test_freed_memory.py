@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from escsr.engines.devices import FreedMemory, release_cached_memory
 from escsr.images.writer import write_image
 from escsr.upscaling import Upscaler
-from tests.upscaling.networks import smallest
+from tests.networks import smallest
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed blocks and can be asked"
@@ -30,23 +28,23 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def blocks_with_holes() -> list[Tensor]:
+def blocks_with_holes() -> list[np.ndarray]:
     """4 MiB of kept blocks with 60 MiB of freed ones between them.
 
     Blocks of 64 KiB: from 128 KiB on, glibc may ask the system for each, and returns it when freed.
     """
-    blocks = [torch.ones(2**14) for _ in range(1024)]
+    blocks = [np.ones(2**14, np.float32) for _ in range(1024)]
     return [*blocks[::16], blocks[-1]]
 
 
 def enlarge_array(upscaler: Upscaler, folder: Path) -> object:
-    """By tiles, in bands."""
+    """Of numpy's."""
     return upscaler(np.zeros((12, 10, 3), np.uint8))
 
 
 def enlarge_tensor(upscaler: Upscaler, folder: Path) -> object:
-    """In one piece."""
-    return upscaler(torch.zeros(1, 3, 12, 10))
+    """A batch of torch's."""
+    return upscaler(pytest.importorskip("torch").zeros(1, 3, 12, 10))
 
 
 def enlarge_file(upscaler: Upscaler, folder: Path) -> object:
@@ -59,14 +57,14 @@ def test_freed_blocks_between_kept_ones_return_to_the_system() -> None:
     """Half of the holes at the least: neighbours share pages, and other tests leave some too."""
     kept = blocks_with_holes()
     before = resident_bytes()
-    release_cached_memory(torch.device("cpu"))
+    release_cached_memory("cpu")
     assert before - resident_bytes() > 30 * _MIB
     assert all(bool((block == 1).all()) for block in kept)
 
 
 def test_freed_memory_is_not_returned_after_every_image() -> None:
     """It takes milliseconds for such holes, so at once after that nothing is done."""
-    freed_memory = FreedMemory(torch.device("cpu"))
+    freed_memory = FreedMemory("cpu")
     falls: list[int] = []
     for _ in range(2):
         kept = blocks_with_holes()

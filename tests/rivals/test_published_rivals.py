@@ -4,11 +4,13 @@ import copy
 import importlib.util
 
 import pytest
-import torch
-from torch import Tensor, nn
 
-from escsr.errors import ConfigurationError, MissingExtraError
-from escsr.rivals.published import (
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn  # noqa: E402
+
+from escsr.errors import ConfigurationError, MissingExtraError  # noqa: E402
+from escsr.rivals.published import (  # noqa: E402
     LEFT_OUT,
     PUBLISHED_RIVALS,
     PublishedRival,
@@ -16,7 +18,7 @@ from escsr.rivals.published import (
     build_rival,
     rival_key,
 )
-from escsr.upscaling import published_rivals
+from escsr.rivals.rivals import Rival  # noqa: E402
 
 HEIGHT, WIDTH = 20, 28
 
@@ -24,7 +26,7 @@ HEIGHT, WIDTH = 20, 28
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")
 
 
-def _built(name: str, scale: int) -> published_rivals.Rival:
+def _built(name: str, scale: int) -> Rival:
     for package in ("spandrel", "torchvision"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
@@ -76,7 +78,7 @@ def test_another_number_of_parameters_is_another_network(monkeypatch: pytest.Mon
     rival = PublishedRival(
         architecture="Linear", build=lambda *_: nn.Linear(3, 3), thousands={2: 13}, source="-"
     )
-    monkeypatch.setitem(published_rivals.PUBLISHED_RIVALS, "linear", rival)
+    monkeypatch.setitem(PUBLISHED_RIVALS, "linear", rival)
     with pytest.raises(ConfigurationError, match="12 parameters"):
         build_rival("Linear", scale=2, height=8, width=8)
     with pytest.raises(ConfigurationError, match="known at x2, not at x3"):
@@ -100,6 +102,6 @@ def test_a_missing_spandrel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModuleNotFoundError("No module named 'spandrel'", name="spandrel")
 
     rival = PublishedRival(architecture="-", build=build, source="-")
-    monkeypatch.setitem(published_rivals.PUBLISHED_RIVALS, "absent", rival)
+    monkeypatch.setitem(PUBLISHED_RIVALS, "absent", rival)
     with pytest.raises(MissingExtraError, match=r"escsr\[rivals\]"):
         build_rival("absent", scale=2, height=8, width=8)

@@ -6,11 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
-from escsr.errors import CheckpointError, ConfigurationError, MissingExtraError
-from escsr.rivals.rivals import is_module_callable, load_rival
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from escsr.engines.opening import open_any_network  # noqa: E402
+from escsr.errors import CheckpointError, ConfigurationError, MissingExtraError  # noqa: E402
+from escsr.rivals.rivals import load_rival  # noqa: E402
+from escsr.upscaling import Upscaler  # noqa: E402
+from escsr.weights.loading import is_module_callable  # noqa: E402
+from tests.networks import batches, smallest  # noqa: E402
 
 USER_MODULE = """
 import torch
@@ -63,6 +69,32 @@ def test_a_users_network_is_loaded_from_the_current_folder(name: str) -> None:
     assert (rival.name, rival.scale, rival.sha256) == (name, 3, None)
     assert not rival.network.training
     assert rival.network(torch.zeros(1, 3, 5, 7)).shape == (1, 3, 15, 21)
+
+
+@pytest.mark.usefixtures("user_folder")
+def test_an_upscaler_takes_what_an_evaluation_takes() -> None:
+    """A user's network by its name, with its own factor and no other."""
+    opened = open_any_network("my_networks:Stated")
+    assert (opened.label, opened.scale, opened.architecture) == ("my_networks:Stated", 3, "Stated")
+    assert (opened.path, opened.sha256, opened.config) == (None, None, None)
+    image = (batches(1, 5, 7)[0].transpose(1, 2, 0) * 255).astype("uint8")
+    upscaler = Upscaler("my_networks:Stated", device="cpu")
+    assert (upscaler.scales, upscaler.model_name) == ((3,), "my_networks:Stated")
+    assert (upscaler(image) == image.repeat(3, 0).repeat(3, 1)).all()
+    with pytest.raises(ConfigurationError, match="is a x3 network, and x2 was asked for"):
+        open_any_network("my_networks:Stated", scale=2)
+
+
+@pytest.mark.parametrize("source", ["my_networks:Nearest", "other.pth"])
+def test_a_foreign_network_without_torch_names_the_extra(
+    source: str, user_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only torch runs says so; a file of ours needs none."""
+    torch.save({"w": torch.zeros(1)}, user_folder / "other.pth")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'escsr\[torch\]'"):
+        open_any_network(source)
+    assert open_any_network(smallest(2)).scale == 2
 
 
 @pytest.mark.usefixtures("user_folder")

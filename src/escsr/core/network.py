@@ -135,6 +135,8 @@ class Network:
         status = self._library.escsr_open_arrays(
             configuration, arrays, len(arrays), byref(self._handle), byref(error)
         )
+        if status == c.INVALID_ARGUMENT:  # an array that no network can have
+            raise CheckpointError(error.text)
         _raise_if_failed(status, error)
 
     @property

@@ -344,8 +344,9 @@ def _config_within(network: nn.Module) -> ESCConfig | None:
 
 
 def _state_of(network: nn.Module) -> dict[str, Floats]:
+    """The weights of now: whoever pickles the core's network later sends these."""
     return {
-        name: values.detach().to("cpu", torch.float32).numpy()
+        name: values.detach().to("cpu", torch.float32, copy=True).numpy()
         for name, values in network.state_dict().items()
     }
 

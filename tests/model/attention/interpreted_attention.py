@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from escsr.engines.eager import Engine
+from escsr.engines.eager import TorchEngine
+from escsr.engines.engine import EngineOptions
 from escsr.engines.folding import fold
 from escsr.model import ESC
 from escsr.model.attention.triton_attention import Launch
@@ -139,8 +140,9 @@ def difference_of_an_engine() -> float:
     """An engine of the back-end beside the network itself."""
     network = small_network()
     lr_image = random_image(1, 3, 9, 7)
-    engine = Engine(network, scale=2, device=torch.device("cpu"), attention_backend="triton")
-    return relative_error(engine.run(lr_image, torch.float32), network(lr_image))
+    options = EngineOptions(device="cpu", attention="triton")
+    engine = TorchEngine(network, scale=2, options=options)
+    return relative_error(engine.forward(lr_image), network(lr_image))
 
 
 @torch.no_grad()
