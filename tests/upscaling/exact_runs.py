@@ -1,14 +1,17 @@
 """An image in one piece and in parts, for tests of exact results."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from escsr.engines.eager import Engine
 from escsr.model import ESC
 from escsr.upscaling.exact import ExactPlan, Place, enlarge_exactly
+from escsr.upscaling.fidelity import keep_colours
 from escsr.upscaling.pixels import PixelPlanes, Pixels
 from escsr.upscaling.tiles import AxisScale, Span
+from tests.upscaling.networks import engine_of
 
 ROUNDING = 2e-5
 """Of [0, 1]: sums are added up in another order."""
@@ -29,18 +32,15 @@ def shaken(network: ESC) -> ESC:
     return network
 
 
-def plan_of(
-    core: tuple[int, int], head_core: tuple[int, int], place: Place = "memory"
-) -> ExactPlan:
-    """Parts of these sizes; the rest of a plan is for people."""
+def plan_of(band_rows: int, place: Place = "memory") -> ExactPlan:
+    """Rows at a time; the least memory for the rest."""
     return ExactPlan(
-        core_size=core,
-        head_core_size=head_core,
+        band_rows=band_rows,
         place=place,
-        num_tiles=2,
-        tile_pixels=max(core),
+        tile_pixels=0,
         peak_memory_bytes=0,
         disk_bytes=0,
+        limit_bytes=0 if place == "memory" else 1,
     )
 
 
@@ -50,10 +50,11 @@ def whole_and_exact(
     plan: ExactPlan,
     *,
     size: tuple[int, int] | None = None,
-    **options: object,
+    keeps_colours: bool = False,
+    **options: Any,
 ) -> tuple[Pixels, Pixels]:
     """The same image in one piece and in parts."""
-    engine = Engine(network, scale=network.scale, device=torch.device("cpu"), **options)  # type: ignore[arg-type]
+    engine = engine_of(network, **options)
     size = size or (source.width * network.scale, source.height * network.scale)
     rows, columns = (
         AxisScale(length=length, output_length=output_length)
@@ -61,10 +62,19 @@ def whole_and_exact(
     )
     spans = (Span(start=0, stop=source.height), Span(start=0, stop=source.width))
     views = (rows.view(spans[0]), columns.view(spans[1]))
-    whole = source.finish(source.collapse(engine.run(source.read(*spans), torch.float32, views)))
+    image = source.read(*spans)
+    made = engine.run(image, "float32", views)
+    if keeps_colours:
+        made = keep_colours(made, image, views=views)
+    whole = source.finish(source.collapse(made))
     shares: list[float] = []
     bands = enlarge_exactly(
-        source, engine, plan, output_size=size, dtype=torch.float32, on_share_done=shares.append
+        source,
+        engine,
+        plan,
+        output_size=size,
+        keeps_colours=keeps_colours,
+        on_share_done=shares.append,
     )
     exact = np.concatenate(list(bands))
     assert sum(shares) == pytest.approx(1)

@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from escsr.engines.eager import Engine
+from escsr.engines.eager import TorchEngine
+from escsr.engines.engine import EngineOptions
 from escsr.model import ESC, variant
 from escsr.upscaling import Upscaler
+from escsr.upscaling.fidelity import keep_colours
 from escsr.upscaling.pixels import planes_of
-from escsr.upscaling.sizes import SizeWish
+from escsr.upscaling.sizes import SizeRequest
 
 WHOLE = (
     ("esc-tiny", 2, 256, 272),
@@ -53,14 +55,19 @@ def count_the_peak_from_here() -> None:
 def taken_whole(name: str, scale: int, height: int, width: int) -> dict[str, int]:
     """By an engine, of an image in one piece; the core needs less."""
     config = replace(variant(name, scale=scale), num_blocks=1, num_conv_layers=1)
-    engine = Engine(
-        ESC(config), scale=scale, device=torch.device("cpu"), backend="eager", keep_colours=True
+    engine = TorchEngine(
+        ESC(config), scale=scale, options=EngineOptions(device="cpu", backend="eager")
     )
-    engine.run(torch.rand(1, 3, 48, 48), torch.float32)
+    _run_guarded(engine, 48, 48)
     before = status_bytes("VmRSS")
     count_the_peak_from_here()
-    engine.run(torch.rand(1, 3, height, width), torch.float32)
+    _run_guarded(engine, height, width)
     return {"measured": status_bytes("VmHWM") - before}
+
+
+def _run_guarded(engine: TorchEngine, height: int, width: int) -> None:
+    image = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+    keep_colours(engine.run(image), image)
 
 
 def taken_exactly(name: str, scale: int, height: int, width: int, limit_mib: int) -> dict[str, int]:
@@ -68,15 +75,15 @@ def taken_exactly(name: str, scale: int, height: int, width: int, limit_mib: int
     network = ESC(variant(name, scale=scale, num_blocks=1, num_conv_layers=1))
     limit_bytes = limit_mib * 2**20
     upscaler = Upscaler(network, device="cpu", exact=True, memory_limit_bytes=limit_bytes)
-    enlarger = upscaler._enlarger
+    passes = upscaler._upscaler
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     source = planes_of(pixels)
-    wish = enlarger.plan_size(width, height, SizeWish())
-    plan = enlarger.plan(source.shape, wish, result_is_held=False)
+    enlargement = passes.plan_size(width, height, SizeRequest())
+    plan = passes.plan(source.shape, enlargement, result_is_held=False)
     Upscaler(network, device="cpu", tile=32, exact=True)(pixels[:70, :70])
     before = status_bytes("VmRSS") - pixels.nbytes
     count_the_peak_from_here()
-    for _ in enlarger.stream(source, plan):
+    for _ in passes.stream(source, plan):
         pass
     return {
         "measured": status_bytes("VmHWM") - before,

@@ -1,9 +1,36 @@
 """Small networks that the tests of this folder run."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from escsr.engines.eager import engine_of_module
+from escsr.engines.engine import Engine, EngineOptions
+from escsr.family.axis_view import AxisView
 from escsr.model import ESC, ESCConfig, variant
+from escsr.upscaling.fidelity import keep_colours
+
+
+def engine_of(network: nn.Module, *, scale: int | None = None, **options: Any) -> Engine:
+    """A network ready to run on the CPU."""
+    factor = int(getattr(network, "scale")) if scale is None else scale  # noqa: B009
+    settings = EngineOptions(device="cpu", **{"attention": None, **options})
+    return engine_of_module(network, scale=factor, options=settings)
+
+
+def run(
+    engine: Engine,
+    images: Tensor,
+    precision: Any = "float32",
+    views: tuple[AxisView, ...] | None = None,
+    *,
+    guarded: bool = False,
+) -> Tensor:
+    """What an engine makes of a tensor, held to its colours if wanted."""
+    array = images.numpy()
+    result = engine.run(array, precision, views)
+    return torch.from_numpy(keep_colours(result, array, views=views) if guarded else result)
 
 
 def shaken(network: ESC) -> ESC:

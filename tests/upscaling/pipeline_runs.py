@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from escsr.engines.engine import EngineOptions
 from escsr.images.writer import write_image
 from escsr.upscaling.files import FileJob, FileOutcome
-from escsr.upscaling.models import ModelShelf
-from escsr.upscaling.passes import Enlarger, WorkSettings
-from escsr.upscaling.sizes import Enlargement, SizeWish
+from escsr.upscaling.models import ModelPool
+from escsr.upscaling.passes import MultiPassUpscaler, WorkSettings
+from escsr.upscaling.sizes import Enlargement, SizeRequest
 
 PATIENCE_S = 20.0
 
@@ -42,29 +42,25 @@ class Watch:
         self.outcomes.append(outcome)
 
 
-class WatchedEnlarger(Enlarger):
+class WatchedUpscaler(MultiPassUpscaler):
     """Notes which threads ask for sizes, which is the first step of reading a file."""
 
-    def plan_size(self, width: int, height: int, wish: SizeWish) -> Enlargement:
+    def plan_size(self, width: int, height: int, request: SizeRequest) -> Enlargement:
         """Note the thread."""
         self.askers.append(threading.current_thread())
-        return super().plan_size(width, height, wish)
+        return super().plan_size(width, height, request)
 
     askers: list[threading.Thread]
 
 
-def enlarger_of(network: nn.Module, memory_limit_bytes: int | None = None) -> WatchedEnlarger:
-    """An x2 enlarger on the CPU."""
-    settings = WorkSettings(
-        precision="float32",
-        tile="auto",
-        overlap_pixels=None,
-        memory_limit_bytes=memory_limit_bytes,
+def upscaler_of(network: nn.Module, memory_limit_bytes: int | None = None) -> WatchedUpscaler:
+    """An x2 network on the CPU."""
+    settings = WorkSettings(memory_limit_bytes=memory_limit_bytes, keep_colours=False)
+    upscaler = WatchedUpscaler(
+        ModelPool(network, EngineOptions(device="cpu")), settings, default_scale=None
     )
-    shelf = ModelShelf(network, device=torch.device("cpu"))
-    enlarger = WatchedEnlarger(shelf, settings, default_scale=None)
-    enlarger.askers = []
-    return enlarger
+    upscaler.askers = []
+    return upscaler
 
 
 def write_jobs(folder: Path) -> list[FileJob]:
@@ -75,7 +71,7 @@ def write_jobs(folder: Path) -> list[FileJob]:
         shape = (20 + 9 * index, 40 - 5 * index, 3)
         write_image(source, np.random.default_rng(index).integers(0, 256, shape, dtype=np.uint8))
         output = folder / "out" / f"{index}.png"
-        made.append(FileJob(input=source, output=output, wish=SizeWish(), make_folder=True))
+        made.append(FileJob(input=source, output=output, request=SizeRequest(), make_folder=True))
     return made
 
 

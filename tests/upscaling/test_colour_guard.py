@@ -11,17 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from escsr.engines.cost import network_cost
-from escsr.engines.eager import Engine
 from escsr.errors import CheckpointError
 from escsr.images.files import read_image
 from escsr.model import variant
-from escsr.upscaling import Upscaler
-from escsr.upscaling.fidelity import REACH_PIXELS, keep_colours
+from escsr.upscaling import Upscaler, fidelity
+from escsr.upscaling.fidelity import BLUR_REACH_PIXELS as REACH_PIXELS
 from escsr.upscaling.memory import Workload, plan_tiles
 from escsr.weights import load_model
-from tests.upscaling.networks import NearestEnlarger, smallest
+from tests.upscaling.networks import NearestEnlarger, engine_of, run, smallest
 
-CPU = torch.device("cpu")
 CAT = Path(__file__).parents[2] / "docs" / "sample" / "cat.png"
 LEVEL = 1 / 255
 
@@ -46,6 +44,11 @@ class Darkening(NearestEnlarger):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, scale*H, scale*W)."""
         return super().forward(image) ** 1.2
+
+
+def keep_colours(sr_image: Tensor, lr_image: Tensor) -> Tensor:
+    """The guard, for tensors."""
+    return torch.from_numpy(fidelity.keep_colours(sr_image.numpy(), lr_image.numpy()))
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +169,11 @@ def test_tiles_agree_where_only_the_guard_could_make_them_differ(cat: Tensor) ->
 
 def test_a_guarded_batch_equals_its_images() -> None:
     """On a CPU to the last bit."""
-    engine = Engine(Drifting(smallest(2), 2), scale=2, device=CPU, keep_colours=True)
+    engine = engine_of(Drifting(smallest(2), 2))
     images = torch.rand(3, 3, 20, 24)
-    batch = engine.run(images, torch.float32)
+    batch = run(engine, images, guarded=True)
     for image, result in zip(images, batch, strict=True):
-        assert torch.equal(engine.run(image[None], torch.float32)[0], result)
+        assert torch.equal(run(engine, image[None], guarded=True)[0], result)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -233,11 +236,10 @@ class Spoilt(NearestEnlarger):
 def test_the_guard_hides_no_nan() -> None:
     """Half precision still falls back to float32, and broken weights are still an error."""
     image = torch.rand(1, 3, 9, 9)
-    engine = Engine(Overflowing(2), scale=2, device=CPU, keep_colours=True)
-    result = engine.run(image, torch.float16)
+    result = run(engine_of(Overflowing(2)), image, "float16", guarded=True)
     assert torch.allclose(result, NearestEnlarger(2)(image), atol=1e-6)
     with pytest.raises(CheckpointError, match="weights are broken"):
-        Engine(Spoilt(2), scale=2, device=CPU, keep_colours=True).run(image, torch.float32)
+        run(engine_of(Spoilt(2)), image, guarded=True)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

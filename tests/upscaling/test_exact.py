@@ -6,18 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escsr.engines.eager import Engine
-from escsr.engines.opening import BackendChoice
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.model import ESC, ESCConfig
 from escsr.upscaling import Upscaler
-from escsr.upscaling.exact import exact_bands
+from escsr.upscaling.exact import Place, exact_bands
+from escsr.upscaling.fidelity import keep_colours, keep_colours_of_bands
 from escsr.upscaling.pixels import planes_of
-from escsr.upscaling.tiles import Span
+from escsr.upscaling.tiles import AxisScale, Span
 from tests.family_networks import FAMILY, family_network
 from tests.model.configurations import configurations
 from tests.upscaling.exact_runs import ROUNDING, plan_of, random_pixels, shaken, whole_and_exact
-from tests.upscaling.networks import smallest
+from tests.upscaling.networks import engine_of, smallest
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -26,8 +25,8 @@ def test_every_class_is_exact(name: str) -> None:
     network = shaken(family_network(name))
     side = network.config.unshuffle
     source = planes_of(random_pixels(21 * side - 1, 27 * side))
-    plan = plan_of((8, 16), (5, 11), "disk" if side == 1 else "memory")
-    whole, exact = whole_and_exact(network, source, plan, keep_colours=True)
+    plan = plan_of(5, "disk" if side == 1 else "memory")
+    whole, exact = whole_and_exact(network, source, plan, keeps_colours=True)
     assert np.abs(exact - whole).max() < ROUNDING
 
 
@@ -36,48 +35,45 @@ def test_every_class_is_exact(name: str) -> None:
     config=configurations(),
     height=st.integers(1, 26),
     width=st.integers(1, 26),
-    core=st.tuples(st.integers(5, 20), st.integers(5, 20)),
-    head_core=st.tuples(st.integers(4, 20), st.integers(4, 20)),
+    band_rows=st.integers(1, 60),
+    place=st.sampled_from(["memory", "disk"]),
     keeps_colours=st.booleans(),
     padding=st.sampled_from(["none", "window"]),
-    backend=st.sampled_from(["auto", "eager"]),
 )
 def test_any_network_in_any_parts_is_exact(
     config: ESCConfig,
     height: int,
     width: int,
-    core: tuple[int, int],
-    head_core: tuple[int, int],
+    band_rows: int,
+    place: Place,
     keeps_colours: bool,
     padding: str,
-    backend: BackendChoice,
 ) -> None:
     """Whatever the sizes of the image and the parts."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
         network = shaken(ESC(config))
     source = planes_of(random_pixels(height, width))
-    engine = Engine(
-        network,
-        scale=config.scale,
-        device=torch.device("cpu"),
-        keep_colours=keeps_colours,
-        padding=padding,  # type: ignore[arg-type]
-        backend=backend,
-    )
+    engine = engine_of(network, padding=padding)
     spans = (Span(start=0, stop=height), Span(start=0, stop=width))
-    whole = engine.run(source.read(*spans), torch.float32)
+    scales = tuple(
+        AxisScale(length=side, output_length=side * config.scale) for side in (height, width)
+    )
+    image = source.read(*spans)
+    whole = engine.run(image)
     bands = exact_bands(
         source,
         engine,
-        plan_of(core, head_core),
-        output_size=(width * config.scale, height * config.scale),
-        dtype=torch.float32,
+        plan_of(band_rows, place),
+        scales=scales,  # pyright: ignore[reportArgumentType]
         on_share_done=lambda share: None,
     )
-    exact = torch.cat(list(bands), dim=2)
+    if keeps_colours:
+        whole = keep_colours(whole, image)
+        bands = keep_colours_of_bands(bands, lambda top, stop: image[:, :, top:stop], scales)  # pyright: ignore
+    exact = np.concatenate(list(bands), axis=2)
     # Random weights may make results of any size; the tolerance is of their range.
-    assert (exact - whole).abs().max() <= ROUNDING * max(1.0, float(whole.abs().max()))
+    assert np.abs(exact - whole).max() <= ROUNDING * max(1.0, float(np.abs(whole).max()))
 
 
 def test_tiles_of_the_same_networks_are_not_exact() -> None:
@@ -98,9 +94,7 @@ def test_grey_and_alpha_are_exact(channels: int) -> None:
     # Dividing by a small alpha would make more of rounding.
     pixels[..., -1] = pixels[..., -1] / 2 + 0.5
     source = planes_of(pixels)
-    whole, exact = whole_and_exact(
-        smallest(2), source, plan_of((8, 8), (7, 24), "disk"), keep_colours=True
-    )
+    whole, exact = whole_and_exact(smallest(2), source, plan_of(7, "disk"), keeps_colours=True)
     assert np.abs(exact - whole).max() < ROUNDING
 
 
@@ -119,7 +113,7 @@ def test_any_size_is_exact(size: tuple[int, int], padding: str) -> None:
     network = shaken(family_network("esc-lte-x4"))
     source = planes_of(random_pixels(26, 21))
     whole, exact = whole_and_exact(
-        network, source, plan_of((8, 8), (5, 9)), size=size, keep_colours=True, padding=padding
+        network, source, plan_of(5), size=size, keeps_colours=True, padding=padding
     )
     assert np.abs(exact - whole).max() < ROUNDING
 
@@ -142,52 +136,30 @@ def test_ablations_are_exact(overrides: dict[str, object]) -> None:
     """Attention everywhere or nowhere, a kernel for each layer, none that is dynamic."""
     network = shaken(smallest(2, **{"num_blocks": 2, **overrides}))
     source = planes_of(random_pixels(21, 27))
-    whole, exact = whole_and_exact(network, source, plan_of((8, 16), (9, 9), "disk"))
+    whole, exact = whole_and_exact(network, source, plan_of(9, "disk"))
     assert np.abs(exact - whole).max() < ROUNDING
 
 
 def test_broken_weights_are_told_of() -> None:
-    """NaN in the statistics, or only in the result."""
-    for broken in ("blocks.0.feed_forward.expand.weight", "reconstruction.to_subpixels.weight"):
-        network = smallest(2)
-        network.get_parameter(broken).data.fill_(float("nan"))
-        upscaler = Upscaler(network, device="cpu", tile=8, exact=True)
-        with pytest.raises(CheckpointError, match="weights are broken"):
-            upscaler(random_pixels(20, 20))
-
-
-def in_parts(network: ESC, dtype: torch.dtype) -> torch.Tensor:
-    """20x20 pixels, twice as large: (1, 3, 40, 40)."""
-    bands = exact_bands(
-        planes_of(random_pixels(20, 20)),
-        Engine(network, scale=2, device=torch.device("cpu")),
-        plan_of((8, 8), (8, 8)),
-        output_size=(40, 40),
-        dtype=dtype,
-        on_share_done=lambda share: None,
-    )
-    return torch.cat(list(bands), dim=2)
-
-
-@pytest.mark.parametrize(
-    "large", ["blocks.0.feed_forward.reduce.weight", "blocks.0.conv_out.weight"]
-)
-def test_half_precision_goes_on_in_float32_where_it_overflows(large: str) -> None:
-    """Statistics tell, or the features after the last of them, before any row is made."""
-    network = smallest(2, num_blocks=1)
-    with torch.no_grad():
-        network.get_parameter(large).mul_(1e6)
-    results = [in_parts(network, dtype) for dtype in (torch.float16, torch.float32)]
-    assert torch.equal(*results)
-
-
-def test_half_precision_that_overflows_in_the_upsampler_is_not_called_broken() -> None:
-    """Rows may be written by then; what to do is told."""
+    """NaN among them, when they are opened; or numbers so large that results are none."""
     network = smallest(2)
-    with torch.no_grad():
-        network.get_parameter("reconstruction.to_subpixels.weight").mul_(1e8)
-    assert in_parts(network, torch.float32).isfinite().all()
-    with pytest.raises(
-        ConfigurationError, match=r"infinite values in float16.*--precision float32"
-    ):
-        in_parts(network, torch.float16)
+    network.get_parameter("blocks.0.feed_forward.expand.weight").data.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="holds NaN"):
+        Upscaler(network, device="cpu", tile=8, exact=True)
+    network = smallest(2)
+    network.get_parameter("reconstruction.to_subpixels.weight").data.fill_(3e38)
+    upscaler = Upscaler(network, device="cpu", tile=8, exact=True)
+    with pytest.raises(CheckpointError, match="weights are broken"):
+        upscaler(random_pixels(20, 20))
+
+
+def test_other_back_ends_have_exact_results_by_the_core() -> None:
+    """The same as the core's own; the reference is only for measuring, and refused."""
+    pixels = random_pixels(40, 24)
+    native, eager = (
+        Upscaler(smallest(2), device="cpu", tile=8, exact=True, backend=backend)(pixels)
+        for backend in ("native", "eager")
+    )
+    assert np.array_equal(native, eager)
+    with pytest.raises(ConfigurationError, match='not with the back-end "reference"'):
+        Upscaler(smallest(2), device="cpu", tile=8, exact=True, backend="reference")(pixels)

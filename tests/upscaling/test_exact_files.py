@@ -6,22 +6,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import torch
 
-from escsr.engines.eager import Engine
 from escsr.errors import DiskSpaceError
-from escsr.upscaling import Upscaler
-from escsr.upscaling.exact import (
-    FeatureMapStore,
-    Patch,
-    Rectangle,
-    cut_into_cores,
-    enlarge_exactly,
-    feature_store,
-)
+from escsr.upscaling import Upscaler, exact
+from escsr.upscaling.exact import enlarge_exactly
 from escsr.upscaling.pixels import planes_of
 from tests.upscaling.exact_runs import plan_of, random_pixels
-from tests.upscaling.networks import smallest
+from tests.upscaling.networks import engine_of, smallest
 
 
 @pytest.fixture
@@ -49,7 +40,7 @@ class _StopError(Exception):
 @pytest.mark.parametrize("end", ["finished", "error", "interrupted", "left alone"])
 def test_temporary_files_vanish(end: str, temporary_files: Path) -> None:
     """However the work ends, also between two rows of the result."""
-    engine = Engine(smallest(2), scale=2, device=torch.device("cpu"))
+    engine = engine_of(smallest(2))
     seen: list[int] = []
     ends = {"error": _StopError, "interrupted": KeyboardInterrupt}
 
@@ -61,9 +52,8 @@ def test_temporary_files_vanish(end: str, temporary_files: Path) -> None:
     bands = enlarge_exactly(
         planes_of(random_pixels(40, 24)),
         engine,
-        plan_of((8, 8), (8, 24), "disk"),
+        plan_of(8, "disk"),
         output_size=(48, 80),
-        dtype=torch.float32,
         on_share_done=stop,
     )
     if end in ends:
@@ -82,7 +72,7 @@ def test_temporary_files_vanish(end: str, temporary_files: Path) -> None:
 
 def test_too_small_a_disk_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to do; where exactness was not asked for, tiles serve."""
-    monkeypatch.setattr(feature_store, "free_disk_bytes", lambda: 1000)
+    monkeypatch.setattr(exact, "free_disk_bytes", lambda: 1000)
     pixels = random_pixels(700, 700)
     limit = 112 * 2**20
     with pytest.raises(DiskSpaceError, match=r"need \d+ MB on disk.*TMPDIR.*--no-exact"):
@@ -100,7 +90,7 @@ def test_a_disk_that_is_full_is_told(
 
     if not is_reserved:
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    engine = Engine(smallest(2), scale=2, device=torch.device("cpu"))
+    engine = engine_of(smallest(2))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
@@ -109,9 +99,8 @@ def test_a_disk_that_is_full_is_told(
                 enlarge_exactly(
                     planes_of(random_pixels(40, 24)),
                     engine,
-                    plan_of((8, 8), (8, 24), "disk"),
+                    plan_of(8, "disk"),
                     output_size=(48, 80),
-                    dtype=torch.float32,
                     on_share_done=lambda share: None,
                 )
             )
@@ -122,39 +111,8 @@ def test_a_disk_that_is_full_is_told(
 
 def test_a_file_that_ends_too_early_is_told(temporary_files: Path) -> None:
     """What was written cannot be read back: an error of ours, not the system's."""
-    everything = Rectangle(top=0, bottom=8, left=0, right=8)
-    with feature_store.FeatureStore("disk", torch.float32) as store:
-        broken = store.new_map((8, 8), 2)
-        assert isinstance(broken, feature_store._MapOnDisk)
-        broken._file.truncate(100)
+    with exact._FileStorage(1000) as storage:
+        storage.write(0, memoryview(bytes(1000)))
+        storage._file.truncate(100)
         with pytest.raises(DiskSpaceError, match=r"read back from .*ended too early.*--no-exact"):
-            broken.read(everything, torch.device("cpu"))
-
-
-def test_a_map_replaces_itself() -> None:
-    """Forth and back, while readers look around; in memory and on disk alike."""
-    size, slack = (23, 17), 3
-    for place in ("memory", "disk"):
-        with feature_store.FeatureStore(place, torch.float32) as store:
-            replaced = store.new_map(size, 2, slack=slack)
-            _check_replacing(replaced, size, slack)
-
-
-def _check_replacing(replaced: FeatureMapStore, size: tuple[int, int], slack: int) -> None:
-    """Each successor is the maximum around each pixel."""
-    device = torch.device("cpu")
-    expected = torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(0))
-    cores = cut_into_cores(size, core_size=(8, 4), window_size=4)
-    everything = Rectangle(top=0, bottom=size[0], left=0, right=size[1])
-    replaced.write(Patch(features=expected, place=everything, size=size))
-
-    def spread(features: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.max_pool2d(features, 2 * slack + 1, 1, slack) * 0.9
-
-    for _ in range(3):
-        for core in reversed(cores) if replaced.is_replaced_in_reverse else cores:
-            patch = replaced.read(core.grown(slack, size), device)
-            replaced.write_successor(patch.apply(spread, radius=slack).crop(core))
-        replaced.replace()
-        expected = spread(expected)
-        assert torch.equal(replaced.read(everything, device).features, expected)
+            storage.read(0, memoryview(bytearray(1000)))

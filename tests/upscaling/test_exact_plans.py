@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from escsr.core.network import Network
 from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
-from escsr.model import ESC
 from escsr.upscaling import Upscaler
 from escsr.upscaling.passes import WorkPlan
 from escsr.upscaling.pixels import planes_of
-from escsr.upscaling.sizes import SizeWish
+from escsr.upscaling.sizes import SizeRequest
 from tests.upscaling.exact_runs import random_pixels
 from tests.upscaling.measured_memory import EXACT
 from tests.upscaling.networks import NearestEnlarger, smallest
@@ -48,10 +47,10 @@ def test_large_images_are_tiled_where_their_features_do_not_fit_in_memory() -> N
 
     def plan(**options: object) -> WorkPlan:
         upscaler = Upscaler(network, device="cpu", **options)  # type: ignore[arg-type]
-        enlarger = upscaler._enlarger
+        passes = upscaler._upscaler
         shape = planes_of(np.zeros((1200, 900, 3), np.uint8)).shape
-        wish = enlarger.plan_size(900, 1200, SizeWish())
-        return enlarger.plan(shape, wish, result_is_held=False)
+        enlargement = passes.plan_size(900, 1200, SizeRequest())
+        return passes.plan(shape, enlargement, result_is_held=False)
 
     def kind(**options: object) -> tuple[bool, bool]:
         made = plan(**options)
@@ -93,12 +92,12 @@ def test_a_limit_below_the_smallest_parts_is_refused() -> None:
 def test_memory_that_runs_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """In our words, with what to do; there is no going on with smaller parts."""
 
-    def run_out(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    def run_out(*_: object, **__: object) -> None:
+        raise DeviceMemoryError("The core found no memory for 2 GiB.")
 
-    monkeypatch.setattr(ESC, "enter", run_out)
-    upscaler = Upscaler(smallest(2), device="cpu", tile=8, exact=True, backend="eager")
-    with pytest.raises(DeviceMemoryError, match=r"parts of 12 pixels \(CUDA out of.*--no-exact"):
+    monkeypatch.setattr(Network, "begin", run_out)
+    upscaler = Upscaler(smallest(2), device="cpu", tile=8, exact=True)
+    with pytest.raises(DeviceMemoryError, match=r"exact work \(The core found no.*--no-exact"):
         upscaler(random_pixels(20, 20))
 
 

@@ -12,7 +12,7 @@ from escsr.errors import ConfigurationError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from tests.family_networks import family_network
-from tests.upscaling.networks import NearestEnlarger, smallest
+from tests.upscaling.networks import NearestEnlarger, engine_of, run, smallest
 from tests.upscaling.test_colour_guard import CAT, Drifting
 from tests.upscaling.test_cutouts import UPSCALERS
 
@@ -100,11 +100,9 @@ def test_a_photograph_is_what_the_network_makes_of_it(upscaler: Upscaler) -> Non
     photo = read_image(CAT).pixels[60:124, 100:180]
     network = load_model("esc-tiny", scale=2)
     plain = Upscaler(network, device="cpu", edges="auto")(photo)
-    from escsr.engines.eager import Engine
-
-    engine = Engine(network, scale=2, device=torch.device("cpu"), keep_colours=True)
     image = torch.as_tensor(photo).permute(2, 0, 1)[None] / 255
-    expected = (engine.run(image, torch.float32).clamp(0, 1)[0] * 255).round().byte()
+    made = run(engine_of(network), image, guarded=True)
+    expected = (made.clamp(0, 1)[0] * 255).round().byte()
     assert np.array_equal(plain, expected.permute(1, 2, 0).numpy())
 
 

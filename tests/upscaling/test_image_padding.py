@@ -62,7 +62,7 @@ def test_only_the_last_tiles_are_extended(padding: str) -> None:
 
 def test_a_network_without_windows_cannot_be_padded_to_them() -> None:
     """The error says which padding it can have."""
-    with pytest.raises(ConfigurationError, match=r'holds no ESC.*padding="none"'):
+    with pytest.raises(ConfigurationError, match=r'no attention windows.*padding="none"'):
         Upscaler(NearestEnlarger(2), device="cpu", padding="window")
 
 

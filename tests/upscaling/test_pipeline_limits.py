@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 
 from escsr.images.writer import ImageWriter
-from escsr.upscaling import pipeline
-from escsr.upscaling.files import CheckedFile, FileJob, LoadedFile, run_files
+from escsr.upscaling import files
+from escsr.upscaling.files import FileJob, LoadedFile, run_files
+from escsr.upscaling.passes import MultiPassUpscaler
 from tests.upscaling.networks import smallest
 from tests.upscaling.pipeline_runs import (
     PATIENCE_S,
     WaitingNetwork,
     Watch,
-    enlarger_of,
     large_first,
     names_in,
     nearest,
+    upscaler_of,
     write_jobs,
 )
 
@@ -41,7 +42,7 @@ def test_an_interruption_while_a_file_is_encoded_leaves_no_half_files(jobs: list
     watch = Watch(interrupt)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_files(enlarger_of(WaitingNetwork(nearest)), large_first(jobs), watch)
+        run_files(upscaler_of(WaitingNetwork(nearest)), large_first(jobs), watch)
     assert watch.said == ["begin 0", "begin 1"]
     assert names_in(jobs[0].output.parent) == []
     assert time.monotonic() - started < PATIENCE_S
@@ -57,7 +58,7 @@ def test_an_interruption_keeps_what_is_finished_and_tells_of_it(jobs: list[FileJ
 
     watch = Watch()
     with pytest.raises(KeyboardInterrupt):
-        run_files(enlarger_of(WaitingNetwork(interrupt)), jobs, watch)
+        run_files(upscaler_of(WaitingNetwork(interrupt)), jobs, watch)
     assert watch.said == ["begin 0", "begin 1", "end 0"]
     assert watch.outcomes[0].report is not None
     assert names_in(jobs[0].output.parent) == ["0.png"]
@@ -81,7 +82,7 @@ def test_an_interruption_just_before_a_file_is_left_to_its_encoder_removes_it(
     monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
     watch = Watch()
     with pytest.raises(KeyboardInterrupt):
-        run_files(enlarger_of(WaitingNetwork(nearest)), large_first(jobs), watch)
+        run_files(upscaler_of(WaitingNetwork(nearest)), large_first(jobs), watch)
     assert watch.said == ["begin 0", "begin 1"]
     assert names_in(jobs[0].output.parent) == []
 
@@ -90,7 +91,7 @@ def test_few_files_are_open_however_small_they_are(
     jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two may wait for their encoders here, beside the one that the network works on."""
-    finish = pipeline._finish
+    finish = files._finish
     folder, open_files = jobs[0].output.parent, list[int]()
 
     def finish_late(writer: ImageWriter) -> object:
@@ -101,16 +102,16 @@ def test_few_files_are_open_however_small_they_are(
         open_files.append(len(list(folder.glob(".escsr-*.partial"))))
         return True
 
-    monkeypatch.setattr(pipeline, "WRITE_BEHIND_FILES", 2)
-    monkeypatch.setattr(pipeline, "_finish", finish_late)
-    run_files(enlarger_of(WaitingNetwork(count)), jobs, Watch())
+    monkeypatch.setattr(files, "WRITE_BEHIND_FILES", 2)
+    monkeypatch.setattr(files, "_finish", finish_late)
+    run_files(upscaler_of(WaitingNetwork(count)), jobs, Watch())
     assert max(open_files) == 3
 
 
 def test_seconds_of_a_file_are_its_own(jobs: list[FileJob]) -> None:
     """The encoder of the first takes a second or two, for which the small ones do not wait."""
     watch = Watch()
-    run_files(enlarger_of(WaitingNetwork(nearest)), large_first(jobs), watch)
+    run_files(upscaler_of(WaitingNetwork(nearest)), large_first(jobs), watch)
     first, *others = (outcome.seconds for outcome in watch.outcomes)
     assert sum(others) < first / 2
 
@@ -119,15 +120,15 @@ def test_a_large_source_goes_before_the_next_is_read(
     jobs: list[FileJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory holds one of those that are not read ahead; here all are such."""
-    read, sources, held = CheckedFile.read, list[weakref.ref[Any]](), list[int]()
+    read, sources, held = FileJob.read, list[weakref.ref[Any]](), list[int]()
 
-    def noted(self: CheckedFile) -> LoadedFile:
+    def noted(self: FileJob, upscaler: MultiPassUpscaler) -> LoadedFile:
         held.append(sum(source() is not None for source in sources))
-        loaded = read(self)
+        loaded = read(self, upscaler)
         sources.append(weakref.ref(loaded.planes.pixels))
         return loaded
 
-    monkeypatch.setattr(pipeline, "READ_AHEAD_BYTES", 0)
-    monkeypatch.setattr(CheckedFile, "read", noted)
-    run_files(enlarger_of(smallest(2)), jobs, Watch())
+    monkeypatch.setattr(files, "READ_AHEAD_BYTES", 0)
+    monkeypatch.setattr(FileJob, "read", noted)
+    run_files(upscaler_of(smallest(2)), jobs, Watch())
     assert held == [0] * 4

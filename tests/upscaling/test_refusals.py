@@ -90,7 +90,7 @@ def test_a_transparent_grey_of_16_bits_is_refused(upscaler: Upscaler) -> None:
         ({"overlap_pixels": -1}, "overlap_pixels is -1"),
         ({"memory_limit_bytes": 0.5}, "memory_limit_bytes is 0.5"),
         ({"device": "abacus"}, "device is 'abacus'"),
-        ({"attention_backend": "slow"}, "back-end is 'slow'"),
+        ({"attention_backend": "slow"}, "attention_backend is 'slow'"),
     ],
 )
 def test_wrong_options_are_refused_at_once(options: dict[str, Any], said: str) -> None:

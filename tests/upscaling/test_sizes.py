@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from escsr.errors import ConfigurationError, ImageSizeError
-from escsr.upscaling.sizes import MAX_FACTOR, Enlargement, SizeWish, plan_enlargement
+from escsr.upscaling.sizes import MAX_FACTOR, Enlargement, SizeRequest, plan_enlargement
 
 
 def plan(
@@ -16,7 +16,7 @@ def plan(
     """Plan with the box's factors unless others are given."""
     return plan_enlargement(
         *source,
-        SizeWish(**wish),  # type: ignore[arg-type]
+        SizeRequest(**wish),  # type: ignore[arg-type]
         scales=scales,
         default_scale=4,
     )
@@ -81,9 +81,9 @@ def test_sizes_keep_the_shape_unless_both_sides_are_given(
 def test_a_model_for_any_size_makes_it_in_one_pass() -> None:
     """By any factor, and by different ones; nothing is shrunk."""
     for wish, size in (
-        (SizeWish(scale=2.7), (27, 54)),
-        (SizeWish(scale=16), (160, 320)),
-        (SizeWish(width=40, height=21), (40, 21)),
+        (SizeRequest(scale=2.7), (27, 54)),
+        (SizeRequest(scale=16), (160, 320)),
+        (SizeRequest(width=40, height=21), (40, 21)),
     ):
         enlargement = plan_enlargement(
             10, 20, wish, scales=(4,), default_scale=4, makes_any_size=True
@@ -96,12 +96,12 @@ def test_a_model_for_any_size_makes_it_in_one_pass() -> None:
 def test_a_model_for_any_size_is_no_restorer_whatever_factor_it_is_known_by() -> None:
     """Trained or stored as x1, it still enlarges, and x1 is still nothing to enlarge."""
     any_size = {"scales": (1,), "default_scale": 1, "makes_any_size": True}
-    enlargement = plan_enlargement(10, 20, SizeWish(scale=2.7), **any_size)
+    enlargement = plan_enlargement(10, 20, SizeRequest(scale=2.7), **any_size)
     assert enlargement.sizes == ((27, 54),)
     with pytest.raises(ConfigurationError, match="enlarges nothing"):
-        plan_enlargement(10, 20, SizeWish(scale=1), **any_size)
+        plan_enlargement(10, 20, SizeRequest(scale=1), **any_size)
     with pytest.raises(ImageSizeError, match="nothing to enlarge"):
-        plan_enlargement(10, 20, SizeWish(), **any_size)
+        plan_enlargement(10, 20, SizeRequest(), **any_size)
 
 
 def test_a_restorer_among_others_is_taken_for_x1_alone() -> None:
@@ -115,7 +115,7 @@ def test_a_restorer_among_others_is_taken_for_x1_alone() -> None:
 def test_a_factor_that_cannot_be_is_refused(scale: object) -> None:
     """Zero, negative, one or less, absurd, NaN, or no number at all."""
     with pytest.raises(ConfigurationError, match="above 1 and at most 16"):
-        SizeWish(scale=scale)  # type: ignore[arg-type]
+        SizeRequest(scale=scale)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("side", [0, -5, 2.5, True, "300"])
@@ -123,7 +123,7 @@ def test_a_factor_that_cannot_be_is_refused(scale: object) -> None:
 def test_a_side_that_cannot_be_is_refused(name: str, side: object) -> None:
     """Not a whole number of pixels, or less than one."""
     with pytest.raises(ConfigurationError, match=f"{name} is .*whole number of pixels"):
-        SizeWish(**{name: side})  # type: ignore[arg-type]
+        SizeRequest(**{name: side})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_side_that_cannot_be_is_refused(name: str, side: object) -> None:
 def test_a_size_given_twice_is_refused(wish: dict[str, object]) -> None:
     """A factor beside pixels, or a side beside the longest."""
     with pytest.raises(ConfigurationError, match="given twice"):
-        SizeWish(**wish)  # type: ignore[arg-type]
+        SizeRequest(**wish)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

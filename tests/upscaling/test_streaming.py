@@ -14,20 +14,23 @@ from torch import nn
 
 from escsr.errors import DeviceMemoryError
 from escsr.family.axis_view import AxisView
+from escsr.upscaling.borders import NO_MARGINS
 from escsr.upscaling.pixels import Pixels, planes_of
-from escsr.upscaling.tiles import TileGrid, enlarge_in_bands
+from escsr.upscaling.tiles import Floats, TileGrid, enlarge_in_bands
 from tests.upscaling.networks import LimitedMemory, NearestEnlarger, smallest
 
 
 def enlarge(pixels: Pixels, network: nn.Module, grid: TileGrid, scale: int) -> list[Pixels]:
     """Enlarge 8-bit pixels; the bands as they come."""
 
-    def run(batch: torch.Tensor, *_: AxisView) -> torch.Tensor:
+    def run(batch: Floats, *_: AxisView) -> Floats:
         with torch.inference_mode():
-            return network(batch)
+            return network(torch.tensor(batch)).numpy()
 
     size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
-    return list(enlarge_in_bands(planes_of(pixels), run, output_size=size, grid=grid))
+    return list(
+        enlarge_in_bands(planes_of(pixels), run, output_size=size, grid=grid, margins=NO_MARGINS)
+    )
 
 
 def random_pixels(height: int, width: int, channels: int, seed: int = 0) -> Pixels:

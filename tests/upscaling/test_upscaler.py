@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.overrides import TorchFunctionMode
 
 from escsr.errors import ImageReadError, ImageValueError
 from escsr.images.writer import resize_pixels, write_image
@@ -97,33 +96,6 @@ def test_tiled_tensors_and_arrays_agree() -> None:
             array = upscaler(one.permute(1, 2, 0).numpy())
             # 1e-6: the batch lies otherwise in memory, so sums are rounded in another order.
             assert np.abs(array - expected.permute(1, 2, 0).numpy()).max() <= 1e-6
-
-
-class Copies(TorchFunctionMode):
-    """Notes which tensors are asked for on the host, as arrays or by ``cpu()``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[torch.Size] = []
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Run a function."""
-        if func in (torch.Tensor.numpy, torch.Tensor.cpu):
-            self.sizes.append(args[0].shape)
-        return func(*args, **(kwargs or {}))
-
-
-def test_a_batch_that_fits_is_not_fetched_to_the_host() -> None:
-    """A batch on a GPU stays there but for its borders; only tiles are cut from a copy."""
-    image = torch.rand(2, 3, 40, 33)
-    with Copies() as whole:
-        Upscaler(smallest(2), device="cpu", backend="eager")(image)
-    assert {tuple(size) for size in whole.sizes} <= {(40, 3), (33, 3)}
-    with Copies() as tiled:
-        Upscaler(smallest(2), device="cpu", tile=16)(image)
-    assert (40, 33, 6) in tiled.sizes
 
 
 def test_a_tensor_that_does_not_fit_whole_is_tiled() -> None:
