@@ -123,6 +123,7 @@ class ArrayEngine(Engine):
         enlarge: (B, 3, H, W) -> (B, 3, scale*H, scale*W), float32.
         scale: its factor.
         options: as of any engine.
+        config: as if it were an ESC.
     """
 
     name: Backend = "eager"
@@ -134,8 +135,9 @@ class ArrayEngine(Engine):
         *,
         scale: int = 2,
         options: EngineOptions | None = None,
+        config: ESCConfig | None = None,
     ) -> None:
-        super().__init__(None, scale=scale, options=options or EngineOptions(device="cpu"))
+        super().__init__(config, scale=scale, options=options or EngineOptions(device="cpu"))
         self.enlarge = enlarge
 
     @property
@@ -148,8 +150,8 @@ class ArrayEngine(Engine):
         return choose_precision(self.options.precision, self.device, eight_bit=eight_bit)
 
     def cost(self, scale: float, precision: Precision) -> NetworkCost:
-        """Of a network that is no ESC."""
-        return network_cost(None, scale=scale)
+        """Of such a network in torch."""
+        return network_cost(self.config, scale=scale)
 
     def images_at_once(self, num_images: int) -> int:
         """One, as on any CPU."""

@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from escsr.family import ESCConfig
 from escsr.family.configuration import Upsampler
-from escsr.model import ESCConfig
 
 FACTORS = [(1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (1, 3), (1, 4), (2, 2)]
 """(scale, unshuffle): from features to pixels by 1 to 4."""

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def taken_memory() -> dict[str, list[dict[str, Any]]]:
-    """What enlarging takes of processes of its own; they share one start of PyTorch."""
+    """What enlarging takes of processes of its own; they share one start of the libraries."""
     if sys.platform != "linux":
         pytest.skip("measures a process as Linux does")
     done = subprocess.run(

@@ -1,17 +1,13 @@
-"""An image in one piece and in parts, for tests of exact results."""
-
-from typing import Any
+"""An image in one piece and layer by layer, for tests of exact results."""
 
 import numpy as np
 import pytest
-import torch
 
-from escsr.model import ESC
+from escsr.engines.engine import Engine
 from escsr.upscaling.exact import ExactPlan, Place, enlarge_exactly
 from escsr.upscaling.fidelity import keep_colours
 from escsr.upscaling.pixels import PixelPlanes, Pixels
 from escsr.upscaling.tiles import AxisScale, Span
-from tests.upscaling.networks import engine_of
 
 ROUNDING = 2e-5
 """Of [0, 1]: sums are added up in another order."""
@@ -22,51 +18,46 @@ def random_pixels(height: int, width: int, channels: int = 3) -> Pixels:
     return np.random.default_rng(5).random((height, width, channels), np.float32)
 
 
-def shaken(network: ESC) -> ESC:
-    """Give the dynamic kernels something to do; as built they are zero in most classes."""
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(1)
-        for name, parameter in network.named_parameters():
-            if "dynamic_kernel.to_kernel" in name:
-                parameter.normal_(std=0.3)
-    return network
+def plan_of(place: Place = "memory", *, band_rows: int = 11, limit_bytes: int = 1) -> ExactPlan:
+    """Bands of so many rows, and by default the smallest parts; the rest of a plan is for people.
 
-
-def plan_of(band_rows: int, place: Place = "memory") -> ExactPlan:
-    """Rows at a time; the least memory for the rest."""
+    Args:
+        place: where features lie.
+        band_rows: rows of the result that are made at a time.
+        limit_bytes: what the core keeps within; 0 lets it work on the whole image at once.
+    """
     return ExactPlan(
         band_rows=band_rows,
         place=place,
-        tile_pixels=0,
+        num_tiles=2,
+        tile_pixels=8,
         peak_memory_bytes=0,
         disk_bytes=0,
-        limit_bytes=0 if place == "memory" else 1,
+        limit_bytes=limit_bytes,
     )
 
 
 def whole_and_exact(
-    network: ESC,
+    engine: Engine,
     source: PixelPlanes,
     plan: ExactPlan,
     *,
     size: tuple[int, int] | None = None,
     keeps_colours: bool = False,
-    **options: Any,
 ) -> tuple[Pixels, Pixels]:
-    """The same image in one piece and in parts."""
-    engine = engine_of(network, **options)
-    size = size or (source.width * network.scale, source.height * network.scale)
+    """The same image in one piece and in bands; ``size`` is (width, height) of the result."""
+    size = size or (source.width * engine.scale, source.height * engine.scale)
     rows, columns = (
         AxisScale(length=length, output_length=output_length)
         for length, output_length in ((source.height, size[1]), (source.width, size[0]))
     )
     spans = (Span(start=0, stop=source.height), Span(start=0, stop=source.width))
     views = (rows.view(spans[0]), columns.view(spans[1]))
-    image = source.read(*spans)
-    made = engine.run(image, "float32", views)
+    images = source.read(*spans)
+    result = engine.run(images, "float32", views)
     if keeps_colours:
-        made = keep_colours(made, image, views=views)
-    whole = source.finish(source.collapse(made))
+        result = keep_colours(result, images, views=views)
+    whole = source.finish(source.collapse(result))
     shares: list[float] = []
     bands = enlarge_exactly(
         source,

@@ -1,28 +1,28 @@
 """What enlarging takes of a process, as JSON: a program, for a test to start.
 
-Each case has a process of its own, forked from one that has PyTorch loaded, so that nothing that
-another one left behind is reused.
+Each case has a process of its own, forked from one that has the libraries loaded, so that nothing
+that another one left behind is reused. Without torch there are no figures of its engine.
 
     python -m tests.upscaling.measured_memory
 """
 
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from escsr.engines.eager import TorchEngine
-from escsr.engines.engine import EngineOptions
-from escsr.model import ESC, variant
+from escsr.engines.core_engine import CoreEngine
+from escsr.engines.engine import Engine, EngineOptions
+from escsr.family import variant
 from escsr.upscaling import Upscaler
 from escsr.upscaling.fidelity import keep_colours
 from escsr.upscaling.pixels import planes_of
 from escsr.upscaling.sizes import SizeRequest
+from tests.networks import batches, network_file, random_weights
 
 WHOLE = (
     ("esc-tiny", 2, 256, 272),
@@ -53,26 +53,43 @@ def count_the_peak_from_here() -> None:
 
 
 def taken_whole(name: str, scale: int, height: int, width: int) -> dict[str, int]:
-    """By an engine, of an image in one piece; the core needs less."""
-    config = replace(variant(name, scale=scale), num_blocks=1, num_conv_layers=1)
-    engine = TorchEngine(
-        ESC(config), scale=scale, options=EngineOptions(device="cpu", backend="eager")
-    )
-    _run_guarded(engine, 48, 48)
+    """By torch's engine, of an image in one piece."""
+    from escsr.engines.eager import TorchEngine
+    from escsr.weights.building import network_of
+
+    config = variant(name, scale=scale, num_blocks=1, num_conv_layers=1)
+    network = network_of(config, random_weights(config))
+    options = EngineOptions(device="cpu", backend="eager", num_threads=1)
+    return taken_by(TorchEngine(network, scale=scale, options=options), height, width)
+
+
+def taken_by_core(name: str, scale: int, height: int, width: int) -> dict[str, int]:
+    """By the core, and what it says of it."""
+    config = variant(name, scale=scale, num_blocks=1, num_conv_layers=1)
+    options = EngineOptions(device="cpu", num_threads=1)
+    engine = CoreEngine(config, random_weights(config), options)
+    cost = engine.cost(scale, "float32")
+    estimate = cost.fixed_bytes + height * width * cost.bytes_per_pixel
+    return {**taken_by(engine, height, width), "estimate": estimate}
+
+
+def taken_by(engine: Engine, height: int, width: int) -> dict[str, int]:
+    """The peak while an image is enlarged and held to its colours."""
+
+    def enlarge(height: int, width: int) -> None:
+        image = batches(1, height, width)
+        keep_colours(engine.run(image), image)
+
+    enlarge(48, 48)
     before = status_bytes("VmRSS")
     count_the_peak_from_here()
-    _run_guarded(engine, height, width)
+    enlarge(height, width)
     return {"measured": status_bytes("VmHWM") - before}
-
-
-def _run_guarded(engine: TorchEngine, height: int, width: int) -> None:
-    image = np.random.default_rng(0).random((1, 3, height, width), np.float32)
-    keep_colours(engine.run(image), image)
 
 
 def taken_exactly(name: str, scale: int, height: int, width: int, limit_mib: int) -> dict[str, int]:
     """By an image that is enlarged layer by layer, and what the plan says of it."""
-    network = ESC(variant(name, scale=scale, num_blocks=1, num_conv_layers=1))
+    network = network_file(variant(name, scale=scale, num_blocks=1, num_conv_layers=1))
     limit_bytes = limit_mib * 2**20
     upscaler = Upscaler(network, device="cpu", exact=True, memory_limit_bytes=limit_bytes)
     passes = upscaler._upscaler
@@ -108,11 +125,15 @@ def in_its_own_process(take: Callable[..., dict[str, int]], *case: object) -> di
 
 def main() -> None:
     """Print the figures of all cases."""
-    torch.set_num_threads(1)
     figures = {
-        "whole": [in_its_own_process(taken_whole, *case) for case in WHOLE],
+        "core": [in_its_own_process(taken_by_core, *case) for case in WHOLE],
         "exact": [in_its_own_process(taken_exactly, *case) for case in EXACT],
     }
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(1)
+        figures["whole"] = [in_its_own_process(taken_whole, *case) for case in WHOLE]
     json.dump(figures, sys.stdout)
 
 

@@ -1,41 +1,49 @@
-"""Layer by layer over parts, the same as in one piece."""
+"""Layer by layer, the same as in one piece."""
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from escsr.engines.core_engine import CoreEngine
+from escsr.engines.engine import EngineOptions, Padding
 from escsr.errors import CheckpointError, ConfigurationError
-from escsr.model import ESC, ESCConfig
+from escsr.family import ESCConfig
 from escsr.upscaling import Upscaler
 from escsr.upscaling.exact import Place, exact_bands
 from escsr.upscaling.fidelity import keep_colours, keep_colours_of_bands
 from escsr.upscaling.pixels import planes_of
 from escsr.upscaling.tiles import AxisScale, Span
-from tests.family_networks import FAMILY, family_network
+from tests.family_networks import FAMILY, family_file
 from tests.model.configurations import configurations
-from tests.upscaling.exact_runs import ROUNDING, plan_of, random_pixels, shaken, whole_and_exact
-from tests.upscaling.networks import engine_of, smallest
+from tests.networks import (
+    batches,
+    engine_of,
+    random_weights,
+    saved,
+    smallest,
+    smallest_config,
+)
+from tests.upscaling.exact_runs import ROUNDING, plan_of, random_pixels, whole_and_exact
 
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_every_class_is_exact(name: str) -> None:
     """With the colour guard, in memory and on disk; two windows and an odd rest either way."""
-    network = shaken(family_network(name))
-    side = network.config.unshuffle
+    side = FAMILY[name].unshuffle
     source = planes_of(random_pixels(21 * side - 1, 27 * side))
-    plan = plan_of(5, "disk" if side == 1 else "memory")
-    whole, exact = whole_and_exact(network, source, plan, keeps_colours=True)
+    plan = plan_of("disk" if side == 1 else "memory")
+    whole, exact = whole_and_exact(engine_of(family_file(name)), source, plan, keeps_colours=True)
     assert np.abs(exact - whole).max() < ROUNDING
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     config=configurations(),
     height=st.integers(1, 26),
     width=st.integers(1, 26),
-    band_rows=st.integers(1, 60),
+    band_rows=st.integers(1, 40),
+    limit_bytes=st.sampled_from([0, 1, 2**18]),
     place=st.sampled_from(["memory", "disk"]),
     keeps_colours=st.booleans(),
     padding=st.sampled_from(["none", "window"]),
@@ -45,32 +53,27 @@ def test_any_network_in_any_parts_is_exact(
     height: int,
     width: int,
     band_rows: int,
+    limit_bytes: int,
     place: Place,
     keeps_colours: bool,
-    padding: str,
+    padding: Padding,
 ) -> None:
-    """Whatever the sizes of the image and the parts."""
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        network = shaken(ESC(config))
+    """Whatever the sizes of the image and of the parts."""
     source = planes_of(random_pixels(height, width))
-    engine = engine_of(network, padding=padding)
+    options = EngineOptions(device="cpu", padding=padding)
+    engine = CoreEngine(config, random_weights(config, seed=2), options)
     spans = (Span(start=0, stop=height), Span(start=0, stop=width))
-    scales = tuple(
-        AxisScale(length=side, output_length=side * config.scale) for side in (height, width)
+    images = source.read(*spans)
+    whole = engine.run(images)
+    scales = (
+        AxisScale(length=height, output_length=height * config.scale),
+        AxisScale(length=width, output_length=width * config.scale),
     )
-    image = source.read(*spans)
-    whole = engine.run(image)
-    bands = exact_bands(
-        source,
-        engine,
-        plan_of(band_rows, place),
-        scales=scales,  # pyright: ignore[reportArgumentType]
-        on_share_done=lambda share: None,
-    )
+    plan = plan_of(place, band_rows=band_rows, limit_bytes=limit_bytes)
+    bands = exact_bands(source, engine, plan, scales=scales, on_share_done=lambda share: None)
     if keeps_colours:
-        whole = keep_colours(whole, image)
-        bands = keep_colours_of_bands(bands, lambda top, stop: image[:, :, top:stop], scales)  # pyright: ignore
+        whole = keep_colours(whole, images)
+        bands = keep_colours_of_bands(bands, lambda top, stop: images[:, :, top:stop], scales)
     exact = np.concatenate(list(bands), axis=2)
     # Random weights may make results of any size; the tolerance is of their range.
     assert np.abs(exact - whole).max() <= ROUNDING * max(1.0, float(np.abs(whole).max()))
@@ -78,8 +81,7 @@ def test_any_network_in_any_parts_is_exact(
 
 def test_tiles_of_the_same_networks_are_not_exact() -> None:
     """Else the tests above would show nothing."""
-    network = shaken(family_network("esc-x2"))
-    pixels = random_pixels(40, 56)
+    network, pixels = family_file("esc-x2"), random_pixels(40, 56)
     whole = Upscaler(network, device="cpu", tile="whole")(pixels)
     tiled = Upscaler(network, device="cpu", tile=16)(pixels)
     exact = Upscaler(network, device="cpu", tile=16, exact=True)(pixels)
@@ -90,30 +92,20 @@ def test_tiles_of_the_same_networks_are_not_exact() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_grey_and_alpha_are_exact(channels: int) -> None:
     """Alpha goes through the network as an image of its own, after the colours."""
-    pixels = random_pixels(40, 24, channels)
-    # Dividing by a small alpha would make more of rounding.
-    pixels[..., -1] = pixels[..., -1] / 2 + 0.5
-    source = planes_of(pixels)
-    whole, exact = whole_and_exact(smallest(2), source, plan_of(7, "disk"), keeps_colours=True)
+    source = planes_of(random_pixels(40, 24, channels))
+    engine = engine_of(smallest(2))
+    whole, exact = whole_and_exact(engine, source, plan_of("disk", band_rows=7), keeps_colours=True)
     assert np.abs(exact - whole).max() < ROUNDING
-
-
-def test_a_batch_is_exact() -> None:
-    """Each image has kernels of its own."""
-    batch = torch.rand(3, 3, 40, 24, generator=torch.Generator().manual_seed(1))
-    whole = Upscaler(smallest(2), device="cpu", tile="whole")(batch)
-    exact = Upscaler(smallest(2), device="cpu", tile=8, exact=True)(batch)
-    assert (exact - whole).abs().max() < ROUNDING
 
 
 @pytest.mark.parametrize("padding", ["none", "window"])
 @pytest.mark.parametrize("size", [(61, 83), (27, 50)])
 def test_any_size_is_exact(size: tuple[int, int], padding: str) -> None:
     """The colour guard's means and the waves of ESC+LTE know where a part lies."""
-    network = shaken(family_network("esc-lte-x4"))
+    engine = engine_of(family_file("esc-lte-x4"), padding=padding)
     source = planes_of(random_pixels(26, 21))
     whole, exact = whole_and_exact(
-        network, source, plan_of(5), size=size, keeps_colours=True, padding=padding
+        engine, source, plan_of(band_rows=5), size=size, keeps_colours=True
     )
     assert np.abs(exact - whole).max() < ROUNDING
 
@@ -134,27 +126,37 @@ def test_any_size_is_exact(size: tuple[int, int], padding: str) -> None:
 )
 def test_ablations_are_exact(overrides: dict[str, object]) -> None:
     """Attention everywhere or nowhere, a kernel for each layer, none that is dynamic."""
-    network = shaken(smallest(2, **{"num_blocks": 2, **overrides}))
+    engine = engine_of(smallest(2, **{"num_blocks": 2, **overrides}))
     source = planes_of(random_pixels(21, 27))
-    whole, exact = whole_and_exact(network, source, plan_of(9, "disk"))
+    whole, exact = whole_and_exact(engine, source, plan_of("disk", band_rows=9))
     assert np.abs(exact - whole).max() < ROUNDING
 
 
-def test_broken_weights_are_told_of() -> None:
-    """NaN among them, when they are opened; or numbers so large that results are none."""
-    network = smallest(2)
-    network.get_parameter("blocks.0.feed_forward.expand.weight").data.fill_(float("nan"))
-    with pytest.raises(CheckpointError, match="holds NaN"):
-        Upscaler(network, device="cpu", tile=8, exact=True)
-    network = smallest(2)
-    network.get_parameter("reconstruction.to_subpixels.weight").data.fill_(3e38)
-    upscaler = Upscaler(network, device="cpu", tile=8, exact=True)
+@pytest.mark.parametrize("spoilt", ["blocks.0.feed_forward.expand", "reconstruction.to_subpixels"])
+def test_broken_weights_are_told_of(spoilt: str) -> None:
+    """Values that overflow in the features, or only in the result."""
+    config = smallest_config()
+    weights = random_weights(config)
+    weights[f"{spoilt}.weight"][:] = 1e38
+    upscaler = Upscaler(saved(config, weights), device="cpu", tile=8, exact=True)
     with pytest.raises(CheckpointError, match="weights are broken"):
         upscaler(random_pixels(20, 20))
 
 
+@pytest.mark.parametrize("backend", ["eager", "auto"])
+def test_a_batch_of_tensors_is_exact_whatever_runs_the_network(backend: str) -> None:
+    """Each image has kernels of its own; beside an engine of torch's the core is opened."""
+    torch = pytest.importorskip("torch")
+    batch = torch.from_numpy(batches(3, 40, 24))
+    options = {"device": "cpu", "backend": backend}
+    whole = Upscaler(smallest(2), tile="whole", **options)(batch)  # type: ignore[arg-type]
+    exact = Upscaler(smallest(2), tile=8, exact=True, **options)(batch)  # type: ignore[arg-type]
+    assert (exact - whole).abs().max() < ROUNDING
+
+
 def test_other_back_ends_have_exact_results_by_the_core() -> None:
     """The same as the core's own; the reference is only for measuring, and refused."""
+    pytest.importorskip("torch")
     pixels = random_pixels(40, 24)
     native, eager = (
         Upscaler(smallest(2), device="cpu", tile=8, exact=True, backend=backend)(pixels)

@@ -10,14 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escsr.engines.cost import network_cost
+from escsr.engines.engine import AttentionChoice
 from escsr.errors import ConfigurationError, DeviceMemoryError
+from escsr.family import variant
 from escsr.images.writer import write_image
-from escsr.model import ESC, variant
-from escsr.model.attention.backends import FoldedBackend
 from escsr.upscaling import Upscaler
 from escsr.upscaling.memory import TileChoice, Workload, plan_tiles
+from tests.networks import (
+    limited,
+    nearest_engine,
+    smallest,
+    upscaler_of,
+)
 from tests.upscaling.measured_memory import WHOLE
-from tests.upscaling.networks import LimitedMemory, NearestEnlarger, smallest
 
 TINY_X4 = network_cost(variant("esc-tiny", scale=4), scale=4)
 MIB = 2**20
@@ -55,7 +60,7 @@ def test_little_memory_means_small_tiles() -> None:
     [
         ((512, 384), "esc-tiny", 120e6),
         ((512, 384), "esc", 150e6),
-        ((512, 384), "esc-rib", 330e6),
+        ((512, 384), "esc-rib", 340e6),
         ((7300, 5500), "esc-tiny", 400e6),
     ],
 )
@@ -134,20 +139,26 @@ def test_without_room_for_tiles_the_work_goes_layer_by_layer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What that gives is the whole image's result; it is said once, not for each image."""
+    pytest.importorskip("torch")
     pixels = np.random.default_rng(0).integers(0, 256, (150, 170, 3), dtype=np.uint8)
-    network = smallest(2)
-    limited = Upscaler(network, device="cpu", backend="eager", memory_limit_bytes=74 * 10**6)
-    results = [limited(pixels) for _ in range(2)]
-    whole = Upscaler(network, device="cpu", tile="whole")(pixels)
+    eager = {"device": "cpu", "backend": "eager"}
+    tight = Upscaler(smallest(2), memory_limit_bytes=74 * 10**6, **eager)  # type: ignore[arg-type]
+    results = [tight(pixels) for _ in range(2)]
+    whole = Upscaler(smallest(2), device="cpu", tile="whole")(pixels)
     # A value on the border between two levels may fall to either side.
     assert all(np.abs(result.astype(int) - whole).max() <= 1 for result in results)
     warnings = [record.message for record in caplog.records]
     assert len(warnings) == 1
     assert "layer by layer" in warnings[0]
+
+
+def test_memory_for_neither_tiles_nor_layers_is_refused() -> None:
+    """With what is needed; and a network without layers with what tiles need."""
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 170, 3), dtype=np.uint8)
     with pytest.raises(DeviceMemoryError, match=r"limit is 1 MB.*needs at least \d+ MB"):
-        Upscaler(network, device="cpu", backend="eager", memory_limit_bytes=10**6)(pixels)
-    with pytest.raises(DeviceMemoryError, match="--tile"):  # it has no layers
-        Upscaler(NearestEnlarger(2), device="cpu", memory_limit_bytes=74 * 10**6)(pixels)
+        Upscaler(smallest(2), device="cpu", memory_limit_bytes=10**6)(pixels)
+    with pytest.raises(DeviceMemoryError, match="--tile"):
+        upscaler_of(nearest_engine(), memory_limit_bytes=74 * 10**6)(pixels)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +173,7 @@ def test_tiles_that_show_seams_are_taken_with_a_warning(
     options: dict[str, Any], warning: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the user asks for them; once for all images."""
-    upscaler = Upscaler(NearestEnlarger(2), device="cpu", **options)
+    upscaler = upscaler_of(nearest_engine(), **options)
     pixels = np.zeros((200, 200, 3), np.uint8)
     for _ in range(2):
         assert upscaler(pixels).shape == (400, 400, 3)
@@ -176,8 +187,7 @@ def test_memory_that_runs_out_does_not_bring_smaller_tiles_than_the_least() -> N
     expected = pixels.repeat(2, 0).repeat(2, 1)
 
     def enlarged(max_pixels: int, **options: Any) -> bool:
-        network = LimitedMemory(NearestEnlarger(2), scale=2, max_pixels=max_pixels)
-        upscaler = Upscaler(network, device="cpu", **options)
+        upscaler = upscaler_of(limited(max_pixels), **options)
         return np.array_equal(upscaler(pixels), expected)
 
     assert enlarged(128 * 128)
@@ -237,9 +247,12 @@ def test_an_accelerator_holds_more_queries_of_any_size_at_a_time() -> None:
 
 @pytest.mark.parametrize("chosen", [None, "naive"])
 def test_stored_scores_are_counted_whoever_chose_them(
-    chosen: FoldedBackend | None, tmp_path: Path
+    chosen: AttentionChoice | None, tmp_path: Path
 ) -> None:
     """The network's own back-end counts where the caller names none."""
+    pytest.importorskip("torch")
+    from escsr.model import ESC
+
     source = tmp_path / "photo.png"
     write_image(source, np.zeros((300, 300, 3), np.uint8))
     config = variant("esc-tiny", scale=2)
@@ -255,12 +268,22 @@ def test_stored_scores_are_counted_whoever_chose_them(
 def test_the_estimate_covers_what_a_process_really_takes(
     case: tuple[str, int, int, int], taken_memory: dict[str, list[dict[str, Any]]]
 ) -> None:
-    """And is no more than three times as much, which would waste tiles; native kernels need less.
+    """In PyTorch; and is no more than three times as much, which would waste tiles.
 
     With one block, since blocks run one after another.
     """
+    pytest.importorskip("torch")
     name, scale, height, width = case
     measured = taken_memory["whole"][WHOLE.index(case)]["measured"]
     cost = network_cost(variant(name, scale=scale), scale=scale)
     estimate = cost.fixed_bytes + height * width * cost.bytes_per_pixel
     assert measured <= estimate <= 3 * measured
+
+
+@pytest.mark.parametrize("case", WHOLE, ids=lambda case: "-".join(map(str, case)))
+def test_what_the_core_says_covers_what_a_process_really_takes(
+    case: tuple[str, int, int, int], taken_memory: dict[str, list[dict[str, Any]]]
+) -> None:
+    """And is no more than three times as much, but for what any tile needs."""
+    taken = taken_memory["core"][WHOLE.index(case)]
+    assert taken["measured"] <= taken["estimate"] <= 3 * taken["measured"] + 32 * MIB
