@@ -31,10 +31,9 @@ from escsr.evaluation.niqe_parameters import (
     load_niqe_parameters,
     save_niqe_parameters,
 )
+from escsr.images import metrics, resize
 from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import read_image
-from escsr.images.metrics import round_to_8_bit
-from escsr.images.resize import resize_bicubic
 
 
 def natural_like(seed: int, height: int = 384, width: int = 384) -> Tensor:
@@ -54,11 +53,17 @@ def natural_like(seed: int, height: int = 384, width: int = 384) -> Tensor:
     return round_to_8_bit(torch.from_numpy(picture).expand(1, 3, -1, -1))
 
 
+def round_to_8_bit(image: Tensor) -> Tensor:
+    """Of tensors."""
+    return torch.from_numpy(metrics.round_to_8_bit(image.numpy()))
+
+
 def blurred(image: Tensor) -> Tensor:
     """Shrunk to a third and enlarged again."""
     height, width = image.shape[2:]
-    small = resize_bicubic(image, scale=1 / 3)
-    return round_to_8_bit(resize_bicubic(small, output_size=(height, width)))
+    small = resize.resize_bicubic(image.numpy(), scale=1 / 3)
+    larger = resize.resize_bicubic(small, output_size=(height, width))
+    return round_to_8_bit(torch.from_numpy(larger))
 
 
 def noisy(image: Tensor) -> Tensor:

@@ -112,7 +112,9 @@ def most_detailed_patch(image: ImageBatch, side: int = DEFAULT_PATCH_PIXELS) -> 
     """
     height, width = image.shape[-2:]
     side = min(side, height, width)
-    strength = F.avg_pool2d(_edge_strength(rgb_to_luma(image)), side, stride=1)
+    strength = F.avg_pool2d(
+        _edge_strength(torch.from_numpy(rgb_to_luma(image.numpy()))), side, stride=1
+    )
     rows, columns = strength.shape[-2:]
     top, left = rows // 4, columns // 4
     middle = strength[..., top : rows - top, left : columns - left]

@@ -3,12 +3,12 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -130,21 +130,9 @@ class MatlabBicubic(nn.Module):
 
     def forward(self, lr_image: ImageBatch) -> ImageBatch:
         """(B, 3, H, W), every value k/255 -> (B, 3, scale*H, scale*W), every value k/255."""
-        with _one_thread():
-            pixels = (lr_image * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-            larger = [torch.from_numpy(resize_bicubic_uint8(p, scale=self.scale)) for p in pixels]
-            return torch.stack(larger).permute(0, 3, 1, 2).to(lr_image) / 255
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Hundreds of small products are done sooner than several threads could agree on each."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
+        pixels = (lr_image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        larger = np.stack([resize_bicubic_uint8(image, scale=self.scale) for image in pixels])
+        return torch.from_numpy(larger).permute(0, 3, 1, 2).to(lr_image) / 255
 
 
 def open_contender(source: str, *, scale: int | None = None) -> Contender:

@@ -138,7 +138,7 @@ def _most_different(
     results: Sequence[ImageBatch], *, border_pixels: int
 ) -> tuple[slice, slice, float]:
     """Rows, columns and mean square of the window with the largest spread of luma."""
-    lumas = torch.cat([rgb_to_luma(result) for result in results])
+    lumas = torch.cat([torch.from_numpy(rgb_to_luma(result.numpy())) for result in results])
     spread = (lumas.amax(dim=0) - lumas.amin(dim=0)).square()
     inner = spread[:, border_pixels:-border_pixels, border_pixels:-border_pixels]
     height, width = (min(CROP_PIXELS, int(side)) for side in inner.shape[1:])
@@ -154,7 +154,7 @@ def _panels(
     panels = [Panel(label="HR", pixels=to_pixels(hr_crop), psnr_y_db=None)]
     for label, result in results.items():
         cut = result[..., rows, columns]
-        psnr_db = float(psnr_y_db(cut, hr_crop))
+        psnr_db = float(psnr_y_db(cut.numpy(), hr_crop.numpy())[0])
         panels.append(Panel(label=label, pixels=to_pixels(cut), psnr_y_db=psnr_db))
     return tuple(panels)
 

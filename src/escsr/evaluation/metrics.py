@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from escsr.images.metrics import psnr_db, psnr_y_db, ssim, ssim_y
 from escsr.shapes import ImageBatch
@@ -50,12 +51,16 @@ class SetMetric(Column):
     least_images: int = 2
 
 
+def _of(metric: Callable[..., Any], sr: ImageBatch, hr: ImageBatch, border: int) -> float:
+    return float(metric(sr.numpy(), hr.numpy(), border_pixels=border)[0])
+
+
 PSNR_Y = Metric(
     key="psnr_y_db",
     title="PSNR-Y",
     decimals=3,
     higher_is_better=True,
-    measure=lambda sr, hr, border: float(psnr_y_db(sr, hr, border_pixels=border)),
+    measure=lambda sr, hr, border: _of(psnr_y_db, sr, hr, border),
     runs_in_thread=True,
 )
 SSIM_Y = Metric(
@@ -63,7 +68,7 @@ SSIM_Y = Metric(
     title="SSIM-Y",
     decimals=4,
     higher_is_better=True,
-    measure=lambda sr, hr, border: float(ssim_y(sr, hr, border_pixels=border)),
+    measure=lambda sr, hr, border: _of(ssim_y, sr, hr, border),
     runs_in_thread=True,
 )
 PSNR_RGB = Metric(
@@ -71,7 +76,7 @@ PSNR_RGB = Metric(
     title="PSNR-RGB",
     decimals=3,
     higher_is_better=True,
-    measure=lambda sr, hr, border: float(psnr_db(sr, hr, border_pixels=border)),
+    measure=lambda sr, hr, border: _of(psnr_db, sr, hr, border),
     runs_in_thread=True,
 )
 SSIM_RGB = Metric(
@@ -79,7 +84,7 @@ SSIM_RGB = Metric(
     title="SSIM-RGB",
     decimals=4,
     higher_is_better=True,
-    measure=lambda sr, hr, border: float(ssim(sr, hr, border_pixels=border)),
+    measure=lambda sr, hr, border: _of(ssim, sr, hr, border),
     runs_in_thread=True,
 )
 

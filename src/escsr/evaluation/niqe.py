@@ -107,7 +107,9 @@ def describe_patches(image: ImageBatch) -> PatchStatistics:
     """
     grey = _whole_patches(_grey_levels(image))
     coefficients, deviation = normalize_contrast(grey)
-    half_coefficients, _ = normalize_contrast(resize_bicubic(grey, scale=0.5))
+    half_coefficients, _ = normalize_contrast(
+        torch.from_numpy(resize_bicubic(grey.numpy(), scale=0.5))
+    )
     full = _scene_statistics(_cut_patches(coefficients, PATCH_PIXELS))
     half = _scene_statistics(_cut_patches(half_coefficients, PATCH_PIXELS // 2))
     sharpness = _cut_patches(deviation, PATCH_PIXELS).mean(dim=(1, 2))

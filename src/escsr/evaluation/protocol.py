@@ -169,7 +169,7 @@ def upscale_rounded(network: nn.Module, lr_image: ImageBatch, *, scale: int) -> 
         )
     if bool(torch.isnan(result).any()):
         raise ImageValueError("The network's result holds NaN; its weights are broken.")
-    return round_to_8_bit(result)
+    return torch.from_numpy(round_to_8_bit(result.numpy()))
 
 
 def measure_quality(

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from escsr.errors import ImageValueError
 
@@ -14,25 +13,24 @@ _NEIGHBOURS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0
 _PIXELS_AT_ONCE = 1 << 20
 
 
-def rgb_to_luma(image: Tensor) -> Tensor:
+def rgb_to_luma(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Convert RGB to the luma (Y) of BT.601 in studio range, without rounding it.
 
     Args:
         image: (B, 3, H, W) RGB in [0, 1], floating point.
     Returns:
-        (B, 1, H, W) in [16/255, 235/255]; same dtype and device.
+        (B, 1, H, W) in [16/255, 235/255]; same dtype.
     Raises:
         ImageValueError: not floating point, or not three channels.
     Source: ITU-R BT.601, as MATLAB's ``rgb2ycbcr`` computes it.
     """
-    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+    if image.ndim != 4 or image.shape[1] != 3 or image.dtype.kind != "f":
         raise ImageValueError(
-            f"Luma needs a floating-point tensor (B, 3, H, W); came {image.dtype} of shape "
-            f"{tuple(image.shape)}. Repeat a grey channel three times first."
+            f"Luma needs a floating-point array (B, 3, H, W); came {image.dtype} of shape "
+            f"{image.shape}. Repeat a grey channel three times first."
         )
     red, green, blue = image[:, 0:1], image[:, 1:2], image[:, 2:3]
     of_red, of_green, of_blue = _LUMA_WEIGHTS
-    # Three products: a sum over the axis of channels is four times slower.
     return (of_red * red + of_green * green + of_blue * blue + 16.0) / 255.0
 
 
