@@ -1,7 +1,9 @@
 """What all tests share."""
 
 import getpass
+import importlib.util
 import os
+import re
 import signal
 import tempfile
 from pathlib import Path
@@ -22,6 +24,34 @@ os.environ.setdefault(
 # A shell's background jobs, and what they start, ignore Ctrl-C; the tests of it must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+_IMPORTS_TORCH = re.compile(
+    r"^(?:import torch|from torch|"
+    r"from escsr\.(?:model|training|analysis|rivals|engines\.(?:eager|folding|published))\b)",
+    re.MULTILINE,
+)
+
+
+class NeedsTorch(pytest.Module):
+    """A module of tests that imports torch, or a part of escsr that is made of it, by itself."""
+
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
+        """Skip it, with the reason."""
+        pytest.skip("needs torch: pip install 'escsr[torch]'", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    """Where torch is not installed, skip modules that say in their own imports that they need it.
+
+    What escsr itself imports is not looked at: where that is torch and should not be, tests fail.
+    """
+    if HAS_TORCH or not _IMPORTS_TORCH.search(module_path.read_text(encoding="utf-8")):
+        return None
+    return NeedsTorch.from_parent(parent, path=module_path)
 
 
 @pytest.fixture(scope="session")

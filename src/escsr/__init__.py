@@ -24,6 +24,7 @@ from escsr.errors import (
     RecipeError,
     TrainingError,
     UnknownModelError,
+    import_torch,
 )
 from escsr.version import __version__
 
@@ -73,6 +74,7 @@ def __getattr__(name: str) -> Any:
 
         return ESCConfig
     if name == "ESC":
+        import_torch("escsr.ESC, a torch.nn.Module,")
         from escsr.model import ESC
 
         return ESC

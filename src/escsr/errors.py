@@ -21,6 +21,9 @@ Each message says what came, what is allowed, and what to do::
     └── MissingExtraError (ImportError)   an optional package is needed; names the extra
 """
 
+from importlib import import_module
+from typing import Any
+
 
 class EscsrError(Exception):
     """Base of all errors of this package; catch it to catch them all."""
@@ -93,3 +96,21 @@ class TrainingError(EscsrError):
 
 class MissingExtraError(EscsrError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
+
+
+def import_torch(purpose: str) -> Any:
+    """Torch, where something needs it.
+
+    Args:
+        purpose: what needs it, to begin a sentence.
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module("torch")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError(
+            f"{purpose} needs torch, which is not installed: pip install 'escsr[torch]'"
+        ) from error

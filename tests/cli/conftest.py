@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from escsr.cli.app import app
+from escsr.family import ESCConfig
 from escsr.images.writer import write_image
-from escsr.model import ESC, ESCConfig
-from escsr.weights import Provenance, save_weights
+from escsr.weights import Provenance, save_state
+from tests.networks import random_weights
 
 Escsr = Callable[..., Result]
 """Runs the command in this process."""
@@ -37,11 +37,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         large_kernel_size=5,
     )
     path = tmp_path_factory.mktemp("weights") / "small-x2.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = ESC(config)
     provenance = Provenance(licence="CC0-1.0", training_data="none: random", date="2025-01-01")
-    save_weights(path, network, provenance=provenance)
+    save_state(path, config, random_weights(config), provenance=provenance)
     return path
 
 

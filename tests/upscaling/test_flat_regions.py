@@ -153,11 +153,11 @@ def test_a_network_for_any_size_places_pixels_by_the_image_without_its_margins(
         copies, width=3 * width, height=3 * height
     )
     # 1e-6: the rounding of float32, summed in another order. The windows of attention lie elsewhere
-    # in nine copies, and a tile's statistics are its own: half a level and one level. A pixel too
+    # in nine copies, and a tile has statistics of its own: a level at most. A pixel too
     # far to the side would be 6 levels off in the mean.
     assert np.abs(results["exact"] - results["whole"]).max() < 1e-6
     middle = large[height : 2 * height, width : 2 * width]
-    assert np.abs(results["whole"] - middle).max() < 0.5 / 255
+    assert np.abs(results["whole"] - middle).max() < 0.75 / 255
     assert np.abs(results["tiles"] - middle).max() < 1 / 255
 
 

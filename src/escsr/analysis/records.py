@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Part = Literal["similarity", "receptive-field", "attribution", "kernels", "spectrum"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -28,7 +29,7 @@ class Skipped:
         return {"skipped": self.reason}
 
 
-def plain_numbers(values: Tensor, digits: int) -> list[Any]:
+def plain_numbers(values: "Tensor", digits: int) -> list[Any]:
     """A tensor as nested lists of rounded numbers, row by row."""
     if values.ndim > 1:
         return [plain_numbers(row, digits) for row in values]

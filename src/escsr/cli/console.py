@@ -60,6 +60,13 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt as interruption:
             typer.echo("Interrupted.", err=True)
             raise typer.Exit(interrupted_status(interruption)) from interruption
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            command = f"escsr {ctx.invoked_subcommand}" if ctx.invoked_subcommand else "This"
+            message = f"{command} needs torch: pip install 'escsr[torch]'"
+            typer.echo(f"Error: {message}", err=True)
+            raise typer.Exit(SOME_FAILED) from error
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -192,7 +192,7 @@ def _marked(report: "CheckpointReport", field: str, text: str) -> str:
 
 
 def _is_folder(text: str) -> bool:
-    from escsr.model import VARIANTS
+    from escsr.family import VARIANTS
     from escsr.weights.loading import normalised_name
 
     # Path.is_dir raises for very long names and below closed folders.

@@ -59,7 +59,7 @@ def _entry(model: "BundledModel") -> dict[str, Any]:
 
 def _loadable() -> list[str]:
     """Networks without weights in the box, which load from a checkpoint's path."""
-    from escsr.model import VARIANTS
+    from escsr.family import VARIANTS
     from escsr.weights import bundled_models
 
     in_box = {model.name for model in bundled_models()}
@@ -101,8 +101,8 @@ def _print_table(models: "list[BundledModel]") -> None:
 
 def _variants(*, at_all_scales: bool) -> list[dict[str, Any]]:
     """Every named network, with what it costs at each factor it was published for, or the last."""
+    from escsr.family import VARIANTS, variant
     from escsr.family.variants import variant_scales
-    from escsr.model import VARIANTS, variant
     from escsr.weights.inspection import config_parameters, output_macs
 
     loadable = set(_loadable())

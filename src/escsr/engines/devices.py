@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from escsr import machine
 from escsr.engines.engine import Precision, PrecisionChoice, require_device_name
-from escsr.errors import ConfigurationError, MissingExtraError
+from escsr.errors import ConfigurationError, import_torch
 
 if TYPE_CHECKING:
     import torch
@@ -25,25 +25,6 @@ _PAUSE = 300
 
 Fetching the pages again costs several times as much: at 100, images took 1 to 7 % longer.
 """
-
-
-def import_torch(purpose: str) -> Any:
-    """Torch, where something needs it.
-
-    Args:
-        purpose: what needs it, to begin a sentence.
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError(
-            f"{purpose} needs torch, which is not installed: pip install 'escsr[torch]'"
-        ) from error
-    return torch
 
 
 def choose_device(device: "str | torch.device") -> str:

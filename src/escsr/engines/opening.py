@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from escsr.core.library import core_library
 from escsr.engines.core_engine import CoreEngine
-from escsr.engines.devices import choose_device, import_torch
+from escsr.engines.devices import choose_device
 from escsr.engines.engine import BACKENDS, Backend, BackendChoice, Engine, EngineOptions
-from escsr.errors import CheckpointError, ConfigurationError, EscsrError
+from escsr.errors import CheckpointError, ConfigurationError, EscsrError, import_torch
 from escsr.family.configuration import ESCConfig
 from escsr.weights.arrays import Float32Array
 from escsr.weights.box import bundled_models

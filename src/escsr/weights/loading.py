@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from escsr.errors import CheckpointError, ConfigurationError
+from escsr.errors import CheckpointError, ConfigurationError, import_torch
 from escsr.family.variants import VARIANTS
 from escsr.weights.box import find_bundled
 from escsr.weights.checkpoint import Checkpoint, open_checkpoint
@@ -54,7 +54,9 @@ def load_model(
         UnknownModelError: no such name; the message lists the nearest.
         CheckpointError: no weights of that name in the box, or the file cannot be used.
         ConfigurationError: the scale or an override is not allowed.
+        MissingExtraError: torch is not installed; ``open_network`` needs none.
     """
+    import_torch("load_model, which gives a torch.nn.Module,")
     checkpoint = open_named_checkpoint(
         name_or_path, scale=scale, bundled_folder=bundled_folder, overrides=overrides
     )
