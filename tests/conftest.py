@@ -27,31 +27,38 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
+_NEEDS_TORCH = "needs torch: pip install 'escsr[torch]'"
 _IMPORTS_TORCH = re.compile(
-    r"^(?:import torch|from torch|"
-    r"from escsr\.(?:model|training|analysis|rivals|engines\.(?:eager|folding|published))\b)",
+    r"^(?:import (?:torch|safetensors\.torch)|from (?:torch|safetensors\.torch)|"
+    r"from escsr\.(?:model|training|analysis|rivals|evaluation)\b|"
+    r"from escsr\.engines\.(?:eager|folding|published|frequency_domain)\b|"
+    r"from tests\.(?:model|training|oracles|eager_backends|upscaling\.(?:networks|exact_runs))\b)",
     re.MULTILINE,
 )
 
 
-class NeedsTorch(pytest.Module):
-    """A module of tests that imports torch, or a part of escsr that is made of it, by itself."""
+class TorchModule(pytest.Module):
+    """A module of tests that imports torch, or what is made of it, by itself."""
 
     def collect(self) -> list[pytest.Item | pytest.Collector]:
         """Skip it, with the reason."""
-        pytest.skip("needs torch: pip install 'escsr[torch]'", allow_module_level=True)
+        pytest.skip(_NEEDS_TORCH, allow_module_level=True)
+
+
+def _imports_torch(path: Path) -> bool:
+    return path.is_file() and bool(_IMPORTS_TORCH.search(path.read_text(encoding="utf-8")))
 
 
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
-    """Where torch is not installed, skip modules that say in their own imports that they need it.
+    """Where torch is not installed, skip tests that say in their own imports that they need it.
 
     What escsr itself imports is not looked at: where that is torch and should not be, tests fail.
     """
-    if HAS_TORCH or not _IMPORTS_TORCH.search(module_path.read_text(encoding="utf-8")):
+    if HAS_TORCH or not _imports_torch(module_path):
         return None
-    return NeedsTorch.from_parent(parent, path=module_path)
+    return TorchModule.from_parent(parent, path=module_path)
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from escsr.model import ESC
 from escsr.weights import Provenance
 from escsr.weights.official import to_ours
-from escsr.weights.store import save_weights
-from tests.golden_files import SMALL_GOLDEN, read_golden, tolerance
+from escsr.weights.store import save_state
+from tests.golden_files import SMALL_GOLDEN, read_golden_arrays, tolerance
 
 _NOBODYS = Provenance(licence="CC0-1.0", training_data="none", date="2026-11-20")
 
@@ -27,12 +26,11 @@ def write_golden_cases(folder: Path, names: Sequence[str] = SMALL_GOLDEN) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     for name in names:
-        golden = read_golden(name)
-        network = ESC(golden.config)
-        network.load_state_dict(to_ours(golden.reference_state))
-        save_weights(folder / f"{name}.safetensors", network, provenance=_NOBODYS)
-        image, expected = golden.input[0].numpy(), golden.output[0].numpy()
-        allowed = tolerance(golden) * float(np.abs(golden.output.numpy()).max())
+        golden = read_golden_arrays(name)
+        state = to_ours(golden.reference_state)
+        save_state(folder / f"{name}.safetensors", golden.config, state, provenance=_NOBODYS)
+        image, expected = golden.input[0], golden.output[0]
+        allowed = tolerance(golden) * float(np.abs(golden.output).max())
         if golden.config.is_arbitrary_scale:  # recorded between normalisation and its inverse
             image, expected, allowed = image * 0.5 + 0.5, expected * 0.5 + 0.5, allowed * 0.5
         image.astype("<f4").tofile(folder / f"{name}.image")

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from escsr.model import ESC, ESCConfig
+from escsr.family import ESCConfig
+from escsr.family.weight_shapes import weight_shapes
 
 TORCH_NAMES = {
     "F32": "torch.float32",
@@ -65,10 +66,9 @@ RELATIVES: dict[str, dict[str, Any]] = {
 def random_arrays(configuration: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     """Arrays of the names and shapes that a configuration asks for, float32."""
     chance = np.random.default_rng(seed)
-    state = ESC(ESCConfig(**configuration)).state_dict()
     return {
-        name: chance.normal(0, 0.1, tuple(tensor.shape)).astype(np.float32)
-        for name, tensor in state.items()
+        name: chance.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in weight_shapes(ESCConfig(**configuration)).items()
     }
 
 
