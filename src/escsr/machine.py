@@ -74,8 +74,8 @@ def out_of_memory_text(error: BaseException) -> str:
     remedy = "Free memory, or use a machine that has more."
     if limit := min(_resource_limits(_ROOT), key=lambda limit: limit.limit_bytes, default=None):
         remedy = (
-            f"This process may take {limit.limit_bytes / 1e6:.0f} MB ({limit.command}), of which "
-            "PyTorch alone takes 1 to 4 GB. Raise that limit, or remove it."
+            f"This process may take {limit.limit_bytes / 1e6:.0f} MB ({limit.command}). Raise that "
+            "limit, or remove it."
         )
     return f"Memory ran out ({reason}). {remedy}"
 

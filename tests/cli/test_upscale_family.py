@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from escsr.images.files import probe_image
-from escsr.weights import save_reference_weights
-from tests.family_networks import family_network
+from tests.family_networks import family_file
 
 from .conftest import Escsr, MakePicture
 
@@ -15,16 +14,9 @@ WeightsOf = Callable[[str], Path]
 
 
 @pytest.fixture
-def weights_of(tmp_path: Path) -> WeightsOf:
-    """Write a small network of a class under the reference's names."""
-
-    def write(name: str) -> Path:
-        path = tmp_path / "weights" / f"{name}.pth"
-        path.parent.mkdir(exist_ok=True)
-        save_reference_weights(path, family_network(name))
-        return path
-
-    return write
+def weights_of() -> WeightsOf:
+    """The file of a small network of a class."""
+    return family_file
 
 
 def size_of(path: Path) -> tuple[int, int]:
