@@ -190,7 +190,7 @@ def _fields_of(class_name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def relative_error(ours: Values, recorded: Values) -> float:
     """Largest absolute difference, as a share of the largest recorded value."""
-    return float(abs(ours - recorded).max() / abs(recorded).max())
+    return (abs(ours - recorded).max() / abs(recorded).max()).item()
 
 
 def answer(network: "nn.Module", golden: "Golden[Tensor]") -> "Tensor":
