@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from escsr.engines.core_engine import choose_backend
 from escsr.engines.eager import Engine
-from escsr.engines.opening import choose_backend
 from escsr.family.variants import VARIANTS
 from escsr.model.network import ESC
 

@@ -22,7 +22,8 @@ from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from escsr.model import ESC
 from escsr.upscaling.pixels import planes_of
-from escsr.upscaling.tiles import TileGrid, enlarge_in_bands
+from escsr.upscaling.streaming import enlarge_in_bands
+from escsr.upscaling.tiles import TileGrid
 from escsr.weights import load_model
 
 Image = npt.NDArray[np.float32]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from escsr.engines.opening import available_backends
+from escsr.engines.core_engine import available_backends
 from escsr.images.files import read_image
 
 from .conftest import Escsr, MakePicture

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from escsr.engines.core_engine import CoreEngine
+from escsr.engines.core_engine import CoreEngine, available_backends, choose_backend, uses_core
 from escsr.engines.engine import (
     Engine,
     EngineOptions,
@@ -15,13 +15,7 @@ from escsr.engines.engine import (
     padded_to_multiple,
     reflected_positions,
 )
-from escsr.engines.opening import (
-    BACKENDS,
-    available_backends,
-    choose_backend,
-    open_any_network,
-    uses_core,
-)
+from escsr.engines.opening import BACKENDS, open_any_network
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.family.axis_view import AxisView
 from escsr.weights.official import to_ours

@@ -16,7 +16,8 @@ from escsr.errors import DeviceMemoryError
 from escsr.family.axis_view import AxisView
 from escsr.upscaling.borders import NO_MARGINS
 from escsr.upscaling.pixels import Pixels, planes_of
-from escsr.upscaling.tiles import Floats, TileGrid, enlarge_in_bands
+from escsr.upscaling.streaming import enlarge_in_bands
+from escsr.upscaling.tiles import Floats, TileGrid
 from tests.upscaling.networks import LimitedMemory, NearestEnlarger, smallest
 
 

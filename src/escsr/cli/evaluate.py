@@ -100,8 +100,8 @@ def evaluate_command(
     import torch
 
     from escsr.cli.evaluate_view import failure_lines, note_lines
+    from escsr.engines.core_engine import choose_backend
     from escsr.engines.devices import choose_device
-    from escsr.engines.opening import choose_backend
     from escsr.evaluation.comparison import enter
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.report_folder import prepare_report_folder

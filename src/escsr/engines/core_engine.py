@@ -1,16 +1,33 @@
 """The core as an engine: ESC networks in float32 on a CPU, without torch."""
 
+import functools
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from escsr.core.library import core_library
 from escsr.core.network import Axis, Network
 from escsr.engines.cost import NetworkCost, cost_on_core
-from escsr.engines.engine import Backend, Engine, EngineOptions, Floats, Precision
-from escsr.errors import DeviceMemoryError
+from escsr.engines.devices import choose_device
+from escsr.engines.engine import (
+    BACKENDS,
+    Backend,
+    BackendChoice,
+    Engine,
+    EngineOptions,
+    Floats,
+    Precision,
+)
+from escsr.errors import ConfigurationError, DeviceMemoryError
 from escsr.family.axis_view import AxisView
 from escsr.family.configuration import ESCConfig
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("escsr")
 
 
 class CoreEngine(Engine):
@@ -75,3 +92,57 @@ def axis_of(view: AxisView) -> Axis:
         start=view.start,
         output_start=view.first,
     )
+
+
+def uses_core(options: EngineOptions) -> bool:
+    """Whether an ESC runs on the core with these options.
+
+    Raises:
+        ConfigurationError: "native" was asked for, and other options keep the core from it.
+    """
+    obstacle = _obstacle_to_core(options)
+    if obstacle is not None and options.backend == "native":
+        raise ConfigurationError(
+            f'The back-end native cannot run here: {obstacle}. Use backend="auto".'
+        )
+    return obstacle is None
+
+
+def choose_backend(choice: BackendChoice, device: "str | torch.device") -> Backend:
+    """What runs an ESC on a device; arguments and errors as of ``EngineOptions``."""
+    options = EngineOptions(device=str(device), backend=choice)
+    if uses_core(options):
+        return "native"
+    return "reference" if choice == "reference" else "eager"
+
+
+def available_backends(device: "str | torch.device") -> dict[Backend, str | None]:
+    """All back-ends, with the reason why one cannot run on a device; None where it can."""
+    obstacle = _obstacle_to_core(EngineOptions(device=str(device)))
+    return {name: obstacle if name == "native" else None for name in BACKENDS}
+
+
+def _obstacle_to_core(options: EngineOptions) -> str | None:
+    if options.backend not in ("auto", "native"):
+        return f"the back-end {options.backend} was chosen"
+    if options.attention not in (None, "auto", "sdpa"):
+        return f"it computes attention in its own way, not by {options.attention}"
+    if options.precision not in ("auto", "float32"):
+        return f"it computes in float32, and {options.precision} was asked for"
+    device = options.device
+    if device == "auto" and options.backend == "auto":
+        device = choose_device(device)
+    if device not in ("auto", "cpu"):
+        return f"it is for CPUs, and the device is {device}"
+    return _obstacle_on_this_machine()
+
+
+@functools.cache
+def _obstacle_on_this_machine() -> str | None:
+    """Logged once: every package has a core, so that something is wrong."""
+    try:
+        core_library()
+    except ConfigurationError as error:
+        logger.warning("%s Networks run in PyTorch, which is slower.", error)
+        return str(error).rstrip(".")
+    return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from escsr.core.network import Network
-from escsr.engines.core_engine import CoreEngine, axis_of
+from escsr.engines.core_engine import CoreEngine, uses_core
 from escsr.engines.cost import NetworkCost, network_cost
 from escsr.engines.devices import choose_device, choose_precision
 from escsr.engines.engine import Backend, Engine, EngineOptions, Floats, Precision
@@ -94,7 +94,8 @@ class TorchEngine(Engine):
             ConfigurationError: the device is not there.
         """
         allow_forks()
-        self.__dict__.update(state, _lock=threading.Lock())
+        for name, value in {**state, "_lock": threading.Lock()}.items():
+            setattr(self, name, value)
         choose_device(self.device)
 
     def choose_precision(self, *, eight_bit: bool) -> Precision:
@@ -235,10 +236,9 @@ class TorchEngine(Engine):
         if self._memory_format == torch.channels_last:
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         # Where in the image a part lies is computed on the host.
-        is_recorded = self._device.type == "cuda" and isinstance(network, ESC)
-        if is_recorded and not network.config.needs_position:
-            return GraphedNetwork(network)
-        return network
+        if self._device.type != "cuda" or not isinstance(network, ESC):
+            return network
+        return network if network.config.needs_position else GraphedNetwork(network)
 
     def _warn_of_fallback(self, precision: Precision) -> None:
         with self._lock:
@@ -321,8 +321,6 @@ def engine_of_module(
     Raises:
         ConfigurationError: as of the engines, or the core was asked for and cannot run it.
     """
-    from escsr.engines.opening import uses_core
-
     options = options or EngineOptions()
     if type(network) is ESC and is_for_core(network) and uses_core(options):
         return CoreEngine(network.config, _state_of(network), options)
@@ -349,6 +347,3 @@ def _state_of(network: nn.Module) -> dict[str, Floats]:
         name: values.detach().to("cpu", torch.float32, copy=True).numpy()
         for name, values in network.state_dict().items()
     }
-
-
-__all__ = ["CoreESC", "TorchEngine", "axis_of", "engine_of_module", "enlarge_part", "on_core"]

@@ -204,7 +204,9 @@ def padded_to_multiple(images: Floats, multiple: int) -> Floats:
         length = images.shape[axis]
         padded = -(-length // multiple) * multiple
         if padded != length:
-            images = images.take(reflected_positions(np.arange(padded), length), axis=axis)
+            images = np.take(
+                images, reflected_positions(np.arange(padded, dtype=np.int64), length), axis
+            )
     return images
 
 

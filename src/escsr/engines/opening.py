@@ -1,6 +1,5 @@
 """One way to open any network: by name, from a file, from code, or a module that is there."""
 
-import functools
 import hashlib
 import logging
 import os
@@ -8,12 +7,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
-from escsr.core.library import core_library
-from escsr.engines.core_engine import CoreEngine
-from escsr.engines.devices import choose_device
-from escsr.engines.engine import BACKENDS, Backend, BackendChoice, Engine, EngineOptions
+from escsr.engines.core_engine import CoreEngine, uses_core
+from escsr.engines.engine import Engine, EngineOptions
 from escsr.errors import CheckpointError, ConfigurationError, EscsrError, import_torch
 from escsr.family.configuration import ESCConfig
 from escsr.weights.arrays import Float32Array
@@ -24,8 +21,8 @@ from escsr.weights.inspection import variant_name
 from escsr.weights.loading import is_module_callable, is_path, open_named_checkpoint
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
+    from typing_extensions import TypeIs
 
     from escsr.rivals.rivals import Rival
 
@@ -118,64 +115,10 @@ def open_any_network(
     return _of_checkpoint(open_named_checkpoint(source, scale=scale))
 
 
-def is_module(source: object) -> "TypeGuard[nn.Module]":
+def is_module(source: object) -> "TypeIs[nn.Module]":
     """Whether something is a module of torch's, found out without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.nn.Module)
-
-
-def uses_core(options: EngineOptions) -> bool:
-    """Whether an ESC runs on the core with these options.
-
-    Raises:
-        ConfigurationError: "native" was asked for, and other options keep the core from it.
-    """
-    obstacle = _obstacle_to_core(options)
-    if obstacle is not None and options.backend == "native":
-        raise ConfigurationError(
-            f'The back-end native cannot run here: {obstacle}. Use backend="auto".'
-        )
-    return obstacle is None
-
-
-def choose_backend(choice: BackendChoice, device: "str | torch.device") -> Backend:
-    """What runs an ESC on a device; arguments and errors as of ``EngineOptions``."""
-    options = EngineOptions(device=str(device), backend=choice)
-    if uses_core(options):
-        return "native"
-    return "reference" if choice == "reference" else "eager"
-
-
-def available_backends(device: "str | torch.device") -> dict[Backend, str | None]:
-    """All back-ends, with the reason why one cannot run on a device; None where it can."""
-    obstacle = _obstacle_to_core(EngineOptions(device=str(device)))
-    return {name: obstacle if name == "native" else None for name in BACKENDS}
-
-
-def _obstacle_to_core(options: EngineOptions) -> str | None:
-    if options.backend not in ("auto", "native"):
-        return f"the back-end {options.backend} was chosen"
-    if options.attention not in (None, "auto", "sdpa"):
-        return f"it computes attention in its own way, not by {options.attention}"
-    if options.precision not in ("auto", "float32"):
-        return f"it computes in float32, and {options.precision} was asked for"
-    device = options.device
-    if device == "auto" and options.backend == "auto":
-        device = choose_device(device)
-    if device not in ("auto", "cpu"):
-        return f"it is for CPUs, and the device is {device}"
-    return _obstacle_on_this_machine()
-
-
-@functools.cache
-def _obstacle_on_this_machine() -> str | None:
-    """Logged once: every package has a core, so that something is wrong."""
-    try:
-        core_library()
-    except ConfigurationError as error:
-        logger.warning("%s Networks run in PyTorch, which is slower.", error)
-        return str(error).rstrip(".")
-    return None
 
 
 def _of_checkpoint(checkpoint: Checkpoint) -> OpenedNetwork:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from escsr.engines.core_engine import choose_backend
 from escsr.engines.engine import Backend, BackendChoice
-from escsr.engines.opening import choose_backend
 from escsr.evaluation.contenders import Contender, Padding
 from escsr.evaluation.metrics import FIDELITY_METRICS, Column, Metric, SetMetric
 from escsr.evaluation.test_sets import TestSet

@@ -92,7 +92,7 @@ def _shrink_repeated(image: Floats, axis: int, target: int) -> Floats:
     """Resize one axis of an image (1, C, H, W) that repeats along it."""
     length = image.shape[axis]
     around = repeat_for_resizing(length, target)
-    places = np.arange(-around, length + around) % length
+    places = np.remainder(np.arange(-around, length + around, dtype=np.int64), length)
     before = around * target // length
     size = list(image.shape[2:])
     size[axis - 2] = target + 2 * before

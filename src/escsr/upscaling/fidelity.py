@@ -310,7 +310,7 @@ def flatness(image: npt.NDArray[Any], steps: Sequence[str] = COLOUR_STEPS) -> Fl
     for step in steps:
         changed = _grown(changed, step)
         clean += ~changed
-    return clean / np.float32(len(steps))
+    return clean.astype(np.float32) / np.float32(len(steps))
 
 
 def hold_flat_regions(
@@ -338,7 +338,9 @@ def hold_flat_regions(
     """
     weight = flatness(source, steps)
     # Photographs hardly have flat regions: look only where there are some.
-    rows, columns = rows.within(weight.any(axis=1)), columns.within(weight.any(axis=0))
+    is_flat = weight > 0
+    rows = rows.within(np.logical_or.reduce(is_flat, axis=1))
+    columns = columns.within(np.logical_or.reduce(is_flat, axis=0))
     if rows.count == 0 or columns.count == 0:
         return result
     weight = columns.interpolated(rows.interpolated(weight, 0), 1)

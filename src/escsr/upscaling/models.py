@@ -4,9 +4,10 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+from escsr.engines.core_engine import uses_core
 from escsr.engines.devices import choose_device
 from escsr.engines.engine import Engine, EngineOptions
-from escsr.engines.opening import OpenedNetwork, is_module, open_any_network, uses_core
+from escsr.engines.opening import OpenedNetwork, is_module, open_any_network
 from escsr.weights.box import DEFAULT_SCALE, bundled_models
 from escsr.weights.loading import normalised_name
 

@@ -36,13 +36,8 @@ from escsr.upscaling.pixels import (
 )
 from escsr.upscaling.progress import OnProgress, ProgressMeter
 from escsr.upscaling.sizes import Enlargement, SizeRequest, plan_enlargement
-from escsr.upscaling.tiles import (
-    LEAST_OVERLAP_PIXELS,
-    Floats,
-    RunNetwork,
-    TileGrid,
-    enlarge_in_bands,
-)
+from escsr.upscaling.streaming import RunNetwork, enlarge_in_bands
+from escsr.upscaling.tiles import LEAST_OVERLAP_PIXELS, Floats, TileGrid
 
 logger = logging.getLogger("escsr")
 

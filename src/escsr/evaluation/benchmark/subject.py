@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 import torch
 
+from escsr.engines.core_engine import available_backends, choose_backend
 from escsr.engines.engine import BACKENDS
-from escsr.engines.opening import available_backends, choose_backend
 from escsr.errors import ConfigurationError
 from escsr.model.attention.backends import FOLDED_BACKENDS
 from escsr.rivals.published import is_rival_name, rival_key
