@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from escsr.engines.core_engine import CoreEngine, available_backends, choose_backend, uses_core
 from escsr.engines.engine import (
+    BACKENDS,
     Engine,
     EngineOptions,
     Floats,
     padded_to_multiple,
     reflected_positions,
 )
-from escsr.engines.opening import BACKENDS, open_any_network
+from escsr.engines.opening import open_any_network
 from escsr.errors import CheckpointError, ConfigurationError
 from escsr.family.axis_view import AxisView
 from escsr.weights.official import to_ours
