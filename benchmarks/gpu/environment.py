@@ -62,7 +62,7 @@ def run_gpu_tests(plan: Plan) -> dict[str, Any]:
     command += ["--collect-only"] if plan.is_smoke else []
     try:
         finished = subprocess.run(
-            [*command, "tests/model", "tests/inference"],
+            [*command, "tests/model", "tests/engines", "tests/upscaling"],
             cwd=_ROOT,
             capture_output=True,
             text=True,

@@ -46,7 +46,7 @@ def network_cost(
     """Estimate a network's working memory from its configuration.
 
     The live feature maps at the three widest points (attention, feed-forward, upsampler) are
-    counted; ``tests/inference/test_memory.py`` compares with a measured process.
+    counted; ``tests/upscaling/test_memory.py`` compares with a measured process.
 
     Args:
         config: None for a network that is not an ESC.
