@@ -32,7 +32,7 @@ _IMPORTS_TORCH = re.compile(
     r"^(?:import (?:torch|safetensors\.torch)|from (?:torch|safetensors\.torch)|"
     r"from escsr\.(?:model|training|analysis|rivals|evaluation)\b|"
     r"from escsr\.engines\.(?:eager|folding|published|frequency_domain)\b|"
-    r"from tests\.(?:model|training|oracles|eager_backends|upscaling\.(?:networks|exact_runs))\b)",
+    r"from tests\.(?:model(?!\.configurations)|training|oracles|eager_backends)\b)",
     re.MULTILINE,
 )
 

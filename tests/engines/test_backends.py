@@ -4,20 +4,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, nn  # noqa: E402
-
-from escsr.engines.eager import TorchEngine, engine_of_module  # noqa: E402
-from escsr.engines.engine import BACKENDS, Backend, Engine, EngineOptions, Floats  # noqa: E402
-from escsr.engines.opening import open_any_network  # noqa: E402
-from escsr.errors import ConfigurationError  # noqa: E402
-from escsr.family.axis_view import AxisView  # noqa: E402
-from escsr.model import ESC  # noqa: E402
-from escsr.weights import load_model  # noqa: E402
-from escsr.weights.official import to_ours  # noqa: E402
-from tests.golden_files import (  # noqa: E402
+from escsr.engines.eager import TorchEngine, engine_of_module
+from escsr.engines.engine import BACKENDS, Backend, Engine, EngineOptions, Floats
+from escsr.engines.opening import open_any_network
+from escsr.errors import ConfigurationError
+from escsr.family.axis_view import AxisView
+from escsr.model import ESC
+from escsr.weights import load_model
+from escsr.weights.official import to_ours
+from tests.golden_files import (
     GOLDEN_TOLERANCE,
     SMALL_GOLDEN,
     Golden,
@@ -25,8 +23,8 @@ from tests.golden_files import (  # noqa: E402
     relative_error,
     tolerance,
 )
-from tests.model.networks import small_network  # noqa: E402
-from tests.networks import batches, smallest  # noqa: E402
+from tests.model.networks import small_network
+from tests.networks import batches, smallest
 
 
 class NearestEnlarger(nn.Module):

@@ -3,23 +3,21 @@
 import copy
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from torch import nn  # noqa: E402
-
-from escsr.engines.folding import (  # noqa: E402
+from escsr.engines.folding import (
     FoldedConvAttention,
     FoldedLargeKernel,
     FoldedPositionBias,
     FoldedPositionFactors,
     fold,
 )
-from escsr.model import ESC  # noqa: E402
-from escsr.model.convolutional_attention import SharedLargeKernel  # noqa: E402
-from escsr.model.window_attention import WindowAttention  # noqa: E402
-from escsr.weights import load_model  # noqa: E402
-from tests import networks  # noqa: E402
+from escsr.model import ESC
+from escsr.model.convolutional_attention import SharedLargeKernel
+from escsr.model.window_attention import WindowAttention
+from escsr.weights import load_model
+from tests import networks
 
 # Another order of summation in float32, over one output: the tolerance of the golden files.
 TOLERANCE = 2e-5

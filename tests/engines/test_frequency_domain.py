@@ -3,22 +3,20 @@
 from dataclasses import replace
 
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
-
-import torch.nn.functional as F  # noqa: E402
-
-from escsr.engines.folding import WeightsWithSpectrum, fold  # noqa: E402
-from escsr.engines.frequency_domain import (  # noqa: E402
+from escsr.engines.folding import WeightsWithSpectrum, fold
+from escsr.engines.frequency_domain import (
     LARGEST_KERNEL,
     convolve_by_spectrum,
     has_fast_spectrum,
     real_spectrum,
 )
-from escsr.model import ESC, variant  # noqa: E402
-from escsr.model.convolutional_attention import average_over_symmetries  # noqa: E402
+from escsr.model import ESC, variant
+from escsr.model.convolutional_attention import average_over_symmetries
 
 ROUNDING = 2e-6
 """Of the largest value: transforms of 48x48 numbers and back."""

@@ -4,15 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
-
-from escsr.engines.folding import fold  # noqa: E402
-from tests.model.networks import FEW_PARAMETERS, small_network  # noqa: E402
+from escsr.engines.folding import fold
+from tests.model.networks import FEW_PARAMETERS, small_network
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "esc": {},

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, nn  # noqa: E402
-
-from escsr.engines.eager import TorchEngine, engine_of_module  # noqa: E402
-from escsr.engines.engine import EngineOptions, Precision  # noqa: E402
-from escsr.errors import CheckpointError  # noqa: E402
-from escsr.weights import load_model  # noqa: E402
-from tests.networks import batches, smallest, tiny  # noqa: E402
+from escsr.engines.eager import TorchEngine, engine_of_module
+from escsr.engines.engine import EngineOptions, Precision
+from escsr.errors import CheckpointError
+from escsr.weights import load_model
+from tests.networks import batches, smallest, tiny
 
 
 class Overflowing(nn.Module):

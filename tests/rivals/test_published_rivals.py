@@ -4,13 +4,11 @@ import copy
 import importlib.util
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, nn  # noqa: E402
-
-from escsr.errors import ConfigurationError, MissingExtraError  # noqa: E402
-from escsr.rivals.published import (  # noqa: E402
+from escsr.errors import ConfigurationError, MissingExtraError
+from escsr.rivals.published import (
     LEFT_OUT,
     PUBLISHED_RIVALS,
     PublishedRival,
@@ -18,7 +16,7 @@ from escsr.rivals.published import (  # noqa: E402
     build_rival,
     rival_key,
 )
-from escsr.rivals.rivals import Rival  # noqa: E402
+from escsr.rivals.rivals import Rival
 
 HEIGHT, WIDTH = 20, 28
 

@@ -6,17 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from torch import nn  # noqa: E402
-
-from escsr.engines.opening import open_any_network  # noqa: E402
-from escsr.errors import CheckpointError, ConfigurationError, MissingExtraError  # noqa: E402
-from escsr.rivals.rivals import load_rival  # noqa: E402
-from escsr.upscaling import Upscaler  # noqa: E402
-from escsr.weights.loading import is_module_callable  # noqa: E402
-from tests.networks import batches, smallest  # noqa: E402
+from escsr.engines.opening import open_any_network
+from escsr.errors import CheckpointError, ConfigurationError, MissingExtraError
+from escsr.rivals.rivals import load_rival
+from escsr.upscaling import Upscaler
+from escsr.weights.loading import is_module_callable
+from tests.networks import batches, smallest
 
 USER_MODULE = """
 import torch

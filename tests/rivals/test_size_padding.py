@@ -1,15 +1,13 @@
 """Images are extended to the size that a network is made for, and its result cropped."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, nn  # noqa: E402
-
-from escsr.model.padding import reflect_pad_to_multiple  # noqa: E402
-from escsr.rivals.size_padding import SizePadded  # noqa: E402
+from escsr.model.padding import reflect_pad_to_multiple
+from escsr.rivals.size_padding import SizePadded
 
 
 class _Doubling(nn.Module):

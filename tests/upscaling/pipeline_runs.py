@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
 
-from escsr.engines.engine import EngineOptions
+from escsr.engines.engine import Engine, Floats
 from escsr.images.writer import write_image
 from escsr.upscaling.files import FileJob, FileOutcome
-from escsr.upscaling.models import ModelPool
 from escsr.upscaling.passes import MultiPassUpscaler, WorkSettings
 from escsr.upscaling.sizes import Enlargement, SizeRequest
+from tests import networks
+from tests.networks import ArrayEngine
 
 PATIENCE_S = 20.0
 
@@ -53,12 +53,11 @@ class WatchedUpscaler(MultiPassUpscaler):
     askers: list[threading.Thread]
 
 
-def upscaler_of(network: nn.Module, memory_limit_bytes: int | None = None) -> WatchedUpscaler:
+def upscaler_of(engine: Engine, memory_limit_bytes: int | None = None) -> WatchedUpscaler:
     """An x2 network on the CPU."""
     settings = WorkSettings(memory_limit_bytes=memory_limit_bytes, keep_colours=False)
-    upscaler = WatchedUpscaler(
-        ModelPool(network, EngineOptions(device="cpu")), settings, default_scale=None
-    )
+    models = networks.upscaler_of(engine)._upscaler.models
+    upscaler = WatchedUpscaler(models, settings, default_scale=None)
     upscaler.askers = []
     return upscaler
 
@@ -80,27 +79,20 @@ def names_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-class WaitingNetwork(nn.Module):
+def waiting_network(happened: Callable[[int], bool]) -> ArrayEngine:
     """Doubles every pixel; waits before each image until something has happened."""
+    calls = 0
 
-    scale = 2
-
-    def __init__(self, happened: Callable[[int], bool]) -> None:
-        super().__init__()
-        self._happened = happened
-        self._calls = 0
-
-    def __deepcopy__(self, memo: object) -> "WaitingNetwork":
-        return self
-
-    def forward(self, lr_image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 3, 2H, 2W)."""
+    def enlarge(images: Floats) -> Floats:
+        nonlocal calls
         deadline = time.monotonic() + PATIENCE_S
-        while not self._happened(self._calls):
-            assert time.monotonic() < deadline, f"nothing happened beside image {self._calls}"
+        while not happened(calls):
+            assert time.monotonic() < deadline, f"nothing happened beside image {calls}"
             time.sleep(0.005)
-        self._calls += 1
-        return nn.functional.interpolate(lr_image, scale_factor=2)
+        calls += 1
+        return networks.nearest(images)
+
+    return ArrayEngine(enlarge)
 
 
 def large_first(jobs: list[FileJob]) -> list[FileJob]:
@@ -110,6 +102,6 @@ def large_first(jobs: list[FileJob]) -> list[FileJob]:
     return jobs
 
 
-def nearest(index: int) -> bool:
+def at_once(index: int) -> bool:
     """Wait for nothing."""
     return True

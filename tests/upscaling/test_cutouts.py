@@ -10,7 +10,7 @@ from escsr import Upscaler
 from escsr.errors import ConfigurationError
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
-from tests.upscaling.networks import NearestEnlarger, smallest
+from tests.networks import nearest_engine, smallest, upscaler_of
 
 SIDE = 48
 MIDDLE = (SIDE - 1) / 2
@@ -122,7 +122,7 @@ def test_hidden_colours_stay_but_beside_visible_ones() -> None:
     """12 pixels off what can be seen they are enlarged like any other colour."""
     pixels = np.full((8, 40, 4), (200, 150, 100, 0), np.uint8)
     pixels[:, :10] = (10, 20, 30, 255)
-    result = Upscaler(NearestEnlarger(2), device="cpu")(pixels)
+    result = upscaler_of(nearest_engine(2))(pixels)
     assert (result[:, : 2 * 22, :3] == (10, 20, 30)).all()
     assert (result[:, 2 * 22 :, :3] == (200, 150, 100)).all()
 
@@ -150,7 +150,7 @@ def test_alpha_as_data_reaches_files_and_their_shrinking(tmp_path: Path) -> None
     pixels = np.random.default_rng(0).integers(0, 256, (20, 22, 4), dtype=np.uint8)
     pixels[:, :9, 3] = 0
     write_image(tmp_path / "in.png", pixels)
-    upscaler = Upscaler(NearestEnlarger(2), device="cpu", alpha="data")
+    upscaler = upscaler_of(nearest_engine(2), alpha="data")
     upscaler.upscale_file(tmp_path / "in.png", tmp_path / "out.png", scale=1.5)
     written = read_image(tmp_path / "out.png").pixels
     assert np.abs(written.astype(int) - upscaler(pixels, scale=1.5)).max() <= 1
@@ -162,4 +162,4 @@ def test_alpha_as_data_reaches_files_and_their_shrinking(tmp_path: Path) -> None
 def test_another_meaning_of_alpha_is_refused() -> None:
     """With the two there are."""
     with pytest.raises(ConfigurationError, match="'mask'; allowed are opacity, data"):
-        Upscaler(NearestEnlarger(2), device="cpu", alpha="mask")  # pyright: ignore[reportArgumentType]
+        upscaler_of(nearest_engine(2), alpha="mask")

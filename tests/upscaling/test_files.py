@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-import torch
 from PIL import Image, ImageCms
 
+from escsr.engines.engine import Floats
 from escsr.errors import (
     ConfigurationError,
     ImageFormatError,
@@ -20,7 +20,7 @@ from escsr.errors import (
 from escsr.images.files import read_image
 from escsr.images.writer import resize_pixels, write_image
 from escsr.upscaling import Upscaler, upscale
-from tests.upscaling.networks import NearestEnlarger, smallest
+from tests.networks import ArrayEngine, nearest, nearest_engine, smallest, upscaler_of
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def test_the_report_says_what_was_done(upscaler: Upscaler, photo: Path, tmp_path
     assert (report.input, report.output) == (photo, output)
     assert (report.input_size, report.output_size) == ((60, 50), (180, 150))
     assert report.passes == (2, 2)
-    assert (report.model, report.device, report.precision) == ("ESC", "cpu", "float32")
+    assert (report.device, report.precision) == ("cpu", "float32")
+    assert report.model == upscaler.model_name
     assert report.tile_pixels == 24
     # 60x50 in tiles of 24 that share 8: 4 x 3; then 120x100: 7 x 6.
     assert report.num_tiles == 12 + 42
@@ -135,14 +136,9 @@ def test_nothing_is_overwritten_unasked(upscaler: Upscaler, photo: Path, tmp_pat
     assert read_image(output).width == 120
 
 
-class NeverRun(torch.nn.Module):
-    """A network that must not be reached."""
-
-    scale = 2
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Fail."""
-        raise AssertionError("work was spent")
+def never_run(images: Floats) -> Floats:
+    """Fail: a network that must not be reached."""
+    raise AssertionError("work was spent")
 
 
 @pytest.mark.parametrize(
@@ -161,13 +157,13 @@ def test_a_hopeless_output_is_refused_before_the_work(
     source = tmp_path / "in.png"
     write_image(source, np.zeros((9, 9, 3), np.uint16))
     with pytest.raises(error):
-        Upscaler(NeverRun(), device="cpu").upscale_file(source, tmp_path / name)
+        upscaler_of(ArrayEngine(never_run)).upscale_file(source, tmp_path / name)
     assert leftovers(tmp_path, source) == []
 
 
 def test_a_bad_size_is_refused_before_the_work(photo: Path, tmp_path: Path) -> None:
     """Nothing to enlarge, or a factor that cannot be."""
-    upscaler = Upscaler(NeverRun(), device="cpu")
+    upscaler = upscaler_of(ArrayEngine(never_run))
     with pytest.raises(ImageSizeError, match="nothing to enlarge"):
         upscaler.upscale_file(photo, tmp_path / "out.png", width=60)
     with pytest.raises(ConfigurationError, match="scale is 1"):
@@ -186,24 +182,18 @@ def test_a_bad_input_leaves_nothing(upscaler: Upscaler, photo: Path, tmp_path: P
     assert leftovers(tmp_path, photo, bad) == []
 
 
-class Interrupted(NearestEnlarger):
-    """Ctrl-C, in the third tile."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
-        self.calls = 0
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Repeat pixels, twice."""
-        self.calls += 1
-        if self.calls == 3:
-            raise KeyboardInterrupt
-        return super().forward(image)
-
-
 def test_an_interruption_leaves_no_half_file(photo: Path, tmp_path: Path) -> None:
-    """Neither under the output's name nor under another."""
-    upscaler = Upscaler(Interrupted(), device="cpu", tile=32, overlap_pixels=0)
+    """Neither under the output's name nor under another; Ctrl-C comes in the third tile."""
+    calls = 0
+
+    def interrupted(images: Floats) -> Floats:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return nearest(images)
+
+    upscaler = upscaler_of(ArrayEngine(interrupted), tile=32, overlap_pixels=0)
     with pytest.raises(KeyboardInterrupt):
         upscaler.upscale_file(photo, tmp_path / "out.png")
     assert leftovers(tmp_path, photo) == []
@@ -225,10 +215,14 @@ def test_one_line_is_enough(photo: Path, tmp_path: Path) -> None:
     assert pyvips.Image.new_from_file(str(output)).width == 90
 
 
-def test_a_limit_of_memory_reaches_the_plan(photo: Path, tmp_path: Path) -> None:
+def test_a_limit_of_memory_reaches_the_plan(tmp_path: Path) -> None:
     """The report's estimate stays below."""
-    limit = 84 * 2**20  # what the smallest tile needs, and little more
-    upscaler = Upscaler(NearestEnlarger(2), device="cpu", tile=32, memory_limit_bytes=limit)
+    photo = tmp_path / "photo.png"
+    write_image(photo, np.random.default_rng(0).integers(0, 256, (280, 300, 3), dtype=np.uint8))
+    unlimited = upscaler_of(nearest_engine(2)).plan_file(photo)
+    assert unlimited.is_whole
+    limit = int(0.6 * unlimited.peak_memory_bytes)
+    upscaler = upscaler_of(nearest_engine(2), memory_limit_bytes=limit)
     report = upscaler.upscale_file(photo, tmp_path / "out.png")
     assert report.peak_memory_bytes <= limit
     assert report.num_tiles > 1
@@ -248,7 +242,7 @@ def test_one_call_takes_a_size_in_pixels_too(
     photo: Path, tmp_path: Path, size: dict[str, int], expected: tuple[int, int]
 ) -> None:
     """As the methods of an Upscaler and the command do."""
-    report = upscale(photo, tmp_path / "out.png", model=NearestEnlarger(2), device="cpu", **size)
+    report = upscale(photo, tmp_path / "out.png", model=smallest(2), device="cpu", **size)
     assert report.output_size == expected
 
 

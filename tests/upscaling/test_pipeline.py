@@ -8,12 +8,12 @@ import pytest
 from escsr.errors import ImageReadError
 from escsr.images.files import read_image
 from escsr.upscaling.files import FileJob, FileOutcome, run_files
-from tests.upscaling.networks import smallest
+from tests.networks import engine_of, smallest
 from tests.upscaling.pipeline_runs import (
-    WaitingNetwork,
     Watch,
     names_in,
     upscaler_of,
+    waiting_network,
     write_jobs,
 )
 
@@ -26,7 +26,7 @@ def jobs(tmp_path: Path) -> list[FileJob]:
 
 def test_overlapping_makes_the_same_files_in_the_same_order(jobs: list[FileJob]) -> None:
     """Pixels, reports and the order of what is told, as one after another."""
-    upscaler = upscaler_of(smallest(2))
+    upscaler = upscaler_of(engine_of(smallest(2)))
     pixels: list[list[bytes]] = []
     watches = [Watch(), Watch()]
     for overlap, watch in zip((False, True), watches, strict=True):
@@ -56,7 +56,7 @@ def test_the_next_is_read_and_the_last_is_written_while_the_network_works(
         next_is_read = len(upscaler.askers) >= min(index + 2, len(jobs))
         return next_is_read and (index == 0 or jobs[index - 1].output.exists())
 
-    upscaler = upscaler_of(WaitingNetwork(happened))
+    upscaler = upscaler_of(waiting_network(happened))
     watch = Watch()
     run_files(upscaler, jobs, watch)
     assert [outcome.error for outcome in watch.outcomes] == [None] * 4
@@ -65,7 +65,7 @@ def test_the_next_is_read_and_the_last_is_written_while_the_network_works(
 
 def test_a_limit_on_memory_keeps_files_apart(jobs: list[FileJob]) -> None:
     """What the plan of one file counts is all that is held: nothing is read ahead."""
-    upscaler = upscaler_of(smallest(2), memory_limit_bytes=2**30)
+    upscaler = upscaler_of(engine_of(smallest(2)), memory_limit_bytes=2**30)
     run_files(upscaler, jobs, Watch())
     assert set(upscaler.askers) == {threading.main_thread()}
 
@@ -75,7 +75,7 @@ def test_an_error_stays_with_its_file(jobs: list[FileJob], bad: int) -> None:
     """The first, a middle and the last file may be damaged; the others are made."""
     jobs[bad].input.write_bytes(b"no picture")
     watch = Watch()
-    run_files(upscaler_of(smallest(2)), jobs, watch)
+    run_files(upscaler_of(engine_of(smallest(2))), jobs, watch)
     assert watch.said[-1] == "end 3"
     for index, outcome in enumerate(watch.outcomes):
         if index == bad:
@@ -93,7 +93,7 @@ def test_an_output_that_appears_meanwhile_stays(jobs: list[FileJob]) -> None:
             jobs[1].output.write_text("mine")
 
     watch = Watch(appear)
-    run_files(upscaler_of(smallest(2)), jobs, watch)
+    run_files(upscaler_of(engine_of(smallest(2))), jobs, watch)
     assert [outcome.error is None for outcome in watch.outcomes] == [True, False, True, True]
     assert jobs[1].output.read_text() == "mine"
     assert names_in(jobs[0].output.parent) == [f"{i}.png" for i in range(4)]
@@ -108,12 +108,12 @@ def test_an_error_of_who_is_told_is_no_file_s(jobs: list[FileJob], overlap: bool
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        run_files(upscaler_of(smallest(2)), jobs, Deaf(), overlap=overlap)
+        run_files(upscaler_of(engine_of(smallest(2))), jobs, Deaf(), overlap=overlap)
     assert all(name.endswith(".png") for name in names_in(jobs[0].output.parent))
 
 
 def test_no_files_are_no_work() -> None:
     """An empty run ends at once."""
     watch = Watch()
-    run_files(upscaler_of(smallest(2)), [], watch)
+    run_files(upscaler_of(engine_of(smallest(2))), [], watch)
     assert watch.said == []

@@ -13,15 +13,15 @@ from escsr.images.writer import ImageWriter
 from escsr.upscaling import files
 from escsr.upscaling.files import FileJob, LoadedFile, run_files
 from escsr.upscaling.passes import MultiPassUpscaler
-from tests.upscaling.networks import smallest
+from tests.networks import engine_of, smallest
 from tests.upscaling.pipeline_runs import (
     PATIENCE_S,
-    WaitingNetwork,
     Watch,
+    at_once,
     large_first,
     names_in,
-    nearest,
     upscaler_of,
+    waiting_network,
     write_jobs,
 )
 
@@ -42,7 +42,7 @@ def test_an_interruption_while_a_file_is_encoded_leaves_no_half_files(jobs: list
     watch = Watch(interrupt)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_files(upscaler_of(WaitingNetwork(nearest)), large_first(jobs), watch)
+        run_files(upscaler_of(waiting_network(at_once)), large_first(jobs), watch)
     assert watch.said == ["begin 0", "begin 1"]
     assert names_in(jobs[0].output.parent) == []
     assert time.monotonic() - started < PATIENCE_S
@@ -58,7 +58,7 @@ def test_an_interruption_keeps_what_is_finished_and_tells_of_it(jobs: list[FileJ
 
     watch = Watch()
     with pytest.raises(KeyboardInterrupt):
-        run_files(upscaler_of(WaitingNetwork(interrupt)), jobs, watch)
+        run_files(upscaler_of(waiting_network(interrupt)), jobs, watch)
     assert watch.said == ["begin 0", "begin 1", "end 0"]
     assert watch.outcomes[0].report is not None
     assert names_in(jobs[0].output.parent) == ["0.png"]
@@ -82,7 +82,7 @@ def test_an_interruption_just_before_a_file_is_left_to_its_encoder_removes_it(
     monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
     watch = Watch()
     with pytest.raises(KeyboardInterrupt):
-        run_files(upscaler_of(WaitingNetwork(nearest)), large_first(jobs), watch)
+        run_files(upscaler_of(waiting_network(at_once)), large_first(jobs), watch)
     assert watch.said == ["begin 0", "begin 1"]
     assert names_in(jobs[0].output.parent) == []
 
@@ -104,14 +104,14 @@ def test_few_files_are_open_however_small_they_are(
 
     monkeypatch.setattr(files, "WRITE_BEHIND_FILES", 2)
     monkeypatch.setattr(files, "_finish", finish_late)
-    run_files(upscaler_of(WaitingNetwork(count)), jobs, Watch())
+    run_files(upscaler_of(waiting_network(count)), jobs, Watch())
     assert max(open_files) == 3
 
 
 def test_seconds_of_a_file_are_its_own(jobs: list[FileJob]) -> None:
     """The encoder of the first takes a second or two, for which the small ones do not wait."""
     watch = Watch()
-    run_files(upscaler_of(WaitingNetwork(nearest)), large_first(jobs), watch)
+    run_files(upscaler_of(waiting_network(at_once)), large_first(jobs), watch)
     first, *others = (outcome.seconds for outcome in watch.outcomes)
     assert sum(others) < first / 2
 
@@ -130,5 +130,5 @@ def test_a_large_source_goes_before_the_next_is_read(
 
     monkeypatch.setattr(files, "READ_AHEAD_BYTES", 0)
     monkeypatch.setattr(FileJob, "read", noted)
-    run_files(upscaler_of(smallest(2)), jobs, Watch())
+    run_files(upscaler_of(engine_of(smallest(2))), jobs, Watch())
     assert held == [0] * 4
