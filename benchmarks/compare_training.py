@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from escsr.engines.engine import Floats
 from escsr.evaluation.protocol import TestPair, evaluate, mean_quality
 from escsr.evaluation.test_sets import find_test_pairs
 from escsr.model.network import ESC
@@ -85,8 +86,13 @@ def make_step(recipe: Recipe, network: str) -> TrainingStep:
 
 def judge(network: nn.Module, test_sets: dict[str, list[TestPair]], scale: int) -> dict[str, float]:
     """PSNR-Y in dB of each test set, images as they are, without padding."""
+
+    def enlarge(lr_image: Floats) -> Floats:
+        with torch.inference_mode():
+            return network(torch.from_numpy(lr_image)).numpy()
+
     return {
-        name: round(mean_quality(evaluate(network, pairs, scale=scale))[0], 4)
+        name: round(mean_quality(evaluate(enlarge, pairs, scale=scale))[0], 4)
         for name, pairs in test_sets.items()
     }
 

@@ -8,20 +8,28 @@ pixels: that hides traces of JPEG and of the camera's colour filter. Prints what
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from escsr.evaluation.niqe_fit import fit_niqe_parameters
-from escsr.evaluation.niqe_parameters import save_niqe_parameters
+from escsr.engines.engine import Floats
+from escsr.errors import ImageValueError
+from escsr.evaluation.niqe import (
+    NUM_FEATURES,
+    NiqeParameters,
+    PatchStatistics,
+    describe_patches,
+    fit_gaussian,
+    save_niqe_parameters,
+)
+from escsr.evaluation.protocol import to_batch
 from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import READABLE_SUFFIXES, read_image
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.shapes import ImageBatch
 
 
-def photographs(folder: Path, *, longest_pixels: int) -> Iterator[ImageBatch]:
+def photographs(folder: Path, *, longest_pixels: int) -> Iterator[Floats]:
     """Read the photographs of a folder and its subfolders, shrunk, (1, 3, H, W) in [0, 1]."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in READABLE_SUFFIXES:
@@ -30,7 +38,47 @@ def photographs(folder: Path, *, longest_pixels: int) -> Iterator[ImageBatch]:
         longest = max(pixels.shape[:2])
         if longest > longest_pixels:
             pixels = resize_bicubic_uint8(pixels, scale=longest_pixels / longest)
-        yield torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        yield to_batch(pixels)
+
+
+SHARPNESS_THRESHOLD = 0.75
+"""Patches less sharp than this share of their image's sharpest are left out: what lies out of
+focus, and skies, says little of quality."""
+
+
+def fit_niqe_parameters(
+    photographs: Iterable[Floats], *, provenance: Mapping[str, str]
+) -> NiqeParameters:
+    """Fit the Gaussian of the sharp patches of good photographs.
+
+    Args:
+        photographs: each (1, 3, H, W) in [0, 1], at least two patches of 96x96; undistorted.
+        provenance: what to say of them: source, licence. How many photographs and patches there
+            were is added.
+    Raises:
+        ImageSizeError, ImageValueError: a photograph cannot be used; see ``niqe``.
+        ImageValueError: not more patches than features, so that there is no covariance.
+    Source: Mittal, Soundararajan, Bovik 2013, section II.
+    """
+    of_each = [_sharp_features(describe_patches(photograph)) for photograph in photographs]
+    num_patches = sum(len(features) for features in of_each)
+    if num_patches <= NUM_FEATURES:
+        raise ImageValueError(
+            f"{len(of_each)} photographs have {num_patches} sharp patches; to fit NIQE more than "
+            f"{NUM_FEATURES} are needed, and thousands are better. Add photographs."
+        )
+    mean, covariance = fit_gaussian(np.concatenate(of_each))
+    counts = {"photographs": str(len(of_each)), "patches": str(num_patches)}
+    return NiqeParameters(
+        mean=mean,
+        covariance=covariance,
+        provenance={**provenance, **counts},
+    )
+
+
+def _sharp_features(patches: PatchStatistics) -> Floats:
+    is_sharp = patches.sharpness > SHARPNESS_THRESHOLD * patches.sharpness.max()
+    return patches.features[is_sharp]
 
 
 def main() -> None:

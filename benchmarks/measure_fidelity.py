@@ -53,9 +53,9 @@ class Case:
 
     def quality(self, sr_image: Tensor) -> tuple[float, float]:
         """PSNR on Y and on RGB in dB, by the field's protocol."""
-        rounded = round_to_8_bit(sr_image)
-        on_luma = psnr_y_db(rounded, self.hr_image, border_pixels=self.scale)
-        return float(on_luma), float(psnr_db(rounded, self.hr_image, border_pixels=self.scale))
+        rounded, hr_image = round_to_8_bit(sr_image.numpy()), self.hr_image.numpy()
+        on_luma = psnr_y_db(rounded, hr_image, border_pixels=self.scale)
+        return float(on_luma[0]), float(psnr_db(rounded, hr_image, border_pixels=self.scale)[0])
 
     def guarded(self, sr_image: Tensor, sigma_pixels: float = BLUR_SIGMA_PIXELS) -> Tensor:
         """The result with the guard."""
@@ -77,7 +77,7 @@ def cases(folder: Path, scale: int) -> Iterator[Case]:
     """Run the network over a test set."""
     engine = Engine(load_model(MODEL, scale=scale), scale=scale, device=torch.device("cpu"))
     for pair in find_test_pairs(folder, scale=scale):
-        lr_image, hr_image = read_pair(pair, scale=scale)
+        lr_image, hr_image = map(torch.from_numpy, read_pair(pair, scale=scale))
         yield Case(lr_image, hr_image, engine.run(lr_image, torch.float32), scale)
 
 
@@ -142,7 +142,7 @@ def tint_of_a_grey_scan(scale: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     grey = sample().mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     noise = torch.randint(-1, 2, grey.shape, generator=generator) / 255
-    lr_image = round_to_8_bit(grey + noise)
+    lr_image = torch.from_numpy(round_to_8_bit((grey + noise).numpy()))
     engine = Engine(load_model(MODEL, scale=scale), scale=scale, device=torch.device("cpu"))
     plain = engine.run(lr_image, torch.float32)
     results = {"shipped": plain, "tinted": tinted(plain, scale)}
@@ -166,7 +166,7 @@ def tiles_against_whole(scale: int, *, keep: bool) -> float:
         Upscaler(MODEL, device="cpu", tile=tile, keep_colours=keep)(image, scale=scale)
         for tile in ("whole", 128)
     )
-    return round(float(psnr_db(whole, tiled)), 2)
+    return round(float(psnr_db(whole.numpy(), tiled.numpy())[0]), 2)
 
 
 def share_of_time(scale: int, height: int = 180, width: int = 320) -> dict[str, Any]:

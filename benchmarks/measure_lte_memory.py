@@ -108,7 +108,7 @@ def _lr_image(image: str, scale: float) -> ImageBatch:
         return torch.rand(1, 3, height, width)
     pixels = torch.from_numpy(to_rgb_uint8(read_image(Path(image)).pixels))
     hr_image = pixels.permute(2, 0, 1)[None].float() / 255
-    return resize_bicubic(hr_image, scale=1 / scale).clamp(0, 1)
+    return torch.from_numpy(resize_bicubic(hr_image.numpy(), scale=1 / scale)).clamp(0, 1)
 
 
 def _peak_bytes() -> int:

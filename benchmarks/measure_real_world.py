@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from escsr import Upscaler
-from escsr.evaluation.niqe import niqe
-from escsr.evaluation.niqe_parameters import load_niqe_parameters
-from escsr.evaluation.protocol import to_pixels
+from escsr.evaluation.niqe import load_niqe_parameters, niqe
+from escsr.evaluation.protocol import to_batch, to_pixels
 from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic
@@ -45,10 +44,12 @@ def main() -> None:
     enlargers = {model: _enlarger(model) for model in options.models}
     for path in sorted(options.folder.iterdir()):
         image = _read(path)
-        results = {"bicubic": resize_bicubic(image, scale=SCALE).clamp(0, 1)}
+        results = {
+            "bicubic": torch.from_numpy(resize_bicubic(image.numpy(), scale=SCALE)).clamp(0, 1)
+        }
         results |= {model: enlarge(image).clamp(0, 1) for model, enlarge in enlargers.items()}
         for model, result in results.items():
-            figures[model][path.name] = niqe(result, parameters)
+            figures[model][path.name] = niqe(result.numpy(), parameters)
         print(path.name, *(f"{figures[model][path.name]:.2f}" for model in models), flush=True)
         if options.sheets is not None:
             options.sheets.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ def _read(path: Path) -> Tensor:
     height, width = pixels.shape[:2]
     top, left = (max(0, (side - LARGEST_PIXELS) // 2) for side in (height, width))
     pixels = pixels[top : top + LARGEST_PIXELS, left : left + LARGEST_PIXELS]
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(to_batch(pixels))
 
 
 def _sheet(results: list[Tensor]) -> npt.NDArray[np.uint8]:
@@ -105,7 +106,7 @@ def _sheet(results: list[Tensor]) -> npt.NDArray[np.uint8]:
     height, width = results[0].shape[-2:]
     top, left = (max(0, (length - side) // 2) for length in (height, width))
     window = (slice(top, top + side), slice(left, left + side))
-    panels = [to_pixels(result)[window] for result in results]
+    panels = [to_pixels(result.numpy())[window] for result in results]
     gap = np.full((panels[0].shape[0], 6, 3), 255, np.uint8)
     return np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
 

@@ -11,13 +11,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from escsr.evaluation.protocol import to_pixels
+from escsr.evaluation.protocol import to_batch, to_pixels
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic, resize_bicubic_uint8
 from escsr.images.writer import write_image
-from escsr.weights import bundled_models, load_model
+from escsr.weights import bundled_models, open_network
 from escsr.weights.box import BundledModel
 from escsr.weights.inspection import config_parameters, output_macs
 
@@ -129,11 +128,10 @@ def picture(model: BundledModel) -> np.ndarray:
     lr_pixels = resize_bicubic_uint8(np.ascontiguousarray(hr_pixels), scale=1 / model.scale)
     if is_for_real(model):
         lr_pixels = _spoilt(lr_pixels)
-    lr_image = torch.from_numpy(lr_pixels).permute(2, 0, 1)[None].float() / 255
-    network = load_model(model.path)
-    with torch.inference_mode():
-        results = (resize_bicubic(lr_image, scale=model.scale), network(lr_image))
-    panels = [_eye(to_pixels(result.clamp(0, 1))) for result in results] + [_eye(hr_pixels)]
+    lr_image = to_batch(lr_pixels)
+    network = open_network(model.path)
+    results = (resize_bicubic(lr_image, scale=model.scale), network(lr_image))
+    panels = [_eye(to_pixels(result.clip(0, 1))) for result in results] + [_eye(hr_pixels)]
     gap = np.full((SIDE, 4, 3), 255, np.uint8)
     return np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
 

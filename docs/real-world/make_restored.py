@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from escsr import Upscaler
-from escsr.evaluation.protocol import to_pixels
+from escsr.evaluation.protocol import to_batch, to_pixels
 from escsr.images.files import read_image
 from escsr.images.lettering import render_text
 from escsr.images.resize import resize_bicubic
@@ -42,20 +42,19 @@ Pixels = npt.NDArray[np.uint8]
 def main() -> None:
     """Shrink the sample by 2, so that it is sharp, spoil it, enlarge it, and set it out."""
     pixels = np.ascontiguousarray(read_image(SAMPLE).pixels[:, :450, :3])
-    photograph = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    sharp = resize_bicubic(photograph, scale=1 / 2).clamp(0, 1)
+    sharp = torch.from_numpy(resize_bicubic(to_batch(pixels), scale=1 / 2)).clamp(0, 1)
     networks = {name: Upscaler(name, scale=SCALE) for name in ("esc-tiny", "esc-tiny-real")}
     bands = [_band(("the picture", "bicubic", *networks))]
     for title, (spoil, (left, top)) in WAYS.items():
         spoilt = (spoil(sharp).clamp(0, 1) * 255).round() / 255
         results = {
             "input": spoilt.repeat_interleave(SCALE, dim=-2).repeat_interleave(SCALE, dim=-1),
-            "bicubic": resize_bicubic(spoilt, scale=SCALE),
+            "bicubic": torch.from_numpy(resize_bicubic(spoilt.numpy(), scale=SCALE)),
             **{name: network(spoilt) for name, network in networks.items()},
         }
         rows = slice(top * SCALE, (top + HEIGHT) * SCALE)
         columns = slice(left * SCALE, (left + WIDTH) * SCALE)
-        panels = [to_pixels(image.clamp(0, 1))[rows, columns] for image in results.values()]
+        panels = [to_pixels(image.clamp(0, 1).numpy())[rows, columns] for image in results.values()]
         bands += [_band((title,)), _beside(panels)]
     write_image(FOLDER / "restored.jpg", np.concatenate(bands), quality=QUALITY, overwrite=True)
 

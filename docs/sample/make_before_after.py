@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from escsr import Upscaler
+from escsr.evaluation.protocol import to_batch, to_pixels
 from escsr.images.files import read_image
 from escsr.images.resize import resize_bicubic
 from escsr.images.writer import write_image
@@ -18,9 +18,10 @@ GAP = 8
 def main() -> None:
     """Put bicubic on the left and esc-tiny on the right."""
     pixels = read_image(FOLDER / "cat.png").pixels
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].double() / 255
-    bicubic = resize_bicubic(image, scale=4)[0].permute(1, 2, 0).clamp(0, 1)
-    halves = ((bicubic * 255).round().byte().numpy(), Upscaler("esc-tiny", scale=4)(pixels))
+    halves = (
+        to_pixels(resize_bicubic(to_batch(pixels), scale=4).clip(0, 1)),
+        Upscaler("esc-tiny", scale=4)(pixels),
+    )
     window = (slice(TOP * 4, (TOP + HEIGHT) * 4), slice(LEFT * 4, (LEFT + WIDTH) * 4))
     gap = np.full((HEIGHT * 4, GAP, 3), 255, dtype=np.uint8)
     picture = np.concatenate((halves[0][window], gap, halves[1][window]), axis=1)

@@ -11,6 +11,7 @@ from escsr.analysis.pictures import Patch, Picture
 from escsr.analysis.records import PARTS, Skipped
 from escsr.analysis.report import analysis_as_dict, as_json, skipped_lines
 from escsr.analysis.run import Analysis, Findings, Settings, analyse, num_passes
+from escsr.engines.opening import open_any_network
 from escsr.evaluation.contenders import Contender
 from escsr.family.variants import VARIANTS, variant
 from escsr.model import ESC
@@ -35,7 +36,11 @@ SMALLER = {
 def contender(network: nn.Module) -> Contender:
     """A network as a row of the report."""
     return Contender(
-        label="network", source="test", network=network.eval(), scale=2, architecture="test"
+        label="network",
+        source="test",
+        network=open_any_network(network.eval()),
+        scale=2,
+        architecture="test",
     )
 
 

@@ -106,7 +106,7 @@ def test_results_are_written_with_pictures(
         (["bicubic", "-s", "0", "--data", "."], 2, "scale"),
         (["bicubic", "-s", "2", "--data", ".", "--padding", "all"], 2, "window"),
         (["bicubic", "-s", "2", "--data", ".", "--device", "toaster"], 2, "toaster"),
-        (["bicubic", "-s", "2", "--data", ".", "--backend", "magic"], 2, "eager, native"),
+        (["bicubic", "-s", "2", "--data", ".", "--backend", "magic"], 2, "native, eager"),
         (["bicubic", "-s", "2", "--data", ".", "--metric", "beauty"], 2, "niqe, lpips"),
         (["bicubic", "-s", "2", "--data", ".", "--niqe-parameters", "x"], 2, "--metric niqe"),
         (["bicubic", "-s", "2"], 2, "--data"),

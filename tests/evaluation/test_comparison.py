@@ -6,18 +6,20 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
+from escsr.engines.engine import Floats
 from escsr.errors import ConfigurationError, ImageReadError, ImageWriteError, OutputExistsError
 from escsr.evaluation.comparison import Entrants, compare, enter
 from escsr.evaluation.contenders import Contender
 from escsr.evaluation.crops import CROP_PIXELS, CropGallery, crop_picture
 from escsr.evaluation.metrics import PSNR_Y, SSIM_Y
+from escsr.evaluation.protocol import Enlarge
 from escsr.evaluation.records import Comparison, Conditions
 from escsr.evaluation.report import as_csv, as_json, report_as_dict
 from escsr.evaluation.report_folder import prepare_report_folder, write_report
@@ -30,33 +32,23 @@ from .pictures import write_waves
 LUMA = Conditions(scale=2, metrics=(PSNR_Y, SSIM_Y))
 
 
-class Nearest(nn.Module):
-    """Repeats each pixel, and adds something within one square of the result."""
-
-    def __init__(self, *, patch: float = 0.0) -> None:
-        super().__init__()
-        self._patch = patch
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) -> (1, 3, 2*H, 2*W)."""
-        larger = image.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
-        larger[..., 40:80, 120:160] += self._patch
-        return larger
+def nearest(image: Floats, *, patch: float = 0.0) -> Floats:
+    """Repeat each pixel, and add something within one square of the result."""
+    larger = image.repeat(2, axis=-2).repeat(2, axis=-1)
+    larger[..., 40:80, 120:160] += np.float32(patch)
+    return larger
 
 
-class Failing(nn.Module):
-    """Fails on images wider than 40 pixels."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        """As :class:`Nearest`, or not at all."""
-        if image.shape[-1] > 40:
-            raise IndexError("too wide\nfor me")
-        return Nearest()(image)
+def failing(image: Floats) -> Floats:
+    """As ``nearest``, or not at all on images wider than 40 pixels."""
+    if image.shape[-1] > 40:
+        raise IndexError("too wide\nfor me")
+    return nearest(image)
 
 
-def contender(label: str, network: nn.Module) -> Contender:
+def contender(label: str, enlarge: Enlarge) -> Contender:
     """A row of a table."""
-    return Contender(label=label, source=label, network=network, scale=2, architecture="test")
+    return Contender(label=label, source=label, network=enlarge, scale=2, architecture="test")
 
 
 def entrants_of(folder: Path, *contenders: Contender) -> Entrants:
@@ -77,7 +69,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def comparison(pictures: Path) -> Comparison:
     """One sound and one failing network on it."""
-    rows = (contender("nearest", Nearest()), contender("failing", Failing()))
+    rows = (contender("nearest", nearest), contender("failing", failing))
     return compare(entrants_of(pictures, *rows), LUMA)
 
 
@@ -102,32 +94,24 @@ def test_means_are_of_the_images_that_could_be_judged(comparison: Comparison) ->
 
 def test_progress_counts_every_result_failed_or_not(pictures: Path) -> None:
     """So that a bar reaches its end."""
-    entrants = entrants_of(pictures, contender("a", Nearest()), contender("b", Failing()))
+    entrants = entrants_of(pictures, contender("a", nearest), contender("b", failing))
     told: list[tuple[str, str, str]] = []
     compare(entrants, LUMA, on_result=lambda *place: told.append(place))
     assert len(told) == entrants.num_results(LUMA) == 6
     assert told[0] == ("a", "Mixed", "a-small")
 
 
-class Blank(nn.Module):
-    """Grey of the right size, on the CPU, whatever it is given."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) -> (1, 3, 2*H, 2*W)."""
-        return torch.full((1, 3, 2 * image.shape[2], 2 * image.shape[3]), 0.5)
-
-
 def test_figures_do_not_depend_on_how_many_images_wait_for_them(tmp_path: Path) -> None:
     """Networks on another device run ahead of the metrics, by two images at most.
 
-    The device "meta" has no numbers, and the network needs none.
+    What runs here takes no notice of the device.
     """
     for number in range(5):
         write_waves(tmp_path / f"{number}.png", 30 + 2 * number, 40, shift=number)
     (tmp_path / "2-broken.png").write_bytes(b"no image")
-    entrants = entrants_of(tmp_path, contender("blank", Blank()), contender("same", Blank()))
+    entrants = entrants_of(tmp_path, contender("nearest", nearest), contender("same", nearest))
     here = compare(entrants, LUMA)
-    ahead = compare(entrants, replace(LUMA, device=torch.device("meta")))
+    ahead = compare(entrants, replace(LUMA, device="cuda"))
     assert [score.image for score in here.scores] == [n for n in "01234" for _ in range(2)]
     assert ahead.scores == here.scores
     assert ahead.failures == here.failures
@@ -195,7 +179,7 @@ def test_markdown_marks_the_best_and_incomplete_means(comparison: Comparison) ->
     worse = [replace(s, values={"psnr_y_db": 1.0, "ssim_y": 0.1}, model="worse") for s in scores]
     both = replace(
         comparison,
-        contenders=[odd, contender("worse", Nearest())],
+        contenders=[odd, contender("worse", nearest)],
         scores=[*scores, *worse],
     )
     page = as_markdown(both, report_as_dict(both))
@@ -208,7 +192,7 @@ def test_markdown_marks_the_best_and_incomplete_means(comparison: Comparison) ->
 def test_crops_are_cut_where_networks_differ_most(pictures: Path) -> None:
     """The square that one network brightens is found, in the one image that is large enough."""
     gallery = CropGallery(2, scale=2)
-    rows = (contender("plain", Nearest()), contender("patched", Nearest(patch=0.3)))
+    rows = (contender("plain", nearest), contender("patched", partial(nearest, patch=0.3)))
     compare(entrants_of(pictures, *rows), LUMA, gallery=gallery)
     crop = gallery.crops[0]
     assert crop.image == "b-wide"
@@ -231,7 +215,7 @@ def test_one_network_alone_is_compared_with_bicubic(pictures: Path) -> None:
         (["bicubic"], 5, 0),
     ):
         gallery = CropGallery(count, scale=2)
-        networks = [contender(label, Nearest()) for label in rows]
+        networks = [contender(label, nearest) for label in rows]
         compare(entrants_of(pictures, *networks), LUMA, gallery=gallery)
         assert len(gallery.crops) == found
 
@@ -239,7 +223,7 @@ def test_one_network_alone_is_compared_with_bicubic(pictures: Path) -> None:
 def test_a_crop_picture_shows_its_panels_enlarged_by_whole_pixels(pictures: Path) -> None:
     """Under their names; every pixel of HR is found again."""
     gallery = CropGallery(1, scale=2)
-    compare(entrants_of(pictures, contender("nearest", Nearest())), LUMA, gallery=gallery)
+    compare(entrants_of(pictures, contender("nearest", nearest)), LUMA, gallery=gallery)
     (crop,) = gallery.crops
     picture = crop_picture(crop)
     side = 3 * CROP_PIXELS
@@ -262,7 +246,7 @@ def test_a_folder_of_results_is_replaced_whole(
 ) -> None:
     """Pictures of earlier results go; a file that the user put there stays."""
     gallery = CropGallery(2, scale=2)
-    compare(entrants_of(pictures, contender("nearest", Nearest())), LUMA, gallery=gallery)
+    compare(entrants_of(pictures, contender("nearest", nearest)), LUMA, gallery=gallery)
     out = tmp_path / "out" / "deep"
     texts = ["results.csv", "results.json", "results.md"]
     first = report_into(out, comparison, gallery)

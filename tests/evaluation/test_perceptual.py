@@ -20,8 +20,7 @@ from escsr.errors import (
 )
 from escsr.evaluation import pyiqa_door
 from escsr.evaluation.metrics import SetMetric
-from escsr.evaluation.niqe import niqe
-from escsr.evaluation.niqe_parameters import load_niqe_parameters
+from escsr.evaluation.niqe import load_niqe_parameters, niqe
 from escsr.evaluation.perceptual import (
     METRICS,
     ImageMetric,
@@ -30,6 +29,7 @@ from escsr.evaluation.perceptual import (
     load_column,
     load_metric,
 )
+from escsr.evaluation.protocol import to_pixels
 from escsr.images.writer import write_image
 
 PYIQA_NAMES: list[MetricName] = [name for name, kind in METRICS.items() if kind.library == "pyiqa"]
@@ -37,10 +37,10 @@ PYIQA_NAMES: list[MetricName] = [name for name, kind in METRICS.items() if kind.
 needs_pyiqa = pytest.mark.skipif(find_spec("pyiqa") is None, reason="pyiqa is not installed")
 
 
-def textured(seed: int, side: int = 192) -> torch.Tensor:
+def textured(seed: int, side: int = 192) -> npt.NDArray[np.float32]:
     """Smooth noise, every value k/255."""
     noise = np.random.default_rng(seed).normal(size=(1, 3, side, side)).cumsum(axis=3)
-    return torch.from_numpy((noise * 5 % 256).astype(np.uint8)).float() / 255
+    return (noise * 5 % 256).astype(np.uint8).astype(np.float32) / 255
 
 
 def test_the_table_names_every_metric_and_no_other() -> None:
@@ -73,7 +73,7 @@ def test_niqe_with_the_parameters_of_a_file_names_the_file(
 ) -> None:
     """And its hash; the value follows the file."""
     ours = load_niqe_parameters()
-    mean, covariance = ours.mean.numpy() + 1, ours.covariance.numpy()
+    mean, covariance = ours.mean + 1, ours.covariance
     np.savez(tmp_path / "theirs.npz", mu_prisparam=mean, cov_prisparam=covariance)
     metric = load_metric("niqe", niqe_parameters=tmp_path / "theirs.npz")
     assert "theirs.npz (sha256 " in metric.note
@@ -126,8 +126,8 @@ def two_folders(parent: Path) -> tuple[Path, Path]:
     for position, folder in enumerate(folders):
         folder.mkdir()
         for number in range(2):
-            pixels = (textured(2 * position + number, side=96)[0] * 255).byte().permute(1, 2, 0)
-            write_image(folder / f"{number}.png", pixels.numpy())
+            pixels = to_pixels(textured(2 * position + number, side=96))
+            write_image(folder / f"{number}.png", pixels)
     return folders
 
 

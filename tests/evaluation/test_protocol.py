@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from escsr.cli.app import app
@@ -23,11 +22,11 @@ from escsr.evaluation import (
 )
 from escsr.evaluation.contenders import MatlabBicubic
 from escsr.evaluation.metrics import FIDELITY_METRICS, PSNR_Y
-from escsr.evaluation.protocol import read_pair, upscale_rounded
+from escsr.evaluation.protocol import read_pair, to_pixels, upscale_rounded
 from escsr.images.resize import resize_bicubic_uint8
 from escsr.images.writer import write_image
 from escsr.model import ESC
-from escsr.weights import bundled_models, load_model
+from escsr.weights import bundled_models, load_model, open_network
 from tests.model.networks import small_network
 
 from .pictures import waves, write_waves
@@ -85,9 +84,8 @@ def test_lr_images_are_made_by_matlabs_rule_where_there_are_none(tmp_path: Path)
     (pair,) = find_test_pairs(tmp_path, scale=2)
     lr_image, hr_image = read_pair(pair, scale=2)
     cropped = waves(41, 53)[:40, :52]
-    assert torch.equal(_pixels(hr_image), torch.from_numpy(cropped))
-    made = resize_bicubic_uint8(cropped, scale=0.5)
-    assert torch.equal(_pixels(lr_image), torch.from_numpy(made))
+    assert np.array_equal(to_pixels(hr_image), cropped)
+    assert np.array_equal(to_pixels(lr_image), resize_bicubic_uint8(cropped, scale=0.5))
 
 
 def test_a_grey_file_is_judged_as_rgb(tmp_path: Path) -> None:
@@ -136,7 +134,7 @@ def test_a_perfect_result_has_infinite_psnr_and_ssim_1(tmp_path: Path) -> None:
     write_waves(tmp_path / "waves.png", 40, 40)
     pairs = find_test_pairs(tmp_path, scale=2)
     _, truth = read_pair(pairs[0], scale=2)
-    (result,) = evaluate(_Constant(truth), pairs, scale=2, metrics=FIDELITY_METRICS)
+    (result,) = evaluate(lambda _: truth, pairs, scale=2, metrics=FIDELITY_METRICS)
     assert result.values == {
         "psnr_y_db": float("inf"),
         "ssim_y": 1.0,
@@ -148,15 +146,15 @@ def test_a_perfect_result_has_infinite_psnr_and_ssim_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("result", "told"),
     [
-        (torch.zeros(1, 3, 16, 16), r"\(1, 3, 16, 16\).*\(1, 3, 16, 24\)"),
-        (torch.full((1, 3, 16, 24), float("nan")), "NaN"),
+        (np.zeros((1, 3, 16, 16), np.float32), r"\(1, 3, 16, 16\).*\(1, 3, 16, 24\)"),
+        (np.full((1, 3, 16, 24), np.nan, np.float32), "NaN"),
     ],
     ids=["another size", "NaN"],
 )
-def test_a_result_that_cannot_be_judged_is_refused(result: Tensor, told: str) -> None:
+def test_a_result_that_cannot_be_judged_is_refused(result: np.ndarray, told: str) -> None:
     """The message says what came."""
     with pytest.raises(ImageValueError, match=told):
-        upscale_rounded(_Constant(result), torch.zeros(1, 3, 8, 12), scale=2)
+        upscale_rounded(lambda _: result, np.zeros((1, 3, 8, 12), np.float32), scale=2)
 
 
 def test_the_official_padding_is_a_choice_that_shows(tmp_path: Path) -> None:
@@ -165,10 +163,12 @@ def test_the_official_padding_is_a_choice_that_shows(tmp_path: Path) -> None:
     pairs = find_test_pairs(tmp_path, scale=2)
     network = load_model("esc-tiny", scale=2)
     (official,) = evaluate_officially(network, pairs)
-    (plain,) = evaluate(network, pairs, scale=2)
-    (by_hand,) = evaluate(network, pairs, scale=2, pad_to_multiple=network.config.window_size)
-    assert official == by_hand
-    assert official.psnr_y_db != plain.psnr_y_db
+    core = open_network("esc-tiny", scale=2)
+    (plain,) = evaluate(core, pairs, scale=2)
+    (by_hand,) = evaluate(core, pairs, scale=2, pad_to_multiple=network.config.window_size)
+    # The core and PyTorch differ by some roundings of float32, which may move a pixel by a level.
+    assert official.psnr_y_db == pytest.approx(by_hand.psnr_y_db, abs=0.01)
+    assert abs(official.psnr_y_db - plain.psnr_y_db) > 1
 
 
 def test_results_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
@@ -195,21 +195,6 @@ def test_results_do_not_depend_on_the_images_beside(tmp_path: Path) -> None:
     assert together == alone
 
 
-class _Constant(nn.Module):
-    """Answers every image with the same one."""
-
-    def __init__(self, answer: Tensor) -> None:
-        super().__init__()
-        self._answer = answer
-
-    def forward(self, lr_image: Tensor) -> Tensor:
-        return self._answer
-
-
 def _mean_with_threads(network: ESC, pairs: list[TestPair], count: int) -> tuple[float, float]:
     torch.set_num_threads(count)
     return mean_quality(evaluate_officially(network, pairs))
-
-
-def _pixels(image: Tensor) -> Tensor:
-    return (image[0] * 255).round().byte().permute(1, 2, 0)

@@ -133,7 +133,7 @@ def analysis_as_dict(analysis: Analysis, *, files: list[str] | None = None) -> d
         "python": platform.python_version(),
         "system": platform.platform(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device_name(settings.device),
+        "device": device_name(str(settings.device)),
         "parts": list(settings.parts),
         "crop_pixels": analysis.crop_pixels,
         "attribution_of": {

@@ -98,9 +98,9 @@ def analyse(
     """
     findings: list[Findings] = []
     for contender in contenders:
-        contender.network.to(settings.device).requires_grad_(False)
+        contender.module.to(settings.device).requires_grad_(False)
         findings.append(_findings_of(contender, pictures, settings, on_pass))
-        contender.network.cpu()
+        contender.module.cpu()
         release_cached_memory(settings.device)
     return Analysis(
         settings=settings,
@@ -125,7 +125,7 @@ def num_passes(settings: Settings, *, contenders: int, pictures: int) -> int:
 def _findings_of(
     contender: Contender, pictures: Sequence[Picture], settings: Settings, on_pass: OnPass
 ) -> Findings:
-    network, parts = contender.network, settings.parts
+    network, parts = contender.module, settings.parts
     images = [picture.image.to(settings.device) for picture in pictures]
     names = [picture.name for picture in pictures]
 

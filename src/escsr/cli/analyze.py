@@ -162,9 +162,9 @@ def _affordable_crop(contenders: "Sequence[Contender]", device: Any, wanted_pixe
 
     sides: list[int] = []
     for contender in contenders:
-        network = contender.network.to(device).requires_grad_(False)
+        network = contender.module.to(device).requires_grad_(False)
         sides.append(affordable_side(network, device, wanted_pixels=wanted_pixels))
-        contender.network.cpu()
+        contender.module.cpu()
     side = min(sides)
     if side < wanted_pixels:
         typer.echo(

@@ -10,8 +10,6 @@ import typer
 from escsr.cli.console import SOME_FAILED, printable
 
 if TYPE_CHECKING:
-    import torch
-
     from escsr.engines.engine import BackendChoice
     from escsr.evaluation.comparison import Entrants
     from escsr.evaluation.crops import CropGallery
@@ -97,8 +95,6 @@ def evaluate_command(
     """
     from dataclasses import replace
 
-    import torch
-
     from escsr.cli.evaluate_view import failure_lines, note_lines
     from escsr.engines.core_engine import choose_backend
     from escsr.engines.devices import choose_device
@@ -106,7 +102,7 @@ def evaluate_command(
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.report_folder import prepare_report_folder
 
-    chosen_device = torch.device(choose_device(device))
+    chosen_device = choose_device(device)
     chosen_backend = choose_backend(cast("BackendChoice", backend), chosen_device)
     columns, unloaded = _columns(metric or [], chosen_device, niqe_parameters)
     if out is not None:
@@ -129,7 +125,7 @@ def evaluate_command(
 
 
 def _columns(
-    names: list[str], device: "torch.device", niqe_parameters: Path | None
+    names: list[str], device: str, niqe_parameters: Path | None
 ) -> "tuple[list[Column], list[Failure]]":
     """PSNR, SSIM and what was asked for beside them; what misses its weights is named."""
     from escsr.errors import CheckpointError, ConfigurationError

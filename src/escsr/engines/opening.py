@@ -64,6 +64,20 @@ class OpenedNetwork:
             return None
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
+    def as_module(self) -> "nn.Module":
+        """The network as a module of torch's, in eval mode, float32, on the CPU.
+
+        Raises:
+            MissingExtraError: torch is not installed.
+        """
+        if self.module is not None:
+            return self.module
+        import_torch(f"{self.label} as a module")
+        from escsr.weights.building import network_of
+
+        assert self.config is not None and self.weights is not None
+        return network_of(self.config, self.weights)
+
     def engine(self, options: EngineOptions | None = None) -> Engine:
         """Prepare to run it.
 
@@ -81,10 +95,7 @@ class OpenedNetwork:
 
         if self.module is not None:
             return engine_of_module(self.module, scale=self.scale, options=options)
-        from escsr.weights.building import network_of
-
-        assert self.config is not None and self.weights is not None
-        return TorchEngine(network_of(self.config, self.weights), scale=self.scale, options=options)
+        return TorchEngine(self.as_module(), scale=self.scale, options=options)
 
 
 def open_any_network(

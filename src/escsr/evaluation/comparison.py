@@ -1,12 +1,11 @@
 """Several networks on several test sets: who takes part, and the judging of all."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import nn
 
 from escsr.errors import ConfigurationError, EscsrError
 from escsr.evaluation.contenders import BICUBIC, Contender, distinguished, open_contender
@@ -16,10 +15,11 @@ from escsr.evaluation.judging import (
     OnResult,
     SetJudge,
     judge_images,
-    single_threaded_workers,
 )
+from escsr.evaluation.protocol import Enlarge
 from escsr.evaluation.records import Comparison, Conditions, Failure
 from escsr.evaluation.test_sets import TestSet, find_test_set, names_of_test_sets
+from escsr.machine import usable_cores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +87,7 @@ def compare(
     """
     judges: list[ImageJudge] = []
     set_judges: list[SetJudge] = []
-    with _true_float32(), single_threaded_workers() as workers:
+    with _true_float32(), ThreadPoolExecutor(usable_cores()) as workers:
         networks = _prepared(entrants.contenders, conditions)
         for test_set in entrants.test_sets:
             with SetJudge(test_set, conditions.set_metrics) as set_judge:
@@ -110,7 +110,7 @@ def compare(
     )
 
 
-def _prepared(contenders: Sequence[Contender], conditions: Conditions) -> dict[str, nn.Module]:
+def _prepared(contenders: Sequence[Contender], conditions: Conditions) -> dict[str, Enlarge]:
     return {
         contender.label: contender.prepared(
             padding=conditions.padding,
@@ -147,5 +147,9 @@ def _opened_models(
 @contextmanager
 def _true_float32() -> Iterator[None]:
     """Without TF32, which cuDNN takes for convolutions unless told otherwise."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield

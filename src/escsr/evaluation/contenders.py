@@ -1,30 +1,24 @@
 """What stands in a table: ours, the reference's, foreign networks, and bicubic enlargement."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from escsr.engines.eager import engine_of_module
-from escsr.engines.engine import BackendChoice, Engine, EngineOptions
-from escsr.errors import CheckpointError, ConfigurationError, EscsrError
+from escsr.engines.engine import BackendChoice, EngineOptions, Floats
+from escsr.engines.opening import OpenedNetwork, open_any_network
+from escsr.engines.self_ensemble import run_eight_ways
+from escsr.errors import ConfigurationError
+from escsr.evaluation.protocol import Enlarge
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.model.network import ESC, count_parameters
-from escsr.rivals.rivals import Rival, load_rival
-from escsr.rivals.size_padding import SizePadded
-from escsr.shapes import ImageBatch
-from escsr.weights import BundledModel, bundled_models, find_weights, load_model
-from escsr.weights.checkpoint import open_checkpoint
-from escsr.weights.checkpoint_file import holds_tensors, is_of_another_kind
-from escsr.weights.inspection import variant_name
-from escsr.weights.loading import is_module_callable
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BICUBIC = "bicubic"
 """The word for MATLAB's bicubic enlargement, the baseline of every table."""
@@ -34,7 +28,7 @@ Padding = Literal["window", "none"]
 ``none``: it is given as it is."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Contender:
     """One row of a table: a network, and what is known of it."""
 
@@ -42,35 +36,52 @@ class Contender:
     """Its name in tables; no two contenders share one."""
     source: str
     """What was asked for: a name, a path, ``module:callable``."""
-    network: nn.Module
-    """(B, 3, H, W) in [0, 1] -> (B, 3, scale*H, scale*W), in eval mode, float32, on the CPU."""
+    network: OpenedNetwork | Enlarge
+    """What is judged; what is no network is run as it is."""
     scale: int
     """Upscaling factor per side."""
     architecture: str
-    window_size: int | None = None
-    """In LR pixels, where it is a network whose official tester pads to windows."""
-    size_multiple: int = 1
-    """Sides of LR images are extended to multiples of this many pixels in any case, since the
-    network needs it."""
-    parameters: int = 0
-    sha256: str | None = None
-    """Of the file of weights, byte for byte; None where there is none."""
-    licence: str | None = None
-    """Of the weights, where it is known."""
 
     @property
     def has_backends(self) -> bool:
         """Whether it runs with one of our back-ends; other networks run as they are."""
-        return isinstance(self.network, ESC)
+        return self._opened is not None and self._opened.config is not None
+
+    @property
+    def parameters(self) -> int:
+        """How many there are; 0 where it is no network."""
+        return 0 if self._opened is None else self._opened.parameters
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Of the file of weights, byte for byte; None where there is none."""
+        return None if self._opened is None else self._opened.sha256
+
+    @property
+    def licence(self) -> str | None:
+        """Of the weights, where it is known."""
+        return None if self._opened is None else self._opened.licence
+
+    @cached_property
+    def module(self) -> "nn.Module":
+        """The network as a module of torch's, in eval mode, float32, on the CPU.
+
+        Raises:
+            ConfigurationError: it is no network.
+            MissingExtraError: torch is not installed.
+        """
+        if self._opened is None:
+            raise ConfigurationError(f"{self.label} is no network, and has no module.")
+        return self._opened.as_module()
 
     def prepared(
         self,
         *,
         padding: Padding,
         self_ensemble: bool,
-        device: torch.device,
+        device: str,
         backend: BackendChoice = "auto",
-    ) -> nn.Module:
+    ) -> Enlarge:
         """The network as the protocol runs it, on a device, in float32.
 
         Every flip of a self-ensemble is padded by itself, as the image would be. Bicubic stays the
@@ -84,97 +95,56 @@ class Contender:
         Raises:
             ConfigurationError: the back-end cannot run here.
         """
-        if self.has_backends:
-            network = _Running(
-                engine_of_module(
-                    self.network,
-                    scale=self.scale,
-                    options=EngineOptions(device=str(device), backend=backend),
-                )
-            )
-        else:
-            network = self.network.to(device)
-        padded = SizePadded(network, scale=self.scale, multiple=self.padding_multiple(padding))
-        if self_ensemble and not isinstance(self.network, MatlabBicubic):
-            return SelfEnsemble(padded).eval()
-        return padded.eval()
+        if not isinstance(self.network, OpenedNetwork):
+            return self.network
+        options = EngineOptions(
+            device=device,
+            # The reference leaves networks that are no ESC as they are.
+            backend=backend if self.has_backends else "reference",
+            precision="float32",
+            padding=padding if self.has_backends else "none",
+        )
+        engine = self.network.engine(options)
+        return partial(run_eight_ways, engine) if self_ensemble else engine.run
 
     def padding_multiple(self, padding: Padding) -> int:
-        """The multiple that the LR image is extended to, in pixels; 1 means that it is not."""
-        return self.window_size if padding == "window" and self.window_size else self.size_multiple
+        """The multiple that the LR image is extended to, in pixels; 1 means that it is not.
+
+        An ESC's is its window, where that is wished; other networks do what they need.
+        """
+        if self._opened is None:
+            return 1
+        if padding == "window" and self._opened.config is not None:
+            return self._opened.config.window_pixels
+        return self._opened.size_multiple
+
+    @property
+    def _opened(self) -> OpenedNetwork | None:
+        return self.network if isinstance(self.network, OpenedNetwork) else None
 
 
-class _Running(nn.Module):
-    """A network of ours with a back-end, in float32."""
+@dataclass(frozen=True)
+class MatlabBicubic:
+    """MATLAB's ``imresize`` with its default kernel, on 8-bit pixels."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__()
-        self._engine = engine
+    scale: int
+    """Factor per side."""
 
-    def forward(self, lr_image: ImageBatch) -> ImageBatch:
-        """(B, 3, H, W) in [0, 1] -> (B, 3, scale*H, scale*W) float32."""
-        return torch.from_numpy(self._engine.run(lr_image.cpu().numpy()))
-
-
-class SelfEnsemble(nn.Module):
-    """A network asked eight times, about each flip and rotation of the image, and averaged.
-
-    A little better and eight times slower. The result turns and flips with the image, whatever the
-    network does.
-
-    Args:
-        network: (B, 3, H, W) -> (B, 3, scale*H, scale*W).
-    Source: Timofte et al., "Seven ways to improve example-based single image super resolution",
-    CVPR 2016; the "+" behind the names of models in the field's tables.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, lr_image: ImageBatch) -> ImageBatch:
-        """(B, 3, H, W) -> (B, 3, scale*H, scale*W), not clamped."""
-        results = [
-            _undone(self.network(_turned(lr_image, turns, mirrored)), turns, mirrored)
-            for turns in range(4)
-            for mirrored in (False, True)
-        ]
-        return torch.stack(results).mean(dim=0)
-
-
-def _turned(image: Tensor, turns: int, mirrored: bool) -> Tensor:
-    turned = torch.rot90(image, turns, dims=(-2, -1))
-    return (turned.flip(-1) if mirrored else turned).contiguous()
-
-
-def _undone(image: Tensor, turns: int, mirrored: bool) -> Tensor:
-    return torch.rot90(image.flip(-1) if mirrored else image, -turns, dims=(-2, -1))
-
-
-class MatlabBicubic(nn.Module):
-    """MATLAB's ``imresize`` with its default kernel, on 8-bit pixels.
-
-    Args:
-        scale: factor per side.
-    """
-
-    def __init__(self, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, lr_image: ImageBatch) -> ImageBatch:
+    def __call__(self, lr_image: Floats) -> Floats:
         """(B, 3, H, W), every value k/255 -> (B, 3, scale*H, scale*W), every value k/255."""
-        pixels = (lr_image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = np.rint(lr_image * 255).astype(np.uint8).transpose(0, 2, 3, 1)
         larger = np.stack([resize_bicubic_uint8(image, scale=self.scale) for image in pixels])
-        return torch.from_numpy(larger).permute(0, 3, 1, 2).to(lr_image) / 255
+        return np.ascontiguousarray(larger.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(
+            255
+        )
 
 
 def open_contender(source: str, *, scale: int | None = None) -> Contender:
     """Load what a row of the table is about.
 
     Args:
-        source: ``bicubic``; a name in the box; the path of a checkpoint of ours or of the
-            reference; any other file that spandrel reads; or ``module:callable``.
+        source: ``bicubic``; the name of a pretrained network; the path of a checkpoint of ours or
+            of the reference; any other file that spandrel reads; or ``module:callable``.
         scale: upscaling factor per side; None means the network's own.
     Raises:
         UnknownModelError, CheckpointError, MissingExtraError: it cannot be loaded.
@@ -183,13 +153,17 @@ def open_contender(source: str, *, scale: int | None = None) -> Contender:
     """
     if source.strip().lower() == BICUBIC:
         return _bicubic(source, scale)
-    if is_module_callable(source):
-        return _of_rival(load_rival(source), source, scale)
+    network = open_any_network(source, scale=scale)
     path = Path(source).expanduser()
     # Path.is_file raises for very long names.
-    is_file = os.path.isfile(path)  # noqa: PTH113
-    rival = _foreign(path) if is_file else None
-    return _of_ours(source, scale) if rival is None else _of_rival(rival, source, scale)
+    is_our_file = network.config is not None and os.path.isfile(path)  # noqa: PTH113
+    return Contender(
+        label=path.stem if is_our_file else network.label,
+        source=source,
+        network=network,
+        scale=network.scale,
+        architecture=network.architecture,
+    )
 
 
 def distinguished(contenders: Sequence[Contender]) -> list[Contender]:
@@ -213,68 +187,7 @@ def _bicubic(source: str, scale: int | None) -> Contender:
     return Contender(
         label=BICUBIC,
         source=source,
-        network=MatlabBicubic(scale).eval(),
+        network=MatlabBicubic(scale),
         scale=scale,
         architecture="MATLAB imresize",
-    )
-
-
-def _foreign(path: Path) -> Rival | None:
-    """The network in a file that is no ESC; None where it is one."""
-    try:
-        open_checkpoint(path)
-    except CheckpointError as error:
-        if holds_tensors(path):
-            return load_rival(path)
-        if not is_of_another_kind(error):
-            raise  # a damaged file is for no reader
-        try:
-            # spandrel reads kinds of files that we do not, such as TorchScript.
-            return load_rival(path)
-        except EscsrError:
-            raise error from None
-    return None
-
-
-def _of_ours(source: str, scale: int | None) -> Contender:
-    network = load_model(source, scale=scale)
-    path = find_weights(source, scale=scale)
-    bundled = _in_box(source, path)
-    header = bundled.header if bundled is not None else open_checkpoint(path).header
-    return Contender(
-        label=bundled.name if bundled is not None else path.stem,
-        source=source,
-        network=network,
-        scale=network.scale,
-        architecture=variant_name(network.config) or "ESC",
-        window_size=network.config.window_pixels,
-        parameters=count_parameters(network),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        licence=header.provenance.licence if header is not None else None,
-    )
-
-
-def _in_box(source: str, path: Path) -> BundledModel | None:
-    """The model whose name in the box stands for a file; None where the path itself was given."""
-    if path == Path(source).expanduser():
-        return None
-    return next(model for model in bundled_models() if model.path == path)
-
-
-def _of_rival(rival: Rival, source: str, scale: int | None) -> Contender:
-    if scale is not None and scale != rival.scale:
-        raise ConfigurationError(
-            f"{source} is a x{rival.scale} network, and x{scale} was asked for. Judge it with "
-            f"scale {rival.scale}, or leave it out."
-        )
-    return Contender(
-        label=rival.name,
-        source=source,
-        network=rival.network,
-        scale=rival.scale,
-        architecture=rival.architecture,
-        parameters=rival.parameters,
-        sha256=rival.sha256,
-        size_multiple=rival.size_multiple,
-        licence=rival.licence,
     )

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
+from escsr.engines.engine import Floats
 from escsr.evaluation.contenders import BICUBIC, MatlabBicubic
 from escsr.evaluation.protocol import to_pixels
 from escsr.images.colour import rgb_to_luma
 from escsr.images.lettering import render_text
 from escsr.images.metrics import psnr_y_db
-from escsr.shapes import ImageBatch
 
 CROP_PIXELS = 96
 """Side of a crop in the HR image, which shows a few letters or an eye."""
@@ -84,9 +82,9 @@ class CropGallery:
         test_set: str,
         image: str,
         *,
-        lr_image: ImageBatch,
-        hr_image: ImageBatch,
-        results: Mapping[str, ImageBatch],
+        lr_image: Floats,
+        hr_image: Floats,
+        results: Mapping[str, Floats],
     ) -> None:
         """Look at all results of one image, and keep its crop if it belongs to the best.
 
@@ -134,27 +132,29 @@ def crop_picture(crop: Crop) -> npt.NDArray[np.uint8]:
     return np.concatenate([title, strip, foot])
 
 
-def _most_different(
-    results: Sequence[ImageBatch], *, border_pixels: int
-) -> tuple[slice, slice, float]:
+def _most_different(results: Sequence[Floats], *, border_pixels: int) -> tuple[slice, slice, float]:
     """Rows, columns and mean square of the window with the largest spread of luma."""
-    lumas = torch.cat([torch.from_numpy(rgb_to_luma(result.numpy())) for result in results])
-    spread = (lumas.amax(dim=0) - lumas.amin(dim=0)).square()
-    inner = spread[:, border_pixels:-border_pixels, border_pixels:-border_pixels]
-    height, width = (min(CROP_PIXELS, int(side)) for side in inner.shape[1:])
-    means = F.avg_pool2d(inner[None], (height, width), stride=_STEP_PIXELS)[0, 0]
-    row, column = divmod(int(means.argmax()), int(means.shape[1]))
+    lumas = np.concatenate([rgb_to_luma(result) for result in results])[:, 0]
+    spread = np.square(lumas.max(axis=0).astype(np.float64) - lumas.min(axis=0))
+    inner = spread[border_pixels:-border_pixels, border_pixels:-border_pixels]
+    height, width = (min(CROP_PIXELS, side) for side in inner.shape)
+    # Sums of windows are differences of sums from the corner.
+    sums = np.pad(inner.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    sums = sums[height:] - sums[:-height]
+    sums = (sums[:, width:] - sums[:, :-width])[::_STEP_PIXELS, ::_STEP_PIXELS]
+    means = sums / (height * width)
+    row, column = divmod(int(means.argmax()), means.shape[1])
     top, left = (border_pixels + _STEP_PIXELS * steps for steps in (row, column))
     return slice(top, top + height), slice(left, left + width), float(means.max())
 
 
 def _panels(
-    hr_crop: ImageBatch, results: Mapping[str, ImageBatch], rows: slice, columns: slice
+    hr_crop: Floats, results: Mapping[str, Floats], rows: slice, columns: slice
 ) -> tuple[Panel, ...]:
     panels = [Panel(label="HR", pixels=to_pixels(hr_crop), psnr_y_db=None)]
     for label, result in results.items():
         cut = result[..., rows, columns]
-        psnr_db = float(psnr_y_db(cut.numpy(), hr_crop.numpy())[0])
+        psnr_db = float(psnr_y_db(cut, hr_crop)[0])
         panels.append(Panel(label=label, pixels=to_pixels(cut), psnr_y_db=psnr_db))
     return tuple(panels)
 

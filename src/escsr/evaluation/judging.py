@@ -3,23 +3,19 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
-from torch import nn
-
+from escsr.engines.engine import Floats
 from escsr.errors import EscsrError, ImageValueError
 from escsr.evaluation.crops import CropGallery
 from escsr.evaluation.metrics import Metric, SetMetric
-from escsr.evaluation.protocol import read_pair, to_pixels, upscale_rounded
+from escsr.evaluation.protocol import Enlarge, read_pair, to_pixels, upscale_rounded
 from escsr.evaluation.records import Conditions, Failure, Score, SetScore
 from escsr.evaluation.test_sets import TestPair, TestSet
 from escsr.images.writer import write_image
-from escsr.shapes import ImageBatch
 from escsr.temporary_files import TemporaryFolder
 
 logger = logging.getLogger("escsr")
@@ -34,25 +30,9 @@ _MOST_PIXELS_WAITING = 1 << 23
 """An HR image of more pixels is judged to its end before the next is read, to bound memory."""
 
 
-@contextmanager
-def single_threaded_workers() -> Iterator[Executor]:
-    """Start as many threads as PyTorch has; in each of them, PyTorch has one.
-
-    Metrics are made of many small operations, which threads of their own would slow down.
-    """
-    num_threads = torch.get_num_threads()
-    workers = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield workers
-    finally:
-        workers.shutdown(cancel_futures=True)
-        # It is set for each thread, but new threads start with what was set last.
-        torch.set_num_threads(num_threads)
-
-
 def judge_images(
     test_set: TestSet,
-    networks: Mapping[str, nn.Module],
+    networks: Mapping[str, Enlarge],
     conditions: Conditions,
     *,
     workers: Executor,
@@ -67,13 +47,13 @@ def judge_images(
         test_set: the images.
         networks: by label.
         conditions: how to run and judge.
-        workers: from ``single_threaded_workers``.
+        workers: threads for figures and for reading.
         on_result: see ``OnResult``.
     Yields:
         The judge of each image once its networks have run. All have their figures at the end.
     """
     judges = [ImageJudge(test_set, pair, conditions) for pair in test_set.pairs]
-    most_waiting = 0 if conditions.device.type == "cpu" else _MOST_IMAGES_WAITING
+    most_waiting = 0 if conditions.device == "cpu" else _MOST_IMAGES_WAITING
     waiting: list[ImageJudge] = []
     for judge, following in zip(judges, [*judges[1:], None], strict=True):
         judge.start_reading(workers)
@@ -99,8 +79,8 @@ class ImageJudge:
         """Complete after ``finish``."""
         self.failures: list[Failure] = []
         """Complete after ``finish``."""
-        self._results: dict[str, ImageBatch] = {}
-        self._reading: Future[tuple[ImageBatch, ImageBatch]] | None = None
+        self._results: dict[str, Floats] = {}
+        self._reading: Future[tuple[Floats, Floats]] | None = None
         self._measuring: dict[str, list[tuple[Metric, Future[float]]]] = {}
         self._test_set = test_set.name
         self._pair = pair
@@ -117,7 +97,7 @@ class ImageJudge:
         images = self._images()
         return 0 if images is None else images[1].shape[2] * images[1].shape[3]
 
-    def run(self, networks: Mapping[str, nn.Module], on_result: OnResult) -> None:
+    def run(self, networks: Mapping[str, Enlarge], on_result: OnResult) -> None:
         """Run each network by label; an image that cannot be read fails once for all."""
         images = self._images()
         for label, network in networks.items():
@@ -169,7 +149,7 @@ class ImageJudge:
         if images is not None:
             set_judge.store(images[1], self._results)
 
-    def _images(self) -> tuple[ImageBatch, ImageBatch] | None:
+    def _images(self) -> tuple[Floats, Floats] | None:
         """LR and HR, once a worker has read them; None where it failed, which is named once."""
         assert self._reading is not None, "start_reading comes first"
         try:
@@ -179,10 +159,10 @@ class ImageJudge:
                 self._fail(None, error)
             return None
 
-    def _run(self, label: str, network: nn.Module, lr_image: ImageBatch) -> None:
-        scale, device = self._conditions.scale, self._conditions.device
+    def _run(self, label: str, network: Enlarge, lr_image: Floats) -> None:
         try:
-            self._results[label] = upscale_rounded(network, lr_image.to(device), scale=scale)
+            scale = self._conditions.scale
+            self._results[label] = upscale_rounded(network, lr_image, scale=scale)
         except Exception as error:  # a foreign network can fail in any way
             self._fail(label, error)
 
@@ -199,7 +179,7 @@ class ImageJudge:
 
 
 def _measure(
-    metric: Metric, sr_image: ImageBatch, hr_image: ImageBatch, scale: int, workers: Executor
+    metric: Metric, sr_image: Floats, hr_image: Floats, scale: int, workers: Executor
 ) -> Future[float]:
     """Let a worker measure, or do so here and now where a metric asks for that."""
     if metric.runs_in_thread:
@@ -241,7 +221,7 @@ class SetJudge:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def store(self, hr_image: ImageBatch, results: Mapping[str, ImageBatch]) -> None:
+    def store(self, hr_image: Floats, results: Mapping[str, Floats]) -> None:
         """Write the truth and the result of each contender by label, (1, 3, H, W), as PNG."""
         if not self._metrics or self._not_stored is not None:
             return

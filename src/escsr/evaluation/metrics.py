@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from escsr.engines.engine import Floats
 from escsr.images.metrics import psnr_db, psnr_y_db, ssim, ssim_y
-from escsr.shapes import ImageBatch
 
-Measure = Callable[[ImageBatch, ImageBatch, int], float]
-"""(result, truth, border in pixels) -> value. Both images are (1, 3, H, W) float32 on the CPU, and
-every value is k/255. A metric that needs no truth leaves it aside."""
+Measure = Callable[[Floats, Floats, int], float]
+"""(result, truth, border in pixels) -> value. Both images are (1, 3, H, W) float32, and every value
+is k/255. A metric that needs no truth leaves it aside."""
 
 
 MeasureSet = Callable[[Path, Path], float]
@@ -51,8 +51,8 @@ class SetMetric(Column):
     least_images: int = 2
 
 
-def _of(metric: Callable[..., Any], sr: ImageBatch, hr: ImageBatch, border: int) -> float:
-    return float(metric(sr.numpy(), hr.numpy(), border_pixels=border)[0])
+def _of(metric: Callable[..., Any], sr: Floats, hr: Floats, border: int) -> float:
+    return float(metric(sr, hr, border_pixels=border)[0])
 
 
 PSNR_Y = Metric(

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, cast, get_args
 
-import torch
-
+from escsr.engines.engine import Floats
 from escsr.errors import ConfigurationError, ImageReadError, ImageValueError
 from escsr.evaluation.metrics import Metric, SetMetric
-from escsr.evaluation.niqe import niqe
-from escsr.evaluation.niqe_parameters import load_niqe_parameters
+from escsr.evaluation.niqe import load_niqe_parameters, niqe
 from escsr.evaluation.pyiqa_door import PyiqaNetwork
 from escsr.images.files import READABLE_SUFFIXES
-from escsr.shapes import ImageBatch
 
 logger = logging.getLogger("escsr")
 
@@ -110,7 +107,7 @@ class ImageMetric:
     name: MetricName
     note: str
     """One sentence for the report: which parameters or network, under which licence."""
-    measure: Callable[[ImageBatch, ImageBatch | None], float]
+    measure: Callable[[Floats, Floats | None], float]
     """(result, truth) -> value; the truth is None where the metric does not look at it."""
 
     @property
@@ -128,7 +125,7 @@ class ImageMetric:
         """Which way its values are read."""
         return self.kind.higher_is_better
 
-    def __call__(self, sr_image: ImageBatch, hr_image: ImageBatch | None = None) -> float:
+    def __call__(self, sr_image: Floats, hr_image: Floats | None = None) -> float:
         """Judge one image.
 
         Args:
@@ -140,10 +137,10 @@ class ImageMetric:
         if not self.needs_reference:
             return self.measure(sr_image, None)
         if hr_image is None or hr_image.shape != sr_image.shape:
-            came = "none came" if hr_image is None else f"it has shape {tuple(hr_image.shape)}"
+            came = "none came" if hr_image is None else f"it has shape {hr_image.shape}"
             raise ImageValueError(
                 f"{self.kind.title} compares with the truth, which must have the result's shape "
-                f"{tuple(sr_image.shape)}; {came}."
+                f"{sr_image.shape}; {came}."
             )
         return self.measure(sr_image, hr_image)
 
@@ -161,7 +158,7 @@ class ImageMetric:
 
 
 def load_column(
-    name: str, *, device: str | torch.device = "cpu", niqe_parameters: Path | None = None
+    name: str, *, device: str = "cpu", niqe_parameters: Path | None = None
 ) -> Metric | SetMetric:
     """Make any metric ready, as a column of a table.
 
@@ -180,7 +177,7 @@ def load_column(
 
 
 def load_metric(
-    name: str, *, device: str | torch.device = "cpu", niqe_parameters: Path | None = None
+    name: str, *, device: str = "cpu", niqe_parameters: Path | None = None
 ) -> ImageMetric:
     """Make a metric ready.
 
@@ -206,12 +203,12 @@ def load_metric(
         raise ConfigurationError(
             f"niqe_parameters came with the metric {name}; they are for niqe only. Leave them out."
         )
-    network = PyiqaNetwork(metric_name, device=torch.device(device))
+    network = PyiqaNetwork(metric_name, device=device)
     note = f"{METRICS[metric_name].about}, by {network.library}."
     return ImageMetric(name=metric_name, note=note, measure=network.judge)
 
 
-def fid(folder_a: Path, folder_b: Path, *, device: str | torch.device = "cpu") -> float:
+def fid(folder_a: Path, folder_b: Path, *, device: str = "cpu") -> float:
     """Fréchet inception distance between the images of two folders; 0 is equal, low is good.
 
     Below a few thousand images a side it is biased upwards, by how much depends on their number:
@@ -228,10 +225,10 @@ def fid(folder_a: Path, folder_b: Path, *, device: str | torch.device = "cpu") -
     fewest = min(_count_images(folder) for folder in (folder_a, folder_b))
     if fewest < FID_FEATURES:
         logger.warning("FID of %d images is biased: %s", fewest, _BIAS_OF_FID)
-    return PyiqaNetwork("fid", device=torch.device(device)).compare_folders(folder_a, folder_b)
+    return PyiqaNetwork("fid", device=device).compare_folders(folder_a, folder_b)
 
 
-def load_fid(*, device: str | torch.device = "cpu") -> SetMetric:
+def load_fid(*, device: str = "cpu") -> SetMetric:
     """Make the Fréchet inception distance ready, as a column of a table.
 
     It takes a minute per contender and test set, most of it for the square root of a matrix on the
@@ -242,7 +239,7 @@ def load_fid(*, device: str | torch.device = "cpu") -> SetMetric:
     Raises:
         CheckpointError, MissingExtraError: see ``load_metric``.
     """
-    network = PyiqaNetwork("fid", device=torch.device(device))
+    network = PyiqaNetwork("fid", device=device)
     kind = METRICS["fid"]
     return SetMetric(
         key="fid",

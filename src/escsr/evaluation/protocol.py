@@ -1,14 +1,14 @@
 """The field's protocol for classic super-resolution: one image in, its figures out."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
+from escsr.engines.engine import Floats, padded_to_multiple
 from escsr.errors import ImageReadError, ImageSizeError, ImageValueError
 from escsr.evaluation.metrics import LUMA_METRICS, PSNR_Y, SSIM_Y, Metric
 from escsr.evaluation.test_sets import TestPair, find_test_pairs
@@ -16,12 +16,13 @@ from escsr.images.colour import to_rgb_uint8
 from escsr.images.files import read_image
 from escsr.images.metrics import round_to_8_bit
 from escsr.images.resize import resize_bicubic_uint8
-from escsr.model.network import ESC
-from escsr.rivals.size_padding import SizePadded
-from escsr.shapes import ImageBatch
+
+if TYPE_CHECKING:
+    from escsr.model.network import ESC
 
 __all__ = [
     "PROTOCOL",
+    "Enlarge",
     "ImageQuality",
     "TestPair",
     "evaluate",
@@ -30,9 +31,13 @@ __all__ = [
     "mean_quality",
     "measure_quality",
     "read_pair",
+    "to_batch",
     "to_pixels",
     "upscale_rounded",
 ]
+
+Enlarge = Callable[[Floats], Floats]
+"""(B, 3, H, W) RGB in [0, 1] -> (B, 3, scale*H, scale*W), both float32, the result not clamped."""
 
 PROTOCOL = (
     "Images are read as 8-bit RGB (grey becomes RGB) and HR is cropped at the bottom and right to "
@@ -69,7 +74,7 @@ class ImageQuality:
 
 
 def evaluate(
-    network: nn.Module,
+    enlarge: Enlarge,
     pairs: Iterable[TestPair],
     *,
     scale: int,
@@ -79,8 +84,7 @@ def evaluate(
     """Upscale every LR image and compare with the truth, one result at a time.
 
     Args:
-        network: (1, 3, H, W) in [0, 1] -> (1, 3, scale*H, scale*W), in eval mode, float32; it is
-            run on the device where its parameters are.
+        enlarge: what is judged, such as ``run`` of an engine.
         pairs: what to judge with, from ``find_test_pairs``.
         scale: upscaling factor per side.
         pad_to_multiple: extend the LR image by reflection to a multiple of this many pixels and
@@ -88,22 +92,39 @@ def evaluate(
         metrics: what to measure; the luma's two must be among them for ``mean_quality``.
     Raises:
         ImageReadError, ImageSizeError: a pair cannot be used; see ``read_pair``.
-        ImageValueError: the network's result has the wrong size, or NaN.
+        ImageValueError: a result has the wrong size, or NaN.
     Source: ``PROTOCOL``.
     """
-    padded = SizePadded(network, scale=scale, multiple=pad_to_multiple)
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+    def padded(lr_image: Floats) -> Floats:
+        height, width = lr_image.shape[2:]
+        sr_image = enlarge(padded_to_multiple(lr_image, pad_to_multiple))
+        return sr_image[..., : scale * height, : scale * width]
+
     for pair in pairs:
         lr_image, hr_image = read_pair(pair, scale=scale)
-        sr_image = upscale_rounded(padded, lr_image.to(device), scale=scale)
+        sr_image = upscale_rounded(padded, lr_image, scale=scale)
         values = measure_quality(sr_image, hr_image, scale=scale, metrics=metrics)
         yield ImageQuality(name=pair.name, values=values)
 
 
-def evaluate_officially(network: ESC, pairs: Iterable[TestPair]) -> Iterator[ImageQuality]:
-    """``evaluate``, extended to whole windows as by the reference's tester: what is published."""
+def evaluate_officially(network: "ESC", pairs: Iterable[TestPair]) -> Iterator[ImageQuality]:
+    """``evaluate``, extended to whole windows as by the reference's tester: what is published.
+
+    Args:
+        network: in eval mode, float32; it is run by torch where its parameters are.
+        pairs: what to judge with, from ``find_test_pairs``.
+    """
+    import torch
+
+    device = next(network.parameters()).device
+
+    def enlarge(lr_image: Floats) -> Floats:
+        with torch.inference_mode():
+            return network(torch.from_numpy(lr_image).to(device)).float().cpu().numpy()
+
     window = network.config.window_pixels
-    return evaluate(network, pairs, scale=network.scale, pad_to_multiple=window)
+    return evaluate(enlarge, pairs, scale=network.scale, pad_to_multiple=window)
 
 
 def mean_quality(results: Iterable[ImageQuality]) -> tuple[float, float]:
@@ -112,7 +133,7 @@ def mean_quality(results: Iterable[ImageQuality]) -> tuple[float, float]:
     return sum(psnr for psnr, _ in pairs) / len(pairs), sum(ssim for _, ssim in pairs) / len(pairs)
 
 
-def read_pair(pair: TestPair, *, scale: int) -> tuple[ImageBatch, ImageBatch]:
+def read_pair(pair: TestPair, *, scale: int) -> tuple[Floats, Floats]:
     """Read a test image and its small version, or make that.
 
     Args:
@@ -144,36 +165,35 @@ def read_pair(pair: TestPair, *, scale: int) -> tuple[ImageBatch, ImageBatch]:
             f"{width // scale}x{height // scale}. Take LR images of this scale, or remove them to "
             "have them made."
         )
-    return _to_batch(lr_pixels), _to_batch(hr_pixels)
+    return to_batch(lr_pixels), to_batch(hr_pixels)
 
 
-def upscale_rounded(network: nn.Module, lr_image: ImageBatch, *, scale: int) -> ImageBatch:
+def upscale_rounded(enlarge: Enlarge, lr_image: Floats, *, scale: int) -> Floats:
     """Run a network and round its result to 8 bits.
 
     Args:
-        network: (1, 3, H, W) -> (1, 3, scale*H, scale*W), on the device of ``lr_image``.
+        enlarge: runs it.
         lr_image: (1, 3, H, W) in [0, 1].
         scale: upscaling factor per side.
     Returns:
-        (1, 3, scale*H, scale*W) float32 on the CPU, every value k/255.
+        (1, 3, scale*H, scale*W) float32, every value k/255.
     Raises:
         ImageValueError: the result has another size, or holds NaN.
     """
-    with torch.inference_mode():
-        result = network(lr_image).float().cpu()
+    result = enlarge(lr_image)
     expected = (1, 3, scale * lr_image.shape[2], scale * lr_image.shape[3])
-    if tuple(result.shape) != expected:
+    if result.shape != expected:
         raise ImageValueError(
-            f"The network made {tuple(result.shape)} of {tuple(lr_image.shape)}; at x{scale} it "
+            f"The network made {result.shape} of {lr_image.shape}; at x{scale} it "
             f"must make {expected}. Check its scale."
         )
-    if bool(torch.isnan(result).any()):
+    if np.isnan(result).any():
         raise ImageValueError("The network's result holds NaN; its weights are broken.")
-    return torch.from_numpy(round_to_8_bit(result.numpy()))
+    return round_to_8_bit(result)
 
 
 def measure_quality(
-    sr_image: ImageBatch, hr_image: ImageBatch, *, scale: int, metrics: Sequence[Metric]
+    sr_image: Floats, hr_image: Floats, *, scale: int, metrics: Sequence[Metric]
 ) -> dict[str, float]:
     """Compare a rounded result with the truth, ``scale`` pixels cropped at each border.
 
@@ -183,9 +203,9 @@ def measure_quality(
     return {metric.key: metric.measure(sr_image, hr_image, scale) for metric in metrics}
 
 
-def to_pixels(image: ImageBatch) -> npt.NDArray[np.uint8]:
-    """(1, 3, H, W) in [0, 1], on the CPU -> (H, W, 3), rounded to the nearest level."""
-    return (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+def to_pixels(image: Floats) -> npt.NDArray[np.uint8]:
+    """(1, 3, H, W) in [0, 1] -> (H, W, 3), rounded to the nearest level."""
+    return np.ascontiguousarray(np.rint(image[0] * 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _read_rgb(path: Path) -> npt.NDArray[np.uint8]:
@@ -197,5 +217,8 @@ def _read_rgb(path: Path) -> npt.NDArray[np.uint8]:
     return to_rgb_uint8(pixels)
 
 
-def _to_batch(pixels: npt.NDArray[np.uint8]) -> ImageBatch:
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+def to_batch(pixels: npt.NDArray[np.uint8]) -> Floats:
+    """(H, W, 3) -> (1, 3, H, W) float32 in [0, 1], every value k/255."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None].astype(np.float32) / np.float32(
+        255
+    )

@@ -10,8 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
+from escsr.engines.engine import Floats
 from escsr.errors import (
     CheckpointError,
     DeviceMemoryError,
@@ -19,7 +18,6 @@ from escsr.errors import (
     ImageValueError,
     MissingExtraError,
 )
-from escsr.shapes import ImageBatch
 
 logger = logging.getLogger("escsr")
 
@@ -35,34 +33,38 @@ class PyiqaNetwork:
         CheckpointError: its weights are not here and could not be downloaded.
     """
 
-    def __init__(self, name: str, *, device: torch.device) -> None:
+    def __init__(self, name: str, *, device: str) -> None:
         pyiqa = _import_pyiqa(name)
+        import torch
+
         _name_the_licence_once()
         self.name = name
-        self.device = device
+        self.device = torch.device(device)
         with (
             _standard_output_kept_clean(),
             _missing_weights_explained(name),
             _deprecations_left_to_pyiqa(),
         ):
-            self._network = pyiqa.create_metric(name, device=device)
+            self._network = pyiqa.create_metric(name, device=self.device)
 
     @property
     def library(self) -> str:
         """Version and licence, for reports."""
         return f"pyiqa {metadata.version('pyiqa')} ({_licence_of_pyiqa()})"
 
-    def judge(self, sr_image: ImageBatch, hr_image: ImageBatch | None) -> float:
+    def judge(self, sr_image: Floats, hr_image: Floats | None) -> float:
         """Judge one image, (1, 3, H, W) in [0, 1], against the truth if there is one.
 
         Raises:
             ImageValueError: pyiqa refuses it.
             DeviceMemoryError: it does not fit.
         """
+        import torch
+
         images = [sr_image] if hr_image is None else [sr_image, hr_image]
         height, width = sr_image.shape[2:]
         try:
-            value = float(self._network(*(image.float().to(self.device) for image in images)))
+            value = float(self._network(*(torch.from_numpy(i).to(self.device) for i in images)))
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
                 f"{self.name} of {width}x{height} pixels does not fit into the memory of "
@@ -152,6 +154,8 @@ def _missing_weights_explained(name: str) -> Iterator[None]:
             "pip install 'escsr[metrics]'"
         ) from error
     except (OSError, RuntimeError) as error:
+        import torch
+
         raise CheckpointError(
             f"The weights of {name} could not be loaded or downloaded ({error}). Connect to the "
             "internet for its first use; or run it once on a machine that is connected, and copy "

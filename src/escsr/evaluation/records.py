@@ -1,9 +1,7 @@
 """What a comparison holds: its conditions, every figure, and what failed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
-import torch
+from dataclasses import dataclass
 
 from escsr.engines.core_engine import choose_backend
 from escsr.engines.engine import Backend, BackendChoice
@@ -60,7 +58,7 @@ class Conditions:
     scale: int
     padding: Padding = "window"
     self_ensemble: bool = False
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: str = "cpu"
     backend: BackendChoice = "auto"
     """How networks of ours run."""
     metrics: Sequence[Metric] = FIDELITY_METRICS

@@ -5,11 +5,10 @@ import io
 import json
 import math
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-
-import torch
 
 from escsr.evaluation.contenders import Contender
 from escsr.evaluation.crops import Crop
@@ -17,6 +16,7 @@ from escsr.evaluation.metrics import Column, SetMetric
 from escsr.evaluation.protocol import PROTOCOL
 from escsr.evaluation.records import Comparison
 from escsr.evaluation.test_sets import TestSet, hash_files
+from escsr.machine import usable_cores
 from escsr.version import __version__
 
 JSON_FORMAT = "escsr evaluate 1"
@@ -34,13 +34,13 @@ def report_as_dict(
     Returns:
         Infinite figures are the text "Infinity"; those that there are not are None.
     """
-    conditions = comparison.conditions
+    conditions, torch = comparison.conditions, sys.modules.get("torch")
     return {
         "format": JSON_FORMAT,
         **_versions(),
         "device": device_name(conditions.device),
         "precision": "float32",
-        "threads": torch.get_num_threads(),
+        "threads": usable_cores() if torch is None else torch.get_num_threads(),
         "scale": conditions.scale,
         "padding": conditions.padding,
         "self_ensemble": conditions.self_ensemble,
@@ -95,15 +95,20 @@ def as_csv(comparison: Comparison) -> str:
     return stream.getvalue()
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: str) -> str:
     """``cpu``, or the name of the GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
-def _versions() -> dict[str, str]:
+def _versions() -> dict[str, str | None]:
+    torch = sys.modules.get("torch")
     return {
         "escsr": __version__,
-        "torch": torch.__version__,
+        "torch": None if torch is None else torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -53,10 +53,11 @@ def _set_table(comparison: Comparison, test_set: TestSet) -> str:
 def _conditions(report: dict[str, Any], backend: str) -> str:
     ensemble = "self-ensemble x8" if report["self_ensemble"] else "no self-ensemble"
     padding: Padding = report["padding"]
+    torch = f", torch {report['torch']}" if report["torch"] else ""
     return (
         f"## How it was measured\n\n{PROTOCOL}\n\nConditions: {PADDING_IN_WORDS[padding]}; "
         f"{ensemble}; {report['precision']} on {report['device']}{backend}. escsr "
-        f"{report['escsr']}, torch {report['torch']}, Python {report['python']}, {report['date']}."
+        f"{report['escsr']}{torch}, Python {report['python']}, {report['date']}."
     )
 
 

@@ -8,7 +8,7 @@ in tiles that stay in a processor's cache: memory does not grow with the image.
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from escsr.errors import ImageSizeError, ImageValueError
 from escsr.images.colour import rgb_to_luma
 
+_Float = TypeVar("_Float", bound=np.floating[Any])
 _Floats = npt.NDArray[np.floating[Any]]
 _Float64 = npt.NDArray[np.float64]
 
@@ -93,7 +94,7 @@ def ssim(a: _Floats, b: _Floats, *, border_pixels: int = 0) -> _Float64:
     return _ssim(a, b, border_pixels, _as_float64)
 
 
-def round_to_8_bit(image: _Floats) -> _Floats:
+def round_to_8_bit(image: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
     """Clamp to [0, 1] and round to the 256 levels of an 8-bit file.
 
     Args:
@@ -101,7 +102,8 @@ def round_to_8_bit(image: _Floats) -> _Floats:
     Returns:
         Same shape and dtype; every value is k/255.
     """
-    return np.floor(image.clip(0.0, 1.0) * 255.0 + 0.5) / 255.0
+    levels = np.floor(image.clip(0.0, 1.0) * 255.0 + 0.5)
+    return np.divide(levels, 255.0, dtype=image.dtype)
 
 
 _ToPlanes = Callable[[_Floats], _Float64]

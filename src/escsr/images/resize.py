@@ -7,14 +7,14 @@ which works alike for every factor.
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from escsr.errors import ImageSizeError, ImageValueError
 
-_Floats = npt.NDArray[np.floating[Any]]
+_Float = TypeVar("_Float", bound=np.floating[Any])
 _Float64 = npt.NDArray[np.float64]
 
 _BLOCK = 16
@@ -26,8 +26,11 @@ is done sooner than several could agree on so little."""
 
 
 def resize_bicubic(
-    image: _Floats, *, scale: float | None = None, output_size: tuple[int, int] | None = None
-) -> _Floats:
+    image: npt.NDArray[_Float],
+    *,
+    scale: float | None = None,
+    output_size: tuple[int, int] | None = None,
+) -> npt.NDArray[_Float]:
     """Resize as MATLAB's ``imresize(image, scale)`` does on floating-point images.
 
     Cubic kernel with a = -0.5, widened when shrinking, borders mirrored with the edge pixel
@@ -154,7 +157,7 @@ def _blocks(length: int, plan: _AxisPlan) -> Iterator[tuple[slice, slice, _Float
         yield slice(start, start + len(index)), slice(first, last), matrix
 
 
-def _resample_rows(image: _Floats, plan: _AxisPlan) -> _Floats:
+def _resample_rows(image: npt.NDArray[_Float], plan: _AxisPlan) -> npt.NDArray[_Float]:
     """Resample axis 2 of a (B, C, H, W) array."""
     result = np.empty((*image.shape[:2], plan[0], image.shape[3]), image.dtype)
     for made, needed, matrix in _blocks(image.shape[2], plan):
@@ -164,7 +167,7 @@ def _resample_rows(image: _Floats, plan: _AxisPlan) -> _Floats:
     return result
 
 
-def _resample_columns(image: _Floats, plan: _AxisPlan) -> _Floats:
+def _resample_columns(image: npt.NDArray[_Float], plan: _AxisPlan) -> npt.NDArray[_Float]:
     """Resample axis 3 of a (B, C, H, W) array."""
     result = np.empty((*image.shape[:3], plan[0]), image.dtype)
     for made, needed, matrix in _blocks(image.shape[3], plan):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from escsr.errors import ConfigurationError
-from escsr.evaluation.protocol import TestPair, read_pair, to_pixels
+from escsr.evaluation.protocol import TestPair, read_pair
 from escsr.images.lettering import render_text
 from escsr.images.writer import write_image
 from escsr.shapes import ImageBatch
@@ -55,14 +55,14 @@ class SampleSheet:
             rows = [self._draw(network, lr_image, hr_image) for lr_image, hr_image in self._rows]
         width = max(row.shape[-1] for row in rows)
         sheet = torch.cat([F.pad(row, (0, width - row.shape[-1])) for row in rows], dim=-2)
-        pixels = to_pixels(sheet.clamp(0, 1))
+        pixels = _to_pixels(sheet)
         self._folder.mkdir(parents=True, exist_ok=True)
         write_image(self._folder / f"step-{step:08d}.png", pixels, overwrite=True)
         return pixels
 
     def _choose_rows(self) -> list[tuple[Tensor, Tensor]]:
         pairs = (read_pair(pair, scale=self._scale) for pair in self._pairs[:_MOST_ROWS])
-        return [self._middle(lr_image, hr_image) for lr_image, hr_image in pairs]
+        return [self._middle(*map(torch.from_numpy, images)) for images in pairs]
 
     def _middle(self, lr_image: Tensor, hr_image: Tensor) -> tuple[Tensor, Tensor]:
         height, width = (min(side, _LARGEST_LR_PIXELS) for side in lr_image.shape[-2:])
@@ -77,6 +77,11 @@ class SampleSheet:
         enlarged = F.interpolate(lr_image, scale_factor=self._scale, mode="nearest")
         device = next(network.parameters()).device
         return torch.cat((enlarged, network(lr_image.to(device)).cpu(), hr_image), dim=-1)
+
+
+def _to_pixels(image: Tensor) -> npt.NDArray[np.uint8]:
+    levels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous().numpy()
 
 
 _LARGEST_SHOWN_PIXELS = 256
