@@ -12,10 +12,9 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.TiffImagePlugin import IFDRational
 
 from escsr.errors import ImageFormatError
-from escsr.images.av1_header import read_av1_colour
 from escsr.images.files import probe_image, read_image
-from escsr.images.output_checks import check_output
-from escsr.images.writer import write_image
+from escsr.images.heif import read_av1_colour
+from escsr.images.writer import check_output, write_image
 from tests.images.png_editing import Chunk, chunks_of, insert_chunks
 
 GAMMA_1 = (b"gAMA", struct.pack(">I", 100_000))

@@ -29,7 +29,7 @@ from escsr.errors import (
 )
 from escsr.images.files import ImageHeader, probe_image
 from escsr.images.formats import READABLE_SUFFIXES, WRITABLE_SUFFIXES, format_for_writing
-from escsr.images.output_checks import check_names, check_output
+from escsr.images.writer import check_names, check_output
 from escsr.upscaling.files import UpscaleReport
 
 Size = tuple[int, int]

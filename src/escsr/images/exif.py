@@ -15,18 +15,19 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from escsr.images.file_blocks import Density, FileBlocks
-from escsr.images.sized_tags import TAGS_TO_READ, plain_description
-from escsr.images.stated_colour import (
+from escsr.images.colour import (
     StatedColour,
     possible_chromaticities,
     possible_gamma,
 )
+from escsr.images.file_blocks import Density, FileBlocks
 from escsr.images.tiff_tags import (
+    TAGS_TO_READ,
     Directory,
     Tag,
     TagFormatError,
     TagLayout,
+    plain_description,
     read_directory,
     read_layout,
     read_offset,

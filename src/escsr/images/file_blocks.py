@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from escsr.images.stated_colour import StatedColour
+from escsr.images.colour import StatedColour
 from escsr.images.tiff_tags import Directory, Tag
 
 HeadRewriter: TypeAlias = Callable[[bytes], tuple[bytes, int] | None]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyvips
 
-from escsr.images.forked_process import require_threads_of_libvips
+from escsr.images.files import require_threads_of_libvips
 
 
 def render_text(text: str, *, height_pixels: int, max_width_pixels: int) -> npt.NDArray[np.uint8]:

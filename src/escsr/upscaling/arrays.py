@@ -8,9 +8,8 @@ import numpy.typing as npt
 
 from escsr.errors import ImageSizeError, ImageValueError
 from escsr.images.files import ExtraChannel
-from escsr.images.lanczos import repeat_for_resizing
 from escsr.images.resize import resize_bicubic
-from escsr.images.writer import resize_pixels
+from escsr.images.writer import repeat_for_resizing, resize_pixels
 from escsr.upscaling.passes import MultiPassUpscaler, assemble
 from escsr.upscaling.pixels import Pixels, planes_of
 from escsr.upscaling.sizes import SizeRequest

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
-from escsr.images.exif import stated_orientation
-from escsr.images.file_blocks import Chunk, Density, FileBlocks, HeadRewriter
-from escsr.images.stated_colour import (
+from escsr.images.colour import (
     StatedColour,
     possible_chromaticities,
     possible_gamma,
 )
+from escsr.images.exif import stated_orientation
+from escsr.images.file_blocks import Chunk, Density, FileBlocks, HeadRewriter
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
