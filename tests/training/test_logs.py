@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from escsr.cli.train import TrainingView
+from escsr.cli.training_view import TrainingView
 from escsr.evaluation import find_test_pairs
 from escsr.images.files import read_image
 from escsr.training.logs import Progress

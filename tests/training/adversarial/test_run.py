@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from escsr.cli.train import TrainingView
+from escsr.cli.training_view import TrainingView
 from escsr.errors import MissingExtraError, TrainingError
 from escsr.training.logs import Progress
 from escsr.training.recipe import Recipe
