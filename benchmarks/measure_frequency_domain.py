@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from escsr.engines.frequency_domain import convolve_by_spectrum, real_spectrum
+from escsr.engines.folding import convolve_by_spectrum, real_spectrum
 from escsr.model.convolutional_attention import (
     average_over_symmetries,
     convolve_large,

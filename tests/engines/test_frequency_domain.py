@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escsr.engines.folding import WeightsWithSpectrum, fold
-from escsr.engines.frequency_domain import (
+from escsr.engines.folding import (
     LARGEST_KERNEL,
+    WeightsWithSpectrum,
     convolve_by_spectrum,
+    fold,
     has_fast_spectrum,
     real_spectrum,
 )
