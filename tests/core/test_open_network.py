@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 import escsr
 from escsr.core.network import Axis, Network
 from escsr.errors import CheckpointError, ConfigurationError, ImageValueError
+from escsr.family.weight_shapes import count_weights
 from escsr.weights.arrays import as_tensor
 from escsr.weights.box import find_bundled
 from tests.golden_files import (
@@ -183,7 +184,7 @@ def test_a_file_of_ours_is_opened_by_its_bytes(tiny: Network) -> None:
 def test_a_network_says_what_it_is(tiny: Network) -> None:
     """Beside its configuration."""
     assert (tiny.scale, tiny.window_pixels) == (4, 16)
-    assert tiny.num_parameters == sum(p.numel() for p in escsr.load_model("esc-tiny").parameters())
+    assert tiny.num_parameters == count_weights(tiny.config)
     assert tiny.instructions in (*LEVELS, "simd128")
 
 

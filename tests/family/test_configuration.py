@@ -8,8 +8,8 @@ import math
 import pytest
 
 from escsr.errors import ConfigurationError
-from escsr.model import VARIANTS, ESCConfig
-from tests.model.networks import small_config
+from escsr.family import VARIANTS, ESCConfig
+from tests.model.configurations import small_config
 
 NOT_A_COUNT = [0, -1, 1.5, "4", None, True, math.nan]
 

@@ -3,8 +3,8 @@
 import pytest
 
 from escsr.errors import ConfigurationError, UnknownModelError
+from escsr.family import VARIANTS, ESCConfig, variant
 from escsr.family.variants import variant_scales
-from escsr.model import VARIANTS, ESCConfig, variant
 
 REAL = {"norm_in_conv_layers": True, "image_skip": "none", "feature_skip": True}
 """What tells ESC-Real from ESC beside its size."""

@@ -1,4 +1,4 @@
-"""Random configurations of the whole family, for property tests."""
+"""Small configurations, chosen ones and random ones of the whole family; without torch."""
 
 from typing import Any
 
@@ -6,6 +6,31 @@ from hypothesis import strategies as st
 
 from escsr.family import ESCConfig
 from escsr.family.configuration import Upsampler
+
+SMALL: dict[str, Any] = {
+    "scale": 2,
+    "dim": 8,
+    "pdim": 4,
+    "num_blocks": 2,
+    "num_conv_layers": 2,
+    "window_size": 4,
+    "num_heads": 2,
+    "large_kernel_size": 5,
+}
+FEW_PARAMETERS: dict[str, Any] = {
+    "first_expansion": 1.5,
+    "norm_in_conv_layers": True,
+    "norm_before_last_conv": True,
+    "image_skip": "bicubic",
+    "large_kernel": "decomposed",
+}
+"""What makes an ESC an ESC-FP."""
+
+
+def small_config(**overrides: Any) -> ESCConfig:
+    """A configuration that runs in milliseconds."""
+    return ESCConfig(**{**SMALL, **overrides})
+
 
 FACTORS = [(1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (1, 3), (1, 4), (2, 2)]
 """(scale, unshuffle): from features to pixels by 1 to 4."""

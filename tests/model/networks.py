@@ -7,35 +7,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from escsr.model import ESC, ESCConfig
+from escsr.model import ESC
+from tests.model.configurations import FEW_PARAMETERS, small_config
 
-SMALL: dict[str, Any] = {
-    "scale": 2,
-    "dim": 8,
-    "pdim": 4,
-    "num_blocks": 2,
-    "num_conv_layers": 2,
-    "window_size": 4,
-    "num_heads": 2,
-    "large_kernel_size": 5,
-}
-FEW_PARAMETERS: dict[str, Any] = {
-    "first_expansion": 1.5,
-    "norm_in_conv_layers": True,
-    "norm_before_last_conv": True,
-    "image_skip": "bicubic",
-    "large_kernel": "decomposed",
-}
-"""What makes an ESC an ESC-FP."""
+__all__ = [
+    "FEW_PARAMETERS",
+    "ROUNDING_FLOAT64",
+    "random_image",
+    "randomise",
+    "small_config",
+    "small_network",
+    "weights_as_arrays",
+]
 
 ROUNDING_FLOAT64 = 1e-12
 """Of the largest value: float64 carries 1e-16, and a few thousand additions and a division by a
 small variance lie between input and output. Another formula is off by 1e-3 or more."""
-
-
-def small_config(**overrides: Any) -> ESCConfig:
-    """A configuration that runs in milliseconds."""
-    return ESCConfig(**{**SMALL, **overrides})
 
 
 def small_network(*, seed: int = 0, backend: Any = "sdpa", **overrides: Any) -> ESC:
