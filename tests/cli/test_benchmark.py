@@ -54,7 +54,7 @@ def test_what_fails_is_named_and_gives_exit_status_1(
 ) -> None:
     """The others are measured, and can be compared with another run."""
     (tmp_path / "answers.py").write_text(ANSWERS)
-    monkeypatch.setattr("escsr.evaluation.benchmark.worker_process._MODULE", "answers")
+    monkeypatch.setattr("escsr.evaluation.benchmark.rounds._MODULE", "answers")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     rivals = ("--rival", "mine:missing", "--rival", "mine:sound")
     out = tmp_path / "out.json"
@@ -82,7 +82,7 @@ def test_what_was_measured_is_not_lost_with(
 
     monkeypatch.setattr("escsr.cli.benchmark._measured", lambda *_: (read_benchmark(measured), 0))
     figures = "escsr.analysis.quality_and_latency.draw_quality_and_latency"
-    stored = "escsr.evaluation.benchmark.result_paths.replace_file"
+    stored = "escsr.evaluation.benchmark.report.replace_file"
     monkeypatch.setattr(figures if what == "the picture" else stored, fail)
     out = tmp_path / "out.json"
     result = escsr("benchmark", "esc-tiny@eager", "-s", "2", *QUICK, "-o", out, "--json")

@@ -182,7 +182,7 @@ def test_a_metric_without_its_weights_is_named_and_the_rest_is_judged(
     def no_weights(name: str, *, device: torch.device) -> None:
         raise CheckpointError(f"The weights of {name} could not be downloaded.")
 
-    monkeypatch.setattr("escsr.evaluation.perceptual.PyiqaNetwork", no_weights)
+    monkeypatch.setattr("escsr.evaluation.metrics.PyiqaNetwork", no_weights)
     arguments = ("evaluate", "bicubic", "-s", "2", "--data", two_sets[0], "--metric", "fid")
     result = escsr(*arguments)
     assert result.exit_code == 1

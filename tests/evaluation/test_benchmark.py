@@ -10,10 +10,14 @@ import torch
 
 from escsr.errors import ConfigurationError
 from escsr.evaluation.benchmark import Benchmark, BenchmarkRun, Conditions
-from escsr.evaluation.benchmark.markdown import as_markdown
 from escsr.evaluation.benchmark.record import as_json, read_benchmark
+from escsr.evaluation.benchmark.report import (
+    as_markdown,
+    failures_in_words,
+    network_table,
+    timing_table,
+)
 from escsr.evaluation.benchmark.subject import parse_ours, parse_rival, told_apart
-from escsr.evaluation.benchmark.table import failures_in_words, network_table, timing_table
 
 CPU = torch.device("cpu")
 CONDITIONS = Conditions(scale=2, lr_width=32, lr_height=32, threads=1, rounds=3, repeats=2)

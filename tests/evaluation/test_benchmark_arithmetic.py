@@ -10,11 +10,17 @@ from torch import nn
 
 from escsr.engines.published import as_published
 from escsr.errors import ConfigurationError
-from escsr.evaluation.benchmark.compare import compare_benchmarks
-from escsr.evaluation.benchmark.counting import Product, arithmetic_of, count_products
-from escsr.evaluation.benchmark.floor import fastest_seconds, floor_of_network
 from escsr.evaluation.benchmark.loading import load_subject
-from escsr.evaluation.benchmark.measuring import measure_round, resident_bytes, resident_peak
+from escsr.evaluation.benchmark.measuring import (
+    Product,
+    arithmetic_of,
+    count_products,
+    fastest_seconds,
+    floor_of_network,
+    measure_round,
+    resident_bytes,
+    resident_peak,
+)
 from escsr.evaluation.benchmark.record import (
     Benchmark,
     Conditions,
@@ -24,7 +30,11 @@ from escsr.evaluation.benchmark.record import (
     Round,
     SubjectResult,
 )
-from escsr.evaluation.benchmark.result_paths import prepare_result_paths, write_results
+from escsr.evaluation.benchmark.report import (
+    compare_benchmarks,
+    prepare_result_paths,
+    write_results,
+)
 from escsr.evaluation.benchmark.subject import Kind, Subject, floor_of, parse_rival
 from escsr.family.complexity import count_macs
 from escsr.family.configuration import ESCConfig
@@ -179,7 +189,7 @@ def test_the_fastest_of_several_runs_counts(monkeypatch: pytest.MonkeyPatch) -> 
     def nap() -> None:
         clock[0] += next(naps)
 
-    monkeypatch.setattr("escsr.evaluation.benchmark.floor.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("escsr.evaluation.benchmark.measuring.time.perf_counter", lambda: clock[0])
     assert fastest_seconds(nap) == pytest.approx(0.1)
 
 

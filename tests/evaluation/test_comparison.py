@@ -15,16 +15,20 @@ import torch
 
 from escsr.engines.engine import Floats
 from escsr.errors import ConfigurationError, ImageReadError, ImageWriteError, OutputExistsError
-from escsr.evaluation.comparison import Entrants, compare, enter
+from escsr.evaluation.comparison import Comparison, Conditions, Entrants, compare, enter
 from escsr.evaluation.contenders import Contender
 from escsr.evaluation.crops import CROP_PIXELS, CropGallery, crop_picture
 from escsr.evaluation.metrics import PSNR_Y, SSIM_Y
 from escsr.evaluation.protocol import Enlarge
-from escsr.evaluation.records import Comparison, Conditions
-from escsr.evaluation.report import as_csv, as_json, report_as_dict
-from escsr.evaluation.report_folder import prepare_report_folder, write_report
-from escsr.evaluation.report_markdown import as_markdown
-from escsr.evaluation.table import table_rows
+from escsr.evaluation.report import (
+    as_csv,
+    as_json,
+    as_markdown,
+    prepare_report_folder,
+    report_as_dict,
+    table_rows,
+    write_report,
+)
 from escsr.images.files import read_image
 
 from .pictures import write_waves

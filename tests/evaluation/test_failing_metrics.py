@@ -11,12 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from escsr.evaluation.comparison import compare, enter
-from escsr.evaluation.metrics import PSNR_Y, SSIM_Y, SetMetric
-from escsr.evaluation.perceptual import load_metric
-from escsr.evaluation.records import Comparison, Conditions
-from escsr.evaluation.report import as_csv, as_json, report_as_dict
-from escsr.evaluation.report_markdown import as_markdown
+from escsr.evaluation.comparison import Comparison, Conditions, compare, enter
+from escsr.evaluation.metrics import PSNR_Y, SSIM_Y, SetMetric, load_metric
+from escsr.evaluation.report import as_csv, as_json, as_markdown, report_as_dict
 from escsr.images.files import read_image
 
 from .pictures import waves, write_waves

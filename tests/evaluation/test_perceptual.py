@@ -18,17 +18,17 @@ from escsr.errors import (
     ImageValueError,
     MissingExtraError,
 )
-from escsr.evaluation import pyiqa_door
-from escsr.evaluation.metrics import SetMetric
-from escsr.evaluation.niqe import load_niqe_parameters, niqe
-from escsr.evaluation.perceptual import (
+from escsr.evaluation import metrics
+from escsr.evaluation.metrics import (
     METRICS,
     ImageMetric,
     MetricName,
+    SetMetric,
     fid,
     load_column,
     load_metric,
 )
+from escsr.evaluation.niqe import load_niqe_parameters, niqe
 from escsr.evaluation.protocol import to_pixels
 from escsr.images.writer import write_image
 
@@ -180,7 +180,7 @@ def test_weights_that_cannot_be_downloaded_are_told_of_with_their_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The licence is named before, and once; nothing is printed to standard output."""
-    pyiqa_door._name_the_licence_once.cache_clear()
+    metrics._name_the_licence_once.cache_clear()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     for _ in range(2):

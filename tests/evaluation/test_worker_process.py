@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from escsr.evaluation.benchmark import BenchmarkRun, worker_process
+from escsr.evaluation.benchmark import BenchmarkRun, rounds
 from escsr.evaluation.benchmark.record import Conditions
+from escsr.evaluation.benchmark.report import timing_table
+from escsr.evaluation.benchmark.rounds import SubjectFailed, WorkerProcess
 from escsr.evaluation.benchmark.subject import parse_rival
-from escsr.evaluation.benchmark.table import timing_table
-from escsr.evaluation.benchmark.worker_process import SubjectFailed, WorkerProcess
 
 PATIENCE_S = 20.0
 
@@ -35,7 +35,7 @@ def test_what_a_process_started_ends_with_it(
 ) -> None:
     """Compilers too, and where it ended by itself before."""
     (tmp_path / "starts_a_child.py").write_text(STARTS_A_CHILD)
-    monkeypatch.setattr(worker_process, "_MODULE", "starts_a_child")
+    monkeypatch.setattr(rounds, "_MODULE", "starts_a_child")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (subject,) = parse_rival("mine:build")
     process = WorkerProcess(subject, Conditions(scale=2, lr_width=8, lr_height=8))
@@ -76,7 +76,7 @@ def test_a_subject_that_hangs_is_ended_and_the_others_go_on(
 ) -> None:
     """With what it started; the table says so, and rounds of the others are all there."""
     (tmp_path / "hangs.py").write_text(HANGS)
-    monkeypatch.setattr(worker_process, "_MODULE", "hangs")
+    monkeypatch.setattr(rounds, "_MODULE", "hangs")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     subjects = [*parse_rival("mine:sound"), *parse_rival("mine:hanging")]
@@ -107,8 +107,8 @@ def test_a_process_that_only_closes_its_pipe_is_not_waited_for(
 ) -> None:
     """No answer can come, with or without a limit."""
     (tmp_path / "closes.py").write_text(CLOSES_ITS_PIPE)
-    monkeypatch.setattr(worker_process, "_MODULE", "closes")
-    monkeypatch.setattr(worker_process, "_SECONDS_TO_END", 0.2)
+    monkeypatch.setattr(rounds, "_MODULE", "closes")
+    monkeypatch.setattr(rounds, "_SECONDS_TO_END", 0.2)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (subject,) = parse_rival("mine:build")
     process = WorkerProcess(subject, Conditions(scale=2, lr_width=8, lr_height=8))

@@ -29,8 +29,7 @@ from escsr.analysis.run import Analysis, Findings
 from escsr.analysis.similarity import Similarity, draw_attention_similarity, draw_feature_similarity
 from escsr.analysis.spectrum import Spectra, draw_spectra
 from escsr.errors import ImageWriteError, OutputExistsError
-from escsr.evaluation.report import device_name
-from escsr.evaluation.result_files import not_writable
+from escsr.evaluation.report import device_name, not_writable
 from escsr.temporary_files import replace_file
 from escsr.version import __version__
 

@@ -11,7 +11,7 @@ from escsr.cli.console import SOME_FAILED, printable
 
 if TYPE_CHECKING:
     from escsr.evaluation.benchmark import Benchmark, Conditions, Subject
-    from escsr.evaluation.benchmark.result_paths import ResultPaths
+    from escsr.evaluation.benchmark.report import ResultPaths
 
 
 MODEL_HELP = (
@@ -235,7 +235,7 @@ def _floors(
 
 
 def _result_paths(out: Path | None, *, overwrite: bool) -> "ResultPaths | None":
-    from escsr.evaluation.benchmark.result_paths import prepare_result_paths
+    from escsr.evaluation.benchmark.report import prepare_result_paths
 
     return None if out is None else prepare_result_paths(out, overwrite=overwrite)
 
@@ -262,7 +262,7 @@ def _measured(
 
 def _store_and_show(benchmark: "Benchmark", paths: "ResultPaths | None", *, as_json: bool) -> None:
     """Files first, and where the disk fails all is shown nevertheless."""
-    from escsr.evaluation.benchmark.result_paths import write_results
+    from escsr.evaluation.benchmark.report import write_results
 
     try:
         if paths is not None:
@@ -277,7 +277,7 @@ def _add_picture(benchmark: "Benchmark", paths: "ResultPaths", test_set: str | N
     from escsr.analysis.drawing import as_png
     from escsr.analysis.quality_and_latency import draw_quality_and_latency
     from escsr.errors import MissingExtraError
-    from escsr.evaluation.benchmark.result_paths import write_results
+    from escsr.evaluation.benchmark.report import write_results
 
     try:
         figure = draw_quality_and_latency(benchmark, test_set=test_set)
@@ -294,7 +294,7 @@ def _show(benchmark: "Benchmark", *, as_json: bool) -> None:
     """The table or the JSON on stdout, and what failed on stderr."""
     from escsr.cli.benchmark_view import print_benchmark
     from escsr.evaluation.benchmark.record import as_json as json_of
-    from escsr.evaluation.benchmark.table import failures_in_words
+    from escsr.evaluation.benchmark.report import failures_in_words
 
     if as_json:
         typer.echo(json_of(benchmark), nl=False)
@@ -308,8 +308,8 @@ def _show(benchmark: "Benchmark", *, as_json: bool) -> None:
 
 def _compare(paths: tuple[Path, Path], tolerance: float, *, as_json: bool) -> None:
     from escsr.cli.benchmark_view import changes_as_json, print_changes
-    from escsr.evaluation.benchmark.compare import compare_benchmarks
     from escsr.evaluation.benchmark.record import read_benchmark
+    from escsr.evaluation.benchmark.report import compare_benchmarks
 
     old, new = (read_benchmark(path) for path in paths)
     changes = compare_benchmarks(old, new)

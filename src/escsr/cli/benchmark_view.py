@@ -11,9 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from escsr.cli.console import printable, step_bar
-from escsr.evaluation.benchmark.compare import Change, Changes
 from escsr.evaluation.benchmark.record import Benchmark
-from escsr.evaluation.benchmark.table import network_table, timing_table
+from escsr.evaluation.benchmark.report import Change, Changes, network_table, timing_table
 
 _FILE_COLUMNS = 160
 

@@ -11,10 +11,9 @@ from escsr.cli.console import SOME_FAILED, printable
 
 if TYPE_CHECKING:
     from escsr.engines.engine import BackendChoice
-    from escsr.evaluation.comparison import Entrants
+    from escsr.evaluation.comparison import Comparison, Conditions, Entrants, Failure
     from escsr.evaluation.crops import CropGallery
     from escsr.evaluation.metrics import Column
-    from escsr.evaluation.records import Comparison, Conditions, Failure
 
 MODEL_HELP = (
     "A name in the box, a checkpoint, any file that spandrel loads, module:callable, or the word "
@@ -100,7 +99,7 @@ def evaluate_command(
     from escsr.engines.devices import choose_device
     from escsr.evaluation.comparison import enter
     from escsr.evaluation.crops import CropGallery
-    from escsr.evaluation.report_folder import prepare_report_folder
+    from escsr.evaluation.report import prepare_report_folder
 
     chosen_device = choose_device(device)
     chosen_backend = choose_backend(cast("BackendChoice", backend), chosen_device)
@@ -129,9 +128,8 @@ def _columns(
 ) -> "tuple[list[Column], list[Failure]]":
     """PSNR, SSIM and what was asked for beside them; what misses its weights is named."""
     from escsr.errors import CheckpointError, ConfigurationError
-    from escsr.evaluation.metrics import FIDELITY_METRICS
-    from escsr.evaluation.perceptual import load_column
-    from escsr.evaluation.records import Failure
+    from escsr.evaluation.comparison import Failure
+    from escsr.evaluation.metrics import FIDELITY_METRICS, load_column
 
     wanted = list(dict.fromkeys(name.strip().lower() for name in names))
     if niqe_parameters is not None and "niqe" not in wanted:
@@ -150,8 +148,8 @@ def _columns(
 
 
 def _conditions(scale: int, columns: "Sequence[Column]") -> "Conditions":
+    from escsr.evaluation.comparison import Conditions
     from escsr.evaluation.metrics import Metric, SetMetric
-    from escsr.evaluation.records import Conditions
 
     return Conditions(
         scale=scale,
@@ -178,7 +176,7 @@ def _tell(
     """Tables, or the report as JSON, on stdout and as files; what failed on stderr."""
     from escsr.cli.evaluate_view import failure_lines, print_comparison
     from escsr.evaluation import report
-    from escsr.evaluation.report_folder import write_report
+    from escsr.evaluation.report import write_report
 
     content: dict[str, Any]
     if out is None:

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from escsr.cli.console import printable, step_bar
-from escsr.evaluation.records import Comparison, Failure
-from escsr.evaluation.report import device_name
-from escsr.evaluation.table import (
+from escsr.evaluation.comparison import Comparison, Failure
+from escsr.evaluation.report import (
     PADDING_IN_WORDS,
     backend_in_words,
+    device_name,
     metric_notes,
     table_rows,
 )

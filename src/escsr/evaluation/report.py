@@ -1,22 +1,28 @@
-"""What a comparison says, for programs: JSON and CSV."""
+"""Write a comparison: JSON and CSV for programs, tables and Markdown to read, and their folder."""
 
 import csv
 import io
 import json
 import math
+import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from escsr.evaluation.contenders import Contender
-from escsr.evaluation.crops import Crop
+from escsr.errors import ImageWriteError, OutputExistsError
+from escsr.evaluation.comparison import Comparison
+from escsr.evaluation.contenders import Contender, Padding
+from escsr.evaluation.crops import Crop, crop_picture
 from escsr.evaluation.metrics import Column, SetMetric
 from escsr.evaluation.protocol import PROTOCOL
-from escsr.evaluation.records import Comparison
 from escsr.evaluation.test_sets import TestSet, hash_files
+from escsr.images.writer import write_image
 from escsr.machine import usable_cores
+from escsr.temporary_files import replace_file
 from escsr.version import __version__
 
 JSON_FORMAT = "escsr evaluate 1"
@@ -183,3 +189,283 @@ def _json_number(value: float | None) -> float | str | None:
         return value
     # JSON has no infinity; float() of this text gives it back, in Python and in JavaScript.
     return str(value).replace("inf", "Infinity")
+
+
+PADDING_IN_WORDS: dict[Padding, str] = {
+    "window": "padding window: LR images are extended by reflection to whole windows and the "
+    "result cropped, as by the official tester",
+    "none": "padding none: LR images are given as they are",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One cell."""
+
+    text: str
+    """A dash where there is none; with how many images it is of where that is not the row's."""
+    is_best: bool
+    """Of its column, among figures of equally many images, where there are two to compare."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One contender."""
+
+    label: str
+    """With how many images its figures are of where some are missing."""
+    figures: Sequence[Figure]
+    """In the order of ``Conditions.columns``."""
+
+
+def table_rows(comparison: Comparison, test_set: TestSet) -> list[Row]:
+    """One row per contender, in their order."""
+    columns = comparison.conditions.columns
+    best = [_best_of(comparison, test_set.name, column) for column in columns]
+    return [
+        Row(
+            label=_label(comparison, contender, test_set),
+            figures=[
+                _figure(comparison, contender.label, test_set, column, best=known)
+                for column, known in zip(columns, best, strict=True)
+            ],
+        )
+        for contender in comparison.contenders
+    ]
+
+
+def metric_notes(comparison: Comparison) -> list[str]:
+    """What must be said of the metrics beside their figures."""
+    return [column.note for column in comparison.conditions.columns if column.note]
+
+
+def backend_in_words(comparison: Comparison) -> str:
+    """What follows the device: how networks of ours ran; nothing where there are none."""
+    backends = (comparison.backend_of(contender) for contender in comparison.contenders)
+    found = next((backend for backend in backends if backend is not None), None)
+    return "" if found is None else f", ESC networks with the back-end {found}"
+
+
+def _label(comparison: Comparison, contender: Contender, test_set: TestSet) -> str:
+    judged, total = len(comparison.scores_of(contender.label, test_set.name)), len(test_set.pairs)
+    return contender.label if judged == total else f"{contender.label} ({judged} of {total} images)"
+
+
+def _figure(
+    comparison: Comparison, model: str, test_set: TestSet, column: Column, *, best: str | None
+) -> Figure:
+    value = comparison.figure(model, test_set.name, column)
+    if value is None:
+        return Figure(text="-", is_best=False)
+    text = f"{value:.{column.decimals}f}"
+    count = comparison.count(model, test_set.name, column)
+    is_best = text == best and count == _most_images(comparison, test_set.name, column)
+    if count != len(comparison.scores_of(model, test_set.name)):
+        text += f" ({count} of {len(test_set.pairs)})"
+    return Figure(text=text, is_best=is_best)
+
+
+def _best_of(comparison: Comparison, test_set: str, column: Column) -> str | None:
+    """The best figure of a column as it is shown; None where fewer than two can be compared."""
+    most = _most_images(comparison, test_set, column)
+    labels = [contender.label for contender in comparison.contenders]
+    figures = [
+        comparison.figure(label, test_set, column)
+        for label in labels
+        if comparison.count(label, test_set, column) == most
+    ]
+    known = [figure for figure in figures if figure is not None]
+    if len(known) < 2:
+        return None
+    return f"{max(known) if column.higher_is_better else min(known):.{column.decimals}f}"
+
+
+def _most_images(comparison: Comparison, test_set: str, column: Column) -> int:
+    labels = [contender.label for contender in comparison.contenders]
+    return max(comparison.count(label, test_set, column) for label in labels)
+
+
+def as_markdown(comparison: Comparison, report: dict[str, Any]) -> str:
+    """A page to read: tables, conditions, origin of every file, failures, pictures.
+
+    Args:
+        comparison: what to tell.
+        report: the same from ``report_as_dict``.
+    """
+    parts = [
+        f"# Results at x{report['scale']}",
+        *(_set_table(comparison, test_set) for test_set in comparison.test_sets),
+        " ".join(["PSNR in dB; the best of each column is bold.", *metric_notes(comparison)]),
+        _conditions(report, backend_in_words(comparison)),
+        _models(report),
+        _test_sets(report),
+    ]
+    if report["failures"]:
+        lines = [f"- {failure}" for failure in comparison.failures]
+        parts.append("## What failed\n\n" + "\n".join(map(_one_line, lines)))
+    if report["crops"]:
+        pictures = [_picture(entry) for entry in report["crops"]]
+        parts.append("## Where networks differ most\n\n" + "\n\n".join(pictures))
+    return "\n\n".join(parts) + "\n"
+
+
+def _set_table(comparison: Comparison, test_set: TestSet) -> str:
+    columns = comparison.conditions.columns
+    rows = [["Model", *(column.title for column in columns)], ["---", *["---:"] * len(columns)]]
+    for row in table_rows(comparison, test_set):
+        cells = [f"**{figure.text}**" if figure.is_best else figure.text for figure in row.figures]
+        rows.append([row.label, *cells])
+    count = f"{len(test_set.pairs)} images; LR: {test_set.lr_source}"
+    notes = "".join(f"\n\nNote: {_one_line(note)}" for note in test_set.notes)
+    return f"## {test_set.name}\n\n{count}.{notes}\n\n" + markdown_table(rows)
+
+
+def _conditions(report: dict[str, Any], backend: str) -> str:
+    ensemble = "self-ensemble x8" if report["self_ensemble"] else "no self-ensemble"
+    padding: Padding = report["padding"]
+    torch = f", torch {report['torch']}" if report["torch"] else ""
+    return (
+        f"## How it was measured\n\n{PROTOCOL}\n\nConditions: {PADDING_IN_WORDS[padding]}; "
+        f"{ensemble}; {report['precision']} on {report['device']}{backend}. escsr "
+        f"{report['escsr']}{torch}, Python {report['python']}, {report['date']}."
+    )
+
+
+def _models(report: dict[str, Any]) -> str:
+    head = ["Model", "Source", "Architecture", "Parameters", "Padded to", "Licence", "SHA-256"]
+    rows = [head, ["---"] * len(head)]
+    for entry in report["models"]:
+        multiple = entry["padded_to_multiple_of"]
+        rows.append(
+            [
+                entry["name"],
+                entry["source"],
+                entry["architecture"],
+                f"{entry['parameters']:,}",
+                f"multiples of {multiple}" if multiple > 1 else "-",
+                entry["licence"] or ("not stated" if entry["parameters"] else "-"),
+                f"`{entry['sha256']}`" if entry["sha256"] else "-",
+            ]
+        )
+    return "## Models\n\n" + markdown_table(rows)
+
+
+def _test_sets(report: dict[str, Any]) -> str:
+    rows = [["Test set", "Images", "SHA-256 over HR", "SHA-256 over LR"], ["---"] * 4]
+    for entry in report["test_sets"]:
+        lr_hash = f"`{entry['lr_sha256']}`" if entry["lr_sha256"] else "-"
+        rows.append([entry["name"], str(entry["images"]), f"`{entry['hr_sha256']}`", lr_hash])
+    return "## Test sets\n\n" + markdown_table(rows)
+
+
+def _picture(entry: dict[str, Any]) -> str:
+    figures = ", ".join(
+        f"{label} {float(psnr_db):.2f}" for label, psnr_db in entry["psnr_y_db"].items()
+    )
+    caption = f"{entry['test_set']}, {entry['image']}: PSNR-Y of the crop in dB: {figures}."
+    return f"![{_one_line(caption)}]({entry['file']})\n\n{_one_line(caption)}"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, of which the first are headings and the second say how to align, as Markdown."""
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
+
+
+def _cell(text: str) -> str:
+    return _one_line(text).replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+JSON_NAME = "results.json"
+CROPS_NAME = "crops"
+
+
+def prepare_report_folder(folder: Path, *, overwrite: bool = False) -> None:
+    """Find out before the work whether its results may be stored, and make the folder.
+
+    Args:
+        folder: new, empty, or holding earlier results of ours.
+        overwrite: allow any folder; only files of the same names are replaced then.
+    Raises:
+        OutputExistsError: it holds something else.
+        ImageWriteError: it cannot be made, or is closed to us.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_free = overwrite or not any(folder.iterdir()) or _earlier_results(folder) is not None
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    if not is_free:
+        raise OutputExistsError(
+            f"{folder} is not empty, and holds no earlier results of escsr evaluate. Choose "
+            "another folder, or allow overwriting."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ImageWriteError(f"The folder {folder} may not be written to; choose another.")
+
+
+def write_report(folder: Path, comparison: Comparison, crops: Sequence[Crop]) -> dict[str, Any]:
+    """Write ``results.md``, ``results.csv``, ``results.json`` and ``crops/*.png``.
+
+    Each file is complete or not there; ``results.json`` comes last. Pictures of earlier results
+    are removed.
+
+    Args:
+        folder: from ``prepare_report_folder``.
+        comparison: what to tell.
+        crops: what to show, in this order.
+    Returns:
+        What ``results.json`` holds.
+    Raises:
+        ImageWriteError: the disk is full, or a file is closed to us.
+    """
+    named = [
+        (f"{CROPS_NAME}/{number:02}-{crop.file_stem}.png", crop)
+        for number, crop in enumerate(crops, start=1)
+    ]
+    report = report_as_dict(comparison, crops=named)
+    try:
+        _remove_earlier_pictures(folder)
+        if named:
+            (folder / CROPS_NAME).mkdir(exist_ok=True)
+        for name, crop in named:
+            write_image(folder / name, crop_picture(crop), overwrite=True)
+        _replace_text(folder / "results.csv", as_csv(comparison))
+        _replace_text(folder / "results.md", as_markdown(comparison, report))
+        _replace_text(folder / JSON_NAME, as_json(report) + "\n")
+    except OSError as error:
+        raise not_writable(folder, error) from error
+    return report
+
+
+def _earlier_results(folder: Path) -> dict[str, Any] | None:
+    """What ``results.json`` holds, if it is ours."""
+    try:
+        content: object = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    report = cast("dict[str, Any]", content)
+    return report if report.get("format") == JSON_FORMAT else None
+
+
+def _remove_earlier_pictures(folder: Path) -> None:
+    for entry in (_earlier_results(folder) or {}).get("crops", ()):
+        # Only the last part of what the file says, so that no other folder is reached.
+        (folder / CROPS_NAME / Path(str(entry["file"])).name).unlink(missing_ok=True)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    replace_file(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def not_writable(folder: Path, error: OSError) -> ImageWriteError:
+    """What to raise where results cannot be stored."""
+    return ImageWriteError(
+        f"The results cannot be written to {folder}: {error.strerror or error}. Free space, or "
+        "choose another folder."
+    )
