@@ -63,6 +63,7 @@ def parse_ours(text: str, device: torch.device, *, best: bool = False) -> list[S
         )
     if backend == ALL_BACKENDS or (backend is None and best):
         modes = [name for name, reason in available_backends(device).items() if reason is None]
+        modes.sort(key=lambda name: name != "reference")  # the first is the baseline
     else:
         # A back-end that cannot run is reported by its own process, and the others go on.
         modes = [backend if backend in BACKENDS else choose_backend("auto", device)]
