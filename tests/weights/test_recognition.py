@@ -2,25 +2,32 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from escsr.errors import CheckpointError
+from escsr.family import VARIANTS, ESCConfig, variant
 from escsr.family.variants import variant_scales
-from escsr.model import VARIANTS, ESCConfig, variant
-from escsr.weights import infer_config, to_reference
-from escsr.weights.building import empty_network
+from escsr.family.weight_shapes import weight_shapes
+from escsr.weights import infer_config, open_network, to_reference
 from escsr.weights.recognition import recognise
-from golden_files import LARGE_GOLDEN, SMALL_GOLDEN, read_golden
+from golden_files import LARGE_GOLDEN, SMALL_GOLDEN, read_golden_arrays
+
+
+def empty_state(config: ESCConfig) -> dict[str, Any]:
+    """Arrays of the names and shapes of a network, which take no memory."""
+    nothing = np.float32(0)
+    return {name: np.broadcast_to(nothing, shape) for name, shape in weight_shapes(config).items()}
 
 
 @pytest.mark.parametrize("name", [*SMALL_GOLDEN, *LARGE_GOLDEN])
 def test_every_hyper_parameter_of_a_reference_checkpoint_is_found(name: str) -> None:
     """The recorded arguments are found again from the weights alone."""
-    golden = read_golden(name)
+    golden = read_golden_arrays(name)
     found = recognise(golden.reference_state)
     told = {name: getattr(golden.config, name) for name in found.assumed}
     assert replace(found.config, **told) == golden.config
@@ -29,9 +36,9 @@ def test_every_hyper_parameter_of_a_reference_checkpoint_is_found(name: str) -> 
 def test_only_what_no_tensor_tells_is_assumed() -> None:
     """ESC-RIB's window, ESC+LTE's factor, and the factor of ESC-Real's DySample."""
     assumed = {
-        name: recognise(read_golden(name).reference_state).assumed
+        name: recognise(read_golden_arrays(name).reference_state).assumed
         for name in SMALL_GOLDEN
-        if recognise(read_golden(name).reference_state).assumed
+        if recognise(read_golden_arrays(name).reference_state).assumed
     }
     assert assumed == {
         "esc_rib_strong_x2": ("window_size",),
@@ -56,7 +63,7 @@ def unused_fields(config: ESCConfig) -> dict[str, int]:
 def test_every_variant_is_recognised_at_every_scale(name: str, scale: int) -> None:
     """By our names, with a header, and by the reference's; what neither tells is assumed."""
     config = variant(name, scale=scale)
-    state = empty_network(config).state_dict()
+    state = empty_state(config)
     for named, stated in ((state, config), (to_reference(state, config), None)):
         found = recognise(named, stated=stated)
         told = {name: getattr(config, name) for name in found.assumed}
@@ -103,7 +110,7 @@ def test_any_network_is_recognised(
         large_kernel="decomposed" if decomposed else "dense",
         image_skip="bicubic" if decomposed else "nearest",
     )
-    assert infer_config(to_reference(empty_network(config).state_dict())) == config
+    assert infer_config(to_reference(empty_state(config))) == config
 
 
 @given(dim=st.integers(1, 200), hidden=st.integers(1, 600))
@@ -111,16 +118,16 @@ def test_any_network_is_recognised(
 def test_an_expansion_gives_back_the_width_it_was_read_from(dim: int, hidden: int) -> None:
     """Also where no published factor fits and the quotient rounds down."""
     config = ESCConfig(scale=1, dim=dim, pdim=1, num_blocks=1, num_conv_layers=1, num_heads=1)
-    state = empty_network(config).state_dict()
+    state = empty_state(config)
     for name in ("blocks.0", "blocks.0.conv_layers.0"):
-        state[f"{name}.feed_forward.expand.weight"] = torch.empty(hidden, dim, 1, 1, device="meta")
+        state[f"{name}.feed_forward.expand.weight"] = np.zeros((hidden, dim, 1, 1), np.float32)
     inferred = infer_config(state)
     assert int(inferred.expansion * dim) == int(inferred.first_expansion * dim) == hidden
 
 
 def test_a_foreign_state_dict_is_described() -> None:
     """What was found, how many, and what an ESC would need."""
-    state = {f"body.{i}.weight": torch.zeros(64, 3, 3, 3) for i in range(5)}
+    state = {f"body.{i}.weight": np.zeros((64, 3, 3, 3), np.float32) for i in range(5)}
     with pytest.raises(CheckpointError) as caught:
         infer_config(state)
     message = str(caught.value)
@@ -130,12 +137,12 @@ def test_a_foreign_state_dict_is_described() -> None:
 
 def test_a_record_that_contradicts_the_tensors_is_refused() -> None:
     """The reference overwrites ESC-Real-M's stored kind; ours compares it."""
-    state = dict(read_golden("esc_real_m_pixelshuffle_x2").reference_state)
-    state["to_img.MetaUpsample"] = torch.tensor([2, 3, 4, 32, 3, 48, 4], dtype=torch.uint8)
+    state = dict(read_golden_arrays("esc_real_m_pixelshuffle_x2").reference_state)
+    state["to_img.MetaUpsample"] = np.array([2, 3, 4, 32, 3, 48, 4], np.uint8)
     with pytest.raises(CheckpointError, match=r"says conv\+nearest by 4 .* pixelshuffle by 4"):
         recognise(state)
     for record in ([2, 9], [3, 8, 4, 32, 3, 48, 4]):
-        state["to_img.MetaUpsample"] = torch.tensor(record, dtype=torch.uint8)
+        state["to_img.MetaUpsample"] = np.array(record, np.uint8)
         with pytest.raises(CheckpointError, match=r"seven numbers, the second below 8"):
             recognise(state)
 
@@ -153,17 +160,17 @@ def test_a_record_of_version_3_that_contradicts_is_refused(
     name: str, record: list[int], says: str
 ) -> None:
     """traiNNer-redux overwrites it, too."""
-    state = dict(read_golden(name).reference_state)
-    state["to_img.MetaUpsample"] = torch.tensor(record, dtype=torch.uint8)
+    state = dict(read_golden_arrays(name).reference_state)
+    state["to_img.MetaUpsample"] = np.array(record, np.uint8)
     with pytest.raises(CheckpointError, match=says):
         recognise(state)
 
 
 def test_a_record_of_version_3_may_name_the_first_five_kinds() -> None:
     """traiNNer-redux writes it whatever the kind; the tensors are the same."""
-    golden = read_golden("esc_real_m_pixelshuffle_x2")
+    golden = read_golden_arrays("esc_real_m_pixelshuffle_x2")
     state = {**golden.reference_state}
-    state["to_img.MetaUpsample"] = state["to_img.MetaUpsample"].clone()
+    state["to_img.MetaUpsample"] = state["to_img.MetaUpsample"].copy()
     state["to_img.MetaUpsample"][0] = 3
     assert recognise(state).config == golden.config
 
@@ -171,23 +178,23 @@ def test_a_record_of_version_3_may_name_the_first_five_kinds() -> None:
 def test_one_convolution_is_recognised_whatever_kind_was_asked_for() -> None:
     """At x1 traiNNer-redux makes it of every kind, and records the kind."""
     config = variant("esc-real-m-conv", scale=1, num_blocks=1, num_conv_layers=1)
-    state = to_reference(empty_network(config).state_dict())
+    state = to_reference(empty_state(config))
     for kind in range(8):
-        record = torch.tensor([3, kind, 1, 64, 3, 48, 4], dtype=torch.uint8)
+        record = np.array([3, kind, 1, 64, 3, 48, 4], np.uint8)
         assert recognise({**state, "to_img.MetaUpsample": record}).config == config
 
 
 def test_a_dysample_whose_factor_nothing_tells_lists_the_candidates() -> None:
     """Its offsets are 2 * groups * scale^2 channels: more than one pair of numbers fits."""
-    state = dict(read_golden("esc_real_dysample_x4").reference_state)
-    state["to_img.offset.weight"] = torch.zeros(72, 32, 1, 1)
+    state = dict(read_golden_arrays("esc_real_dysample_x4").reference_state)
+    state["to_img.offset.weight"] = np.zeros((72, 32, 1, 1), np.float32)
     with pytest.raises(CheckpointError, match="x1 with 36 groups, x2 with 9 groups, x3 with 4"):
         recognise(state)
 
 
 def test_the_window_of_esc_rib_can_be_said() -> None:
     """No tensor tells it; the published 64 is assumed unless told."""
-    golden = read_golden("esc_rib_strong_x2")
+    golden = read_golden_arrays("esc_rib_strong_x2")
     assert recognise(golden.reference_state).config.window_size == 64
 
 
@@ -207,8 +214,8 @@ def test_a_shape_that_no_esc_has_is_refused(
     tensor: str, shape: tuple[int, ...], words: str
 ) -> None:
     """Each with the number that cannot be."""
-    state = dict(read_golden("esc_tiny_x2").reference_state)
-    state[tensor] = torch.zeros(shape)
+    state = dict(read_golden_arrays("esc_tiny_x2").reference_state)
+    state[tensor] = np.zeros(shape, np.float32)
     with pytest.raises(CheckpointError, match=words):
         infer_config(state)
 
@@ -226,19 +233,17 @@ def test_a_shape_that_no_upsampler_has_is_refused(
     name: str, tensor: str, shape: tuple[int, ...], words: str
 ) -> None:
     """Before anything is read from it."""
-    state = dict(read_golden(f"esc_real_m3_{name}").reference_state)
-    state[tensor] = torch.zeros(shape)
+    state = dict(read_golden_arrays(f"esc_real_m3_{name}").reference_state)
+    state[tensor] = np.zeros(shape, np.float32)
     with pytest.raises(CheckpointError, match=words):
         recognise(state)
 
 
 def test_two_rivals_are_refused_as_no_esc(data_folder: Path) -> None:
     """Real checkpoints of other networks, where they are at hand."""
-    from escsr.weights import load_model
-
     rivals = sorted((data_folder.parent / "rivals").glob("*.pth"))
     if not rivals:
         pytest.skip("there are no rivals' weights beside the folder of ESCSR_DATA")
     for path in rivals:
         with pytest.raises(CheckpointError, match="Not an ESC"):
-            load_model(path)
+            open_network(path)
