@@ -2,13 +2,9 @@
 
 import json
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from escsr.analysis.drawing import as_png, require_matplotlib
 from escsr.analysis.kernels import (
@@ -29,9 +25,9 @@ from escsr.analysis.run import Analysis, Findings
 from escsr.analysis.similarity import Similarity, draw_attention_similarity, draw_feature_similarity
 from escsr.analysis.spectrum import Spectra, draw_spectra
 from escsr.errors import ImageWriteError, OutputExistsError
-from escsr.evaluation.report import device_name, not_writable
+from escsr.evaluation.environment import describe_software, device_name
+from escsr.evaluation.report import earlier_results, not_writable
 from escsr.temporary_files import replace_file
-from escsr.version import __version__
 
 JSON_NAME = "analysis.json"
 
@@ -58,7 +54,7 @@ def require_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
     try:
         is_new = not folder.exists()
         is_free = overwrite or is_new or not any(folder.iterdir())
-        is_free = is_free or _holds_earlier_results(folder)
+        is_free = is_free or bool(earlier_results(folder / JSON_NAME, JSON_FORMAT))
     except OSError as error:
         raise not_writable(folder, error) from error
     if not is_free:
@@ -89,7 +85,7 @@ def write_analysis(folder: Path, analysis: Analysis) -> dict[str, Any]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if _holds_earlier_results(folder):
+        if earlier_results(folder / JSON_NAME, JSON_FORMAT):
             for name in PICTURE_NAMES:
                 (folder / name).unlink(missing_ok=True)
         names: list[str] = []
@@ -101,14 +97,6 @@ def write_analysis(folder: Path, analysis: Analysis) -> dict[str, Any]:
     except OSError as error:
         raise not_writable(folder, error) from error
     return report
-
-
-def _holds_earlier_results(folder: Path) -> bool:
-    try:
-        content: object = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("format") == JSON_FORMAT
 
 
 JSON_FORMAT = "escsr analyze 1"
@@ -127,11 +115,7 @@ def analysis_as_dict(analysis: Analysis, *, files: list[str] | None = None) -> d
     settings, first = analysis.settings, analysis.pictures[0]
     return {
         "format": JSON_FORMAT,
-        "escsr": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **describe_software(),
         "device": device_name(str(settings.device)),
         "parts": list(settings.parts),
         "crop_pixels": analysis.crop_pixels,

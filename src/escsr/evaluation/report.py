@@ -5,11 +5,9 @@ import io
 import json
 import math
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +15,13 @@ from escsr.errors import ImageWriteError, OutputExistsError
 from escsr.evaluation.comparison import Comparison
 from escsr.evaluation.contenders import Contender, Padding
 from escsr.evaluation.crops import Crop, crop_picture
+from escsr.evaluation.environment import describe_software, device_name
 from escsr.evaluation.metrics import Column, SetMetric
 from escsr.evaluation.protocol import PROTOCOL
 from escsr.evaluation.test_sets import TestSet, hash_files
 from escsr.images.writer import write_image
 from escsr.machine import usable_cores
 from escsr.temporary_files import replace_file
-from escsr.version import __version__
 
 JSON_FORMAT = "escsr evaluate 1"
 """By which our own results are recognised."""
@@ -43,7 +41,7 @@ def report_as_dict(
     conditions, torch = comparison.conditions, sys.modules.get("torch")
     return {
         "format": JSON_FORMAT,
-        **_versions(),
+        **describe_software(),
         "device": device_name(conditions.device),
         "precision": "float32",
         "threads": usable_cores() if torch is None else torch.get_num_threads(),
@@ -99,26 +97,6 @@ def as_csv(comparison: Comparison) -> str:
     for place, told in errors.items():
         rows.writerow([*(name or "" for name in place), *[""] * len(keys), "; ".join(told)])
     return stream.getvalue()
-
-
-def device_name(device: str) -> str:
-    """``cpu``, or the name of the GPU."""
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return torch.cuda.get_device_name(device)
-
-
-def _versions() -> dict[str, str | None]:
-    torch = sys.modules.get("torch")
-    return {
-        "escsr": __version__,
-        "torch": None if torch is None else torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _metric_entry(column: Column) -> dict[str, Any]:
@@ -395,7 +373,11 @@ def prepare_report_folder(folder: Path, *, overwrite: bool = False) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        is_free = overwrite or not any(folder.iterdir()) or _earlier_results(folder) is not None
+        is_free = (
+            overwrite
+            or not any(folder.iterdir())
+            or bool(earlier_results(folder / JSON_NAME, JSON_FORMAT))
+        )
     except OSError as error:
         raise not_writable(folder, error) from error
     if not is_free:
@@ -441,20 +423,20 @@ def write_report(folder: Path, comparison: Comparison, crops: Sequence[Crop]) ->
     return report
 
 
-def _earlier_results(folder: Path) -> dict[str, Any] | None:
-    """What ``results.json`` holds, if it is ours."""
+def earlier_results(path: Path, json_format: str) -> dict[str, Any] | None:
+    """What a file of results holds, if it is there and of our own format."""
     try:
-        content: object = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+        content: object = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     if not isinstance(content, dict):
         return None
     report = cast("dict[str, Any]", content)
-    return report if report.get("format") == JSON_FORMAT else None
+    return report if report.get("format") == json_format else None
 
 
 def _remove_earlier_pictures(folder: Path) -> None:
-    for entry in (_earlier_results(folder) or {}).get("crops", ()):
+    for entry in (earlier_results(folder / JSON_NAME, JSON_FORMAT) or {}).get("crops", ()):
         # Only the last part of what the file says, so that no other folder is reached.
         (folder / CROPS_NAME / Path(str(entry["file"])).name).unlink(missing_ok=True)
 

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from escsr.errors import ConfigurationError
-from escsr.evaluation.benchmark.environment import describe_environment
 from escsr.evaluation.benchmark.record import (
     Benchmark,
     Conditions,
@@ -30,6 +29,7 @@ from escsr.evaluation.benchmark.record import (
     round_of,
 )
 from escsr.evaluation.benchmark.subject import Subject
+from escsr.evaluation.environment import describe_environment
 
 OnStep = Callable[[str, str], None]
 """Called before each step with what is done, such as ``round 2 of 5``, and the label; and once
@@ -69,7 +69,7 @@ class BenchmarkRun:
         self.conditions = conditions
         self.baseline = baseline or runnable[0]
         self._limit_s = limit_s
-        self._environment = describe_environment(conditions)
+        self._environment = describe_environment(device=conditions.device, tf32=conditions.tf32)
         self._results = {subject.label: SubjectResult(subject=subject) for subject in subjects}
         self._processes: dict[str, WorkerProcess] = {}
 

@@ -3,43 +3,57 @@
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import escsr
-from escsr.evaluation.benchmark.record import Conditions
+from escsr.machine import usable_cores
 from escsr.version import __version__
 
 _PACKAGES = ("spandrel", "openvino", "triton", "numpy")
-"""Whose versions are told where they are installed, beside torch's."""
+"""Packages whose versions are recorded if installed, beside torch's."""
 
 
-def describe_environment(conditions: Conditions) -> dict[str, Any]:
-    """Everything but the conditions, as plain JSON values."""
+def describe_software() -> dict[str, str | None]:
+    """Versions, system and date, as plain JSON values; torch is None where it was not needed."""
+    torch = sys.modules.get("torch")
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "escsr": __version__,
-        "git_revision": git_revision(),
-        "torch": torch.__version__,
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "torch": None if torch is None else torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def describe_environment(*, device: str, tf32: bool) -> dict[str, Any]:
+    """The machine and the software of a benchmark, as plain JSON values."""
+    import torch
+
+    return {
+        **describe_software(),
+        "git_revision": git_revision(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "processor": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cores": _num_cores(),
+        "cores": usable_cores(),
         "memory_bytes": _memory_bytes(),
-        "gpu": _gpu(conditions.device),
-        "switches": {
-            "tf32": conditions.tf32,
-            "cudnn_benchmark": True,
-            "inference_mode": True,
-        },
+        "gpu": _gpu(device),
+        "switches": {"tf32": tf32, "cudnn_benchmark": True, "inference_mode": True},
     }
+
+
+def device_name(device: str) -> str:
+    """``cpu``, or the name of the GPU."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(device)
 
 
 def processor_name() -> str:
@@ -85,13 +99,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _num_cores() -> int | None:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 def _memory_bytes() -> int | None:
     names: Any = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" not in names:
@@ -102,6 +109,8 @@ def _memory_bytes() -> int | None:
 def _gpu(device: str) -> dict[str, Any] | None:
     if not device.startswith("cuda"):
         return None
+    import torch
+
     properties = torch.cuda.get_device_properties(torch.device(device))
     return {
         "name": properties.name,
