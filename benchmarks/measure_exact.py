@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from escsr.evaluation.environment import describe_software
 from escsr.images.files import probe_image
 from escsr.model import ESC, variant
 from escsr.upscaling import Upscaler
 from escsr.upscaling.exact import temporary_folder
 from escsr.upscaling.pixels import planes_of
 from escsr.upscaling.sizes import SizeWish
-from escsr.version import __version__
 from escsr.weights import bundled_models
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -203,9 +203,7 @@ def _status(name: str) -> int:
 
 def _environment() -> dict[str, Any]:
     return {
-        "escsr": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        **describe_software(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

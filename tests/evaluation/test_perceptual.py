@@ -9,7 +9,6 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 
 from escsr.errors import (
     CheckpointError,
@@ -195,7 +194,7 @@ def test_lpips_runs_with_weights_from_the_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random ones in place of the downloaded: 0 from itself, more from another image."""
-    torchvision = pytest.importorskip("torchvision")
+    torch, torchvision = map(pytest.importorskip, ("torch", "torchvision"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(0)
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -234,7 +233,7 @@ def test_fid_runs_as_the_column_of_a_whole_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a random Inception: 0 from itself, more from other images."""
-    pytest.importorskip("torchvision")
+    torch, _ = map(pytest.importorskip, ("torch", "torchvision"))
     monkeypatch.setattr("pyiqa.archs.inception.load_pretrained_network", lambda *_: None)
     monkeypatch.setattr("pyiqa.archs.fid_arch.linalg", LowRank)
     torch.manual_seed(0)
