@@ -10,8 +10,8 @@ namespace {
 
 // [LayerNorm], 1x1, GELU, depthwise 3x3, GELU, 1x1; and a second result beside.
 struct FeedForward {
-    Buffer<float> expand_weight, expand_bias, depthwise_weight, depthwise_bias, reduce_weight, reduce_bias, side_weight,
-        side_bias;
+    Buffer<float> expand_weight, expand_bias, depthwise_weight, depthwise_bias;
+    Buffer<float> last_weight, last_bias;  // of both results, beside one another
     int64_t hidden = 0, expanded = 0;  // without and with padding
     bool normalises = false, has_residual = false;
 };
@@ -23,6 +23,11 @@ struct Addition {
     const Buffer<float>* bias = nullptr;
     bool is_none() const { return !map; }
 };
+
+double work_of(const FeedForward& weights) {
+    return static_cast<double>(weights.expand_weight.size() + weights.depthwise_weight.size() +
+                               weights.last_weight.size());
+}
 
 struct ConvolutionMixer {
     const LargeKernelWeights* kernel = nullptr;
@@ -80,6 +85,7 @@ struct Body::Parts {
     bool prepare(const Tensors& tensors, Failure& failure);
     bool prepare_feed_forward(FeedForward& parts, const Tensors& tensors, const char* name, const char* norm,
                               double expansion, const Matrix* reduce_other, const Matrix* side, Failure& failure) const;
+    bool to_panels(Buffer<float>& weight, int64_t depth, Failure& failure) const;
     bool prepare_convolution(ConvolutionMixer& parts, const Tensors& tensors, const char* name, Failure& failure) const;
     bool prepare_first(Mixing& parts, const Tensors& tensors, const char* block, Failure& failure) const;
     bool prepare_layer(Layer& parts, const Tensors& tensors, const char* name, Failure& failure) const;
@@ -104,12 +110,21 @@ bool Body::Parts::prepare_feed_forward(FeedForward& parts, const Tensors& tensor
     if (!expand.of_convolution(tensors, Name("%s.expand", name), dim, hidden, failure)) return false;
     if (norm && !expand.after_norm(tensors, norm, failure)) return false;
     if (!expand.ready(channels, expanded, parts.expand_weight, parts.expand_bias, failure)) return false;
+    if (!to_panels(parts.expand_weight, channels, failure)) return false;
     if (!depthwise_weights(tensors, Name("%s.depthwise", name), hidden, 3, lanes, parts.depthwise_weight,
                            parts.depthwise_bias, failure))
         return false;
-    const Matrix& reduce = *after_reduce;
-    if (!reduce.ready(expanded, channels, parts.reduce_weight, parts.reduce_bias, failure)) return false;
-    return !side || side->ready(expanded, convolved, parts.side_weight, parts.side_bias, failure);
+    return after_reduce->ready_beside(side, expanded, channels, side ? convolved : 0, parts.last_weight,
+                                      parts.last_bias, failure) &&
+           to_panels(parts.last_weight, expanded, failure);
+}
+
+bool Body::Parts::to_panels(Buffer<float>& weight, int64_t depth, Failure& failure) const {
+    Buffer<float> panels;
+    if (!panels.allocate(weight.size(), failure)) return false;
+    kernels->to_panels(weight.data(), depth, weight.size() / depth, panels.data());
+    weight = static_cast<Buffer<float>&&>(panels);
+    return true;
 }
 
 bool Body::Parts::prepare_convolution(ConvolutionMixer& parts, const Tensors& tensors, const char* name,
@@ -343,8 +358,7 @@ bool BodyRun::feed_forward(const FeedForward& weights, const FeatureMap& feature
         }
         task.expand_weight = weights.expand_weight.data(), task.expand_bias = weights.expand_bias.data();
         task.depthwise_weight = weights.depthwise_weight.data(), task.depthwise_bias = weights.depthwise_bias.data();
-        task.reduce_weight = weights.reduce_weight.data(), task.reduce_bias = weights.reduce_bias.data();
-        task.side_weight = weights.side_weight.data(), task.side_bias = weights.side_bias.data();
+        task.last_weight = weights.last_weight.data(), task.last_bias = weights.last_bias.data();
         task.expanded = expanded, task.dim = parts_.dim;
         task.normalises = weights.normalises, task.has_residual = weights.has_residual;
         if (!session_.begin(2, result, core, task.result, failure)) return false;
@@ -356,9 +370,7 @@ bool BodyRun::feed_forward(const FeedForward& weights, const FeatureMap& feature
         const int64_t wanted = divide_up(6 * session_.workers().num_threads(), columns);
         const int64_t piece_bands = divide_up(bands, wanted), rows = divide_up(bands, piece_bands);
         if (sums && !partial.allocate_zeros(columns * bands * expanded, failure)) return false;
-        begin(static_cast<double>(weights.expand_weight.size() + weights.depthwise_weight.size() +
-                                  weights.reduce_weight.size() + (side ? weights.side_weight.size() : 0)),
-              core);
+        begin(work_of(weights), core);
         const auto work = [&](int64_t item, float* scratch) {
             const int64_t band = item / columns * piece_bands, column = item % columns;
             const int64_t top = core.top + band * SUM_ROWS, left = core.left + column * PIECE_COLUMNS;
@@ -742,11 +754,6 @@ int64_t Body::scratch() const {
 }
 
 namespace {
-
-double work_of(const FeedForward& weights) {
-    return static_cast<double>(weights.expand_weight.size() + weights.depthwise_weight.size() +
-                               weights.reduce_weight.size() + weights.side_weight.size());
-}
 
 double work_of(const Mixing& mixing, int64_t channels, int64_t convolved) {
     if (mixing.is_window) {

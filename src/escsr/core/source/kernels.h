@@ -17,14 +17,12 @@ struct LayerTask {
     Map added;                      // (A); none
     const float* added_weight;      // (A, C)
     const float* added_bias;        // (C,)
-    const float* expand_weight;     // (C, E); a LayerNorm's weights are in it
+    const float* expand_weight;     // (C, E) in panels; a LayerNorm's weights are in it
     const float* expand_bias;       // (E,)
     const float* depthwise_weight;  // (9, E)
     const float* depthwise_bias;    // (E,)
-    const float* reduce_weight;     // (E, C)
-    const float* reduce_bias;       // (C,)
-    const float* side_weight;       // (E, S)
-    const float* side_bias;         // (S,)
+    const float* last_weight;       // (E, C + S) in panels: reduce and side beside one another
+    const float* last_bias;         // (C + S,)
     Map result;                     // (C)
     Map side;                       // (S); none
     int64_t expanded;               // E
@@ -133,6 +131,8 @@ constexpr int64_t PIECE_COLUMNS = 64;
 struct Kernels {
     const char* name;
     int64_t lanes;
+    // A matrix (depth, width) in the order of this level's products, as large.
+    void (*to_panels)(const float* weight, int64_t depth, int64_t width, float* panels);
     // The floats of scratch that a kernel needs.
     int64_t (*layer_scratch)(const LayerTask&);
     // hidden_sum: (height / SUM_ROWS rounded up, E), the sums of hidden over so many rows each are added to it; null for

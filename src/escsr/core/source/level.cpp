@@ -32,6 +32,7 @@ extern const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL);
 const Kernels ESCSR_JOIN(kernels_, ESCSR_LEVEL) = {
     ESCSR_JOIN(ESCSR_NAME_, ESCSR_LEVEL),
     ESCSR_LANES,
+    ESCSR_LEVEL::to_panels,
     ESCSR_LEVEL::layer::scratch,
     ESCSR_LEVEL::layer::run,
     ESCSR_LEVEL::linear::scratch,

@@ -302,12 +302,22 @@ bool Matrix::some_inputs(int64_t first, int64_t last, bool with_bias, Matrix& so
 
 bool Matrix::ready(int64_t padded_inputs, int64_t padded_outputs, Buffer<float>& ready_weight,
                    Buffer<float>& ready_bias, Failure& failure) const {
-    if (!ready_weight.allocate_zeros(padded_inputs * padded_outputs, failure)) return false;
-    if (!ready_bias.allocate_zeros(padded_outputs, failure)) return false;
-    for (int64_t i = 0; i < inputs; ++i)
-        for (int64_t o = 0; o < outputs; ++o)
-            ready_weight[i * padded_outputs + o] = static_cast<float>(weight[i * outputs + o]);
-    for (int64_t o = 0; o < outputs; ++o) ready_bias[o] = static_cast<float>(bias[o]);
+    return ready_beside(nullptr, padded_inputs, padded_outputs, 0, ready_weight, ready_bias, failure);
+}
+
+bool Matrix::ready_beside(const Matrix* other, int64_t padded_inputs, int64_t padded_outputs, int64_t padded_others,
+                          Buffer<float>& ready_weight, Buffer<float>& ready_bias, Failure& failure) const {
+    const int64_t width = padded_outputs + padded_others;
+    if (!ready_weight.allocate_zeros(padded_inputs * width, failure)) return false;
+    if (!ready_bias.allocate_zeros(width, failure)) return false;
+    const auto put = [&](const Matrix& matrix, int64_t first) {
+        for (int64_t i = 0; i < matrix.inputs; ++i)
+            for (int64_t o = 0; o < matrix.outputs; ++o)
+                ready_weight[i * width + first + o] = static_cast<float>(matrix.weight[i * matrix.outputs + o]);
+        for (int64_t o = 0; o < matrix.outputs; ++o) ready_bias[first + o] = static_cast<float>(matrix.bias[o]);
+    };
+    put(*this, 0);
+    if (other) put(*other, padded_outputs);
     return true;
 }
 

@@ -77,6 +77,9 @@ class Matrix {
     // float32, padded by zeros to (padded_inputs, padded_outputs).
     bool ready(int64_t padded_inputs, int64_t padded_outputs, Buffer<float>& weight, Buffer<float>& bias,
                Failure& failure) const;
+    // Likewise, with the outputs of another matrix of the same inputs, padded too, after this one's; null for none.
+    bool ready_beside(const Matrix* other, int64_t padded_inputs, int64_t padded_outputs, int64_t padded_others,
+                      Buffer<float>& weight, Buffer<float>& bias, Failure& failure) const;
 };
 
 // A 3x3 convolution NAME.weight (outputs, inputs, 3, 3), NAME.bias, for Kernels::convolve_3x3, padded to whole

@@ -54,6 +54,7 @@ class Piece {
         }
         const int64_t first = most<int64_t>(place_.left - 1, 0), last = least(place_.right + 1, width);
         const int64_t skipped = first - (place_.left - 1), count = last - first;
+        if (row < place_.bottom) fetch(row + 1, first, count);
         float* x = input(row) + skipped * dim_;
         float* h = hidden(row) + skipped * expanded_;
         complete(x, row, first, count);
@@ -62,11 +63,26 @@ class Piece {
             normalise(x, dim_, count, dim_, task_.dim, normalised_, dim_);
             in = normalised_;
         }
-        multiply(in, dim_, count, dim_, task_.expand_weight, expanded_, h, expanded_, From::bias, task_.expand_bias);
-        for (int64_t i = 0; i < count * expanded_; i += LANES) store(h + i, gelu_of(load(h + i)));
+        const float* bias = task_.expand_bias;
+        const int64_t step = expanded_;
+        multiply_between<Weights::panels>(
+            in, dim_, count, dim_, task_.expand_weight, expanded_,
+            [=](int64_t, int64_t c) ESCSR_INLINED { return load(bias + c); },
+            [=](int64_t p, int64_t c, Vec sum) ESCSR_INLINED { store(h + p * step + c, gelu_of(sum)); });
         const size_t bytes = sizeof(float) * static_cast<size_t>(expanded_);
         if (skipped) memset(hidden(row), 0, bytes);
         if (last < place_.right + 1) memset(hidden(row) + (columns - 1) * expanded_, 0, bytes);
+    }
+
+    // The next row of what is read from memory; pieces are too narrow for the processor to foresee it.
+    void fetch(int64_t row, int64_t first, int64_t count) const {
+        if (row >= task_.features.height) return;
+        const auto fetch_of = [&](const Map& map) {
+            const float* from = map.at(row, first);
+            for (int64_t i = 0; i < count * map.channels; i += 16) __builtin_prefetch(from + i, 0, 2);
+        };
+        fetch_of(task_.features);
+        if (!task_.added.is_none()) fetch_of(task_.added);
     }
 
     void complete(float* x, int64_t row, int64_t first, int64_t count) {
@@ -75,11 +91,12 @@ class Piece {
             memcpy(x, from, sizeof(float) * static_cast<size_t>(count * dim_));
             return;
         }
-        for (int64_t p = 0; p < count; ++p)
-            for (int64_t c = 0; c < dim_; c += LANES)
-                store(x + p * dim_ + c, load(from + p * dim_ + c) + load(task_.added_bias + c));
-        multiply(task_.added.at(row, first), task_.added.channels, count, task_.added.channels, task_.added_weight,
-                 dim_, x, dim_, From::result);
+        const float* bias = task_.added_bias;
+        const int64_t step = dim_;
+        multiply_between<Weights::rows>(
+            task_.added.at(row, first), task_.added.channels, count, task_.added.channels, task_.added_weight, dim_,
+            [=](int64_t p, int64_t c) ESCSR_INLINED { return load(from + p * step + c) + load(bias + c); },
+            [=](int64_t p, int64_t c, Vec sum) ESCSR_INLINED { store(x + p * step + c, sum); });
     }
 
     void mix(int64_t row, double* hidden_sum) {
@@ -106,20 +123,19 @@ class Piece {
     void finish(int64_t row) {
         const int64_t count = place_.width();
         const float* x = input(row) + dim_;
+        const float* bias = task_.last_bias;
         float* result = task_.result.at(row, place_.left);
-        if (task_.has_residual) {
-            for (int64_t p = 0; p < count; ++p)
-                for (int64_t c = 0; c < dim_; c += LANES)
-                    store(result + p * dim_ + c, load(x + p * dim_ + c) + load(task_.reduce_bias + c));
-            multiply(mixed_, expanded_, count, expanded_, task_.reduce_weight, dim_, result, dim_, From::result);
-        } else {
-            multiply(mixed_, expanded_, count, expanded_, task_.reduce_weight, dim_, result, dim_, From::bias,
-                     task_.reduce_bias);
-        }
-        if (task_.side.is_none()) return;
-        const int64_t sides = task_.side.channels;
-        multiply(mixed_, expanded_, count, expanded_, task_.side_weight, sides, task_.side.at(row, place_.left), sides,
-                 From::bias, task_.side_bias);
+        const int64_t dim = dim_, sides = task_.side.channels, width = dim + sides;
+        float* side = sides ? task_.side.at(row, place_.left) - dim : nullptr;
+        const bool has_residual = task_.has_residual;
+        multiply_between<Weights::panels>(
+            mixed_, expanded_, count, expanded_, task_.last_weight, width,
+            [=](int64_t p, int64_t c) ESCSR_INLINED {
+                return has_residual && c < dim ? load(x + p * dim + c) + load(bias + c) : load(bias + c);
+            },
+            [=](int64_t p, int64_t c, Vec sum) ESCSR_INLINED {
+                store(c < dim ? result + p * dim + c : side + p * sides + c, sum);
+            });
     }
 
     const LayerTask& task_;
