@@ -10,10 +10,10 @@ from escsr.model import ESC, ESCConfig, count_parameters, variant
 from escsr.weights import Provenance, save_weights
 from escsr.weights.recognition import recognise
 from tests.golden_files import relative_error
+from tests.model.configurations import SMALL
 from tests.model.networks import (
     FEW_PARAMETERS,
     ROUNDING_FLOAT64,
-    SMALL,
     random_image,
     small_config,
     small_network,
