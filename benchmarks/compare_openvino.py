@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from escsr.core.network import Network
+from escsr.engines import folding
 from escsr.model import ESC, variant
 from escsr.model.convolutional_attention import convolve_per_image_by_shifts
-from escsr.upscaling import folding
 
 
 def main() -> None:

@@ -22,26 +22,39 @@ from typing import Any
 WORKER = """
 import json, sys, time
 import torch
-from escsr.engines.eager import Engine
 from escsr.model import ESC, variant
 
 name, scale, height, width, threads = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(threads)
 torch.manual_seed(0)
-engine = Engine(ESC(variant(name, scale=scale)).eval(), scale=scale, device=torch.device("cpu"))
+network = ESC(variant(name, scale=scale)).eval()
 image = torch.rand(1, 3, height, width)
+try:
+    from escsr.engines.eager import engine_of_module
+    from escsr.engines.engine import EngineOptions
+
+    options = EngineOptions(device="cpu", num_threads=threads)
+    engine = engine_of_module(network, scale=scale, options=options)
+    backend, image = engine.name, image.numpy()
+    run = engine.run
+except ImportError:  # versions before the engines took arrays
+    from escsr.inference.engine import Engine
+
+    engine = Engine(network, scale=scale, device=torch.device("cpu"))
+    backend = engine.backend
+    run = lambda image: engine.run(image, torch.float32)
 
 def status(name):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith(name))
 
-engine.run(image[..., :64, :64], torch.float32)
+run(image[..., :64, :64])
 before = status("VmRSS")
-engine.run(image, torch.float32)
-print(json.dumps({"backend": engine.backend, "peak_mb": status("VmHWM") - before}), flush=True)
+run(image)
+print(json.dumps({"backend": backend, "peak_mb": status("VmHWM") - before}), flush=True)
 for line in sys.stdin:
     start = time.perf_counter()
-    engine.run(image, torch.float32)
+    run(image)
     print(time.perf_counter() - start, flush=True)
 """
 _RESULT_SIZE = (720, 1280)

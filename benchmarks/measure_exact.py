@@ -30,7 +30,7 @@ from escsr.model import ESC, variant
 from escsr.upscaling import Upscaler
 from escsr.upscaling.exact import temporary_folder
 from escsr.upscaling.pixels import planes_of
-from escsr.upscaling.sizes import SizeWish
+from escsr.upscaling.sizes import SizeRequest
 from escsr.weights import bundled_models
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -183,8 +183,10 @@ def _upscaler(options: argparse.Namespace, limit: int | None) -> Upscaler:
 
 def _plan(upscaler: Upscaler, options: argparse.Namespace) -> tuple[Any, Any]:
     """The part of an Upscaler that streams, and its plan."""
-    enlarger = upscaler._enlarger
-    enlargement = enlarger.plan_size(options.width, options.height, SizeWish(scale=options.scale))
+    enlarger = upscaler._upscaler
+    enlargement = enlarger.plan_size(
+        options.width, options.height, SizeRequest(scale=options.scale)
+    )
     pixels = np.zeros((options.height, options.width, 3), np.uint8)
     return enlarger, enlarger.plan(planes_of(pixels).shape, enlargement, result_is_held=False)
 

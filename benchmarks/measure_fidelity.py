@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from escsr.engines.eager import Engine
+from engines import run_of
 from escsr.evaluation.protocol import find_test_pairs, read_pair
 from escsr.images.files import read_image
 from escsr.images.metrics import psnr_db, psnr_y_db, round_to_8_bit
@@ -59,7 +59,13 @@ class Case:
 
     def guarded(self, sr_image: Tensor, sigma_pixels: float = BLUR_SIGMA_PIXELS) -> Tensor:
         """The result with the guard."""
-        return keep_colours(sr_image, self.lr_image, sigma_pixels=sigma_pixels)
+        return guarded(sr_image, self.lr_image, sigma_pixels)
+
+
+def guarded(sr_image: Tensor, lr_image: Tensor, sigma_pixels: float = BLUR_SIGMA_PIXELS) -> Tensor:
+    """The guard, for tensors."""
+    result = keep_colours(sr_image.numpy(), lr_image.numpy(), sigma_pixels=sigma_pixels)
+    return torch.from_numpy(result)
 
 
 def tinted(sr_image: Tensor, scale: int) -> Tensor:
@@ -75,10 +81,10 @@ def wavy(sr_image: Tensor, scale: int) -> Tensor:
 
 def cases(folder: Path, scale: int) -> Iterator[Case]:
     """Run the network over a test set."""
-    engine = Engine(load_model(MODEL, scale=scale), scale=scale, device=torch.device("cpu"))
+    run = run_of(load_model(MODEL, scale=scale))
     for pair in find_test_pairs(folder, scale=scale):
         lr_image, hr_image = map(torch.from_numpy, read_pair(pair, scale=scale))
-        yield Case(lr_image, hr_image, engine.run(lr_image, torch.float32), scale)
+        yield Case(lr_image, hr_image, run(lr_image), scale)
 
 
 def quality_of_shipped_weights(folder: Path, scale: int) -> dict[str, Any]:
@@ -143,13 +149,13 @@ def tint_of_a_grey_scan(scale: int) -> dict[str, Any]:
     grey = sample().mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     noise = torch.randint(-1, 2, grey.shape, generator=generator) / 255
     lr_image = torch.from_numpy(round_to_8_bit((grey + noise).numpy()))
-    engine = Engine(load_model(MODEL, scale=scale), scale=scale, device=torch.device("cpu"))
-    plain = engine.run(lr_image, torch.float32)
+    run = run_of(load_model(MODEL, scale=scale))
+    plain = run(lr_image)
     results = {"shipped": plain, "tinted": tinted(plain, scale)}
     figures: dict[str, Any] = {"scale": scale, "source": tint(lr_image)}
     for name, result in results.items():
         figures[name] = tint(result)
-        figures[f"{name}_guarded"] = tint(keep_colours(result, lr_image))
+        figures[f"{name}_guarded"] = tint(guarded(result, lr_image))
     return figures
 
 
@@ -171,12 +177,12 @@ def tiles_against_whole(scale: int, *, keep: bool) -> float:
 
 def share_of_time(scale: int, height: int = 180, width: int = 320) -> dict[str, Any]:
     """What the guard takes, beside the network; the best of five."""
-    engine = Engine(load_model(MODEL, scale=scale), scale=scale, device=torch.device("cpu"))
+    run = run_of(load_model(MODEL, scale=scale))
     lr_image = torch.rand(1, 3, height, width)
     with torch.inference_mode():
-        sr_image = engine.run(lr_image, torch.float32)
-        network_ms = best_ms(lambda: engine.run(lr_image, torch.float32))
-        guard_ms = best_ms(lambda: keep_colours(sr_image, lr_image))
+        sr_image = run(lr_image)
+        network_ms = best_ms(lambda: run(lr_image))
+        guard_ms = best_ms(lambda: guarded(sr_image, lr_image))
     return {
         "scale": scale,
         "lr_size": [width, height],

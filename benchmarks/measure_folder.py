@@ -24,14 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from escsr.engines.devices import choose_device
-from escsr.engines.eager import Engine
+from escsr.engines.engine import Engine, EngineOptions, Floats
 from escsr.images.files import READABLE_SUFFIXES, read_image
 from escsr.images.writer import write_image
 from escsr.upscaling.files import FileJob, FileOutcome, run_files
-from escsr.upscaling.models import ModelShelf
-from escsr.upscaling.passes import Enlarger, WorkSettings
-from escsr.upscaling.sizes import SizeWish
+from escsr.upscaling.models import ModelPool
+from escsr.upscaling.passes import MultiPassUpscaler, WorkSettings
+from escsr.upscaling.sizes import SizeRequest
 from escsr.version import __version__
 
 SIZES = [(96, 64), (128, 128), (160, 120), (240, 160), (320, 240), (480, 320)]
@@ -40,25 +39,17 @@ SIZES = [(96, 64), (128, 128), (160, 120), (240, 160), (320, 240), (480, 320)]
 def main() -> None:
     """Measure, and write the record."""
     options = _options()
-    shelf = ModelShelf(
-        options.model,
-        device=choose_device(options.device),
-        attention_backend="auto",
-        keep_colours=True,
-    )
-    settings = WorkSettings(
-        precision="auto", tile="auto", overlap_pixels=None, memory_limit_bytes=None
-    )
-    enlarger = Enlarger(shelf, settings, default_scale=options.scale)
+    models = ModelPool(options.model, EngineOptions(device=options.device))
+    upscaler = MultiPassUpscaler(models, WorkSettings(), default_scale=options.scale)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = _cut(options.photos, folder, options.num_photos)
         runs: dict[str, list[dict[str, float]]] = {"one after another": [], "overlapping": []}
-        _run(enlarger, photos[: len(SIZES)], folder, "png", overlap=False)  # warm up
+        _run(upscaler, photos[: len(SIZES)], folder, "png", overlap=False)  # warm up
         for suffix, turn in product(options.suffixes, range(options.rounds)):
             kinds = list(runs) if turn % 2 == 0 else list(reversed(runs))
             for kind in kinds:
-                run = _run(enlarger, photos, folder, suffix, overlap=kind == "overlapping")
+                run = _run(upscaler, photos, folder, suffix, overlap=kind == "overlapping")
                 runs[kind].append({"format": suffix, **run})
                 print(kind, run, flush=True)
     record = {
@@ -66,8 +57,8 @@ def main() -> None:
         "sizes": SIZES,
         "summary": _summary(runs, options.suffixes),
         "runs": runs,
-        "batches": _batches(enlarger, options.scale),
-        **_environment(options, enlarger),
+        "batches": _batches(upscaler, options.scale),
+        **_environment(options, upscaler),
     }
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record["summary"], indent=1))
@@ -115,14 +106,14 @@ class _Watch:
 
 
 def _run(
-    enlarger: Enlarger, photos: list[Path], folder: Path, suffix: str, *, overlap: bool
+    upscaler: MultiPassUpscaler, photos: list[Path], folder: Path, suffix: str, *, overlap: bool
 ) -> dict[str, float]:
     """Enlarge the photographs once."""
     jobs = [
         FileJob(
             input=photo,
             output=folder / "results" / f"{photo.stem}.{suffix}",
-            wish=SizeWish(),
+            request=SizeRequest(),
             overwrite=True,
             make_folder=True,
         )
@@ -130,7 +121,7 @@ def _run(
     ]
     with _network_seconds() as spans:
         started, used = time.perf_counter(), time.process_time()
-        run_files(enlarger, jobs, _Watch(), overlap=overlap)
+        run_files(upscaler, jobs, _Watch(), overlap=overlap)
         seconds, used = time.perf_counter() - started, time.process_time() - used
     return {
         "seconds": round(seconds, 3),
@@ -147,7 +138,7 @@ def _network_seconds() -> Iterator[list[float]]:
     spans: list[float] = []
     run = Engine.run
 
-    def timed(self: Engine, *arguments: Any) -> torch.Tensor:
+    def timed(self: Engine, *arguments: Any) -> Floats:
         started = time.perf_counter()
         result = run(self, *arguments)  # it looks for NaN, so it waits for the device
         spans.append(time.perf_counter() - started)
@@ -185,13 +176,12 @@ def _summary(
     return summary
 
 
-@torch.inference_mode()
-def _batches(enlarger: Enlarger, scale: int) -> list[dict[str, float]]:
+def _batches(upscaler: MultiPassUpscaler, scale: int) -> list[dict[str, float]]:
     """Milliseconds per image, one by one and several at once, in turn; on a CPU of all cores."""
-    engine = enlarger.shelf.engine(scale)
+    engine = upscaler.models.engine(scale)
     records: list[dict[str, float]] = []
     for side, size in product((32, 64, 96, 128), (4, 16)):
-        images = torch.rand(size, 3, side, side, device=engine.device)
+        images = np.random.default_rng(0).random((size, 3, side, side), np.float32)
         times: dict[int, list[float]] = {1: [], size: []}
         for _, at_once in product(range(6), times):
             times[at_once].append(_milliseconds_per_image(engine, images, at_once))
@@ -210,19 +200,19 @@ def _batches(enlarger: Enlarger, scale: int) -> list[dict[str, float]]:
     return records
 
 
-def _milliseconds_per_image(engine: Engine, images: torch.Tensor, at_once: int) -> float:
-    clock = time.process_time if engine.device.type == "cpu" else time.perf_counter
+def _milliseconds_per_image(engine: Engine, images: Floats, at_once: int) -> float:
+    clock = time.process_time if engine.device == "cpu" else time.perf_counter
     engine.images_at_once = lambda num_images: at_once
     started = clock()
-    bool(engine.run(images, torch.float32).isfinite().all())
+    engine.run(images)
     return 1000 * (clock() - started) / len(images)
 
 
-def _environment(options: argparse.Namespace, enlarger: Enlarger) -> dict[str, object]:
+def _environment(options: argparse.Namespace, upscaler: MultiPassUpscaler) -> dict[str, object]:
     return {
         "model": options.model,
         "scale": options.scale,
-        "device": str(enlarger.shelf.device),
+        "device": str(upscaler.models.device),
         "escsr": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from escsr.engines.eager import Engine
+from engines import run_of
 from escsr.model.attention.backends import FoldedBackend
 from escsr.upscaling import Upscaler
 from escsr.weights import load_model
@@ -133,13 +133,7 @@ def _enlarger(side: Side) -> Callable[[torch.Tensor], object]:
     """What makes an image larger: the Upscaler, or its engine alone."""
     if not side.keeps_freed:
         return Upscaler("esc-tiny", scale=4, device="cpu", attention_backend=side.attention)
-    engine = Engine(
-        load_model("esc-tiny", scale=4),
-        scale=4,
-        device=torch.device("cpu"),
-        attention_backend=side.attention,
-    )
-    return lambda image: engine.run(image, torch.float32)
+    return run_of(load_model("esc-tiny", scale=4), attention=side.attention)
 
 
 def _sizes(num_images: int, largest: int) -> list[tuple[int, int]]:

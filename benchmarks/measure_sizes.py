@@ -10,13 +10,14 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import torch
 
+from engines import run_of
 from escsr.engines.core_engine import choose_backend
-from escsr.engines.eager import Engine
 from escsr.family.variants import VARIANTS
 from escsr.model.network import ESC
 
@@ -29,13 +30,12 @@ def main() -> None:
     """Measure, print a table, write it down."""
     arguments = _arguments()
     torch.manual_seed(0)
-    cpu = torch.device("cpu")
     rows = []
     for name in arguments.networks:
         network = ESC(VARIANTS[name]).eval()
         engines = {
-            "auto": Engine(network, scale=network.scale, device=cpu),
-            "eager": Engine(network, scale=network.scale, device=cpu, backend="eager"),
+            "auto": run_of(network),
+            "eager": run_of(network, backend="eager"),
         }
         for height, width in SIZES:
             ms = _medians(engines, torch.rand(1, 3, height, width))
@@ -50,21 +50,23 @@ def main() -> None:
         "torch": torch.__version__,
         "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
-        "auto_is": choose_backend("auto", cpu),
+        "auto_is": choose_backend("auto", "cpu"),
         "rows": rows,
     }
     arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _medians(engines: dict[str, Engine], image: torch.Tensor) -> dict[str, float]:
+def _medians(
+    engines: dict[str, Callable[[torch.Tensor], torch.Tensor]], image: torch.Tensor
+) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in engines}
-    for engine in engines.values():
-        engine.run(image, torch.float32)
+    for run in engines.values():
+        run(image)
     started = time.perf_counter()
     while time.perf_counter() - started < _SECONDS or len(times["eager"]) < 3:
-        for name, engine in engines.items():
+        for name, run in engines.items():
             begun = time.perf_counter()
-            engine.run(image, torch.float32)
+            run(image)
             times[name].append(1e3 * (time.perf_counter() - begun))
     return {name: statistics.median(found) for name, found in times.items()}
 

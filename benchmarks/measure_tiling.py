@@ -17,10 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from escsr.engines.eager import Engine
+from escsr.engines.eager import engine_of_module
+from escsr.engines.engine import Engine, EngineOptions
 from escsr.images.files import read_image
 from escsr.images.writer import write_image
 from escsr.model import ESC
+from escsr.upscaling.borders import NO_MARGINS
 from escsr.upscaling.pixels import planes_of
 from escsr.upscaling.streaming import enlarge_in_bands
 from escsr.upscaling.tiles import TileGrid
@@ -68,7 +70,7 @@ def tiling_error(
     Returns:
         The figures, the whole result and the tiled one.
     """
-    engine = Engine(network, scale=scale, device=torch.device("cpu"))
+    engine = engine_of_module(network, scale=scale, options=EngineOptions(device="cpu"))
     window = engine.config.window_size if engine.config else 1
     grid = TileGrid(tile_pixels=tile_pixels, overlap_pixels=overlap_pixels, window_size=window)
     whole = _enlarge(engine, image, TileGrid(tile_pixels=1 << 30, overlap_pixels=0, window_size=1))
@@ -181,9 +183,10 @@ def main() -> None:
 def _enlarge(engine: Engine, image: Image, grid: TileGrid) -> Image:
     rows = enlarge_in_bands(
         planes_of(image),
-        lambda batch, *views: engine.run(batch, torch.float32, views),
+        lambda batch, *views: engine.run(batch, views=views),
         output_size=(image.shape[1] * engine.scale, image.shape[0] * engine.scale),
         grid=grid,
+        margins=NO_MARGINS,
     )
     return np.concatenate(list(rows))
 

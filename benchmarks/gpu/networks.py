@@ -9,7 +9,7 @@ from gpu.subjects import Plan, measure, ratios, switches
 from torch import Tensor, nn
 
 from escsr.engines.folding import fold
-from escsr.engines.opening import prepare
+from escsr.engines.published import as_published
 from escsr.family.configuration import ESCConfig
 from escsr.family.variants import variant
 from escsr.model.attention.backends import FoldedBackend, available_backends
@@ -34,7 +34,7 @@ def network_times(plan: Plan) -> dict[str, Any]:
 def _times(plan: Plan, network: ESC, scale: int, precision: str) -> dict[str, Any]:
     with switches(precision) as dtype:
         lr_image = torch.rand(1, 3, *plan.lr_size(scale), device=plan.device).to(dtype)
-        published = prepare(network, "reference").to(plan.device, dtype)
+        published = as_published(network).to(plan.device, dtype)
         runs: dict[str, Callable[[], Any]] = {"reference": lambda: published(lr_image)}
         in_order = lr_image.contiguous(memory_format=torch.channels_last)
         for backend in possible(plan):
