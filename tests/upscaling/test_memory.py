@@ -277,7 +277,8 @@ def test_the_estimate_covers_what_a_process_really_takes(
     measured = taken_memory["whole"][WHOLE.index(case)]["measured"]
     cost = network_cost(variant(name, scale=scale), scale=scale)
     estimate = cost.fixed_bytes + height * width * cost.bytes_per_pixel
-    assert measured <= estimate <= 3 * measured
+    # Beside what grows with the image, an estimate has a fixed part.
+    assert measured <= estimate <= 3 * measured + 64 * MIB
 
 
 @pytest.mark.parametrize("case", WHOLE, ids=lambda case: "-".join(map(str, case)))
