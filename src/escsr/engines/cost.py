@@ -15,7 +15,7 @@ _ANY_SIZE_BYTES = 64 * _MIB
 """What the head of ESC+LTE needs at a time on a CPU, whatever the size of its output."""
 _ANY_SIZE_BYTES_ELSEWHERE = 192 * _MIB
 """The same on other devices: 16384 queries at once, of some 8 KB each, and the pixels around."""
-_SLACK = 1.16
+_SLACK = 1.18
 _FOREIGN_FLOATS_PER_PIXEL = 1024
 _FOREIGN_WINDOW_SIZE = 32
 """For a network that is not an ESC and so tells neither: a generous guess."""
